@@ -1,0 +1,80 @@
+"""Fixtures that several kinds of tests share: a real PostgreSQL, and a fresh database in it.
+
+The server is started once per test session and only when a test asks for it; each test gets a clone
+of one migrated template database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from cluster.postgres import EmbeddedPostgres
+
+T = TypeVar("T")
+
+_TEMPLATE = "migrated"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of a running PostgreSQL server's own database, as its superuser."""
+    # Not pytest's own folder, which the server's unprivileged user could not enter when root tests.
+    folder = Path(tempfile.mkdtemp(prefix="secrethub-test-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder, durable=False)
+    try:
+        yield _run(server.start())
+    finally:
+        _run(server.stop())
+        server.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _template(postgres_url: str) -> str:
+    from secrethub.storage.migrate import upgrade
+
+    _run(_execute(postgres_url, f'CREATE DATABASE "{_TEMPLATE}"'))
+    _run(upgrade(on_database(postgres_url, _TEMPLATE)))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres_url: str, _template: str) -> Iterator[str]:
+    """URL of a migrated, empty database of this test alone; dropped afterwards."""
+    name = f"test_{secrets.token_hex(6)}"
+    _run(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{_template}"'))
+    try:
+        yield on_database(postgres_url, name)
+    finally:
+        _run(_execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+def on_database(url: str, name: str) -> str:
+    """Return the URL of another database on the same server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` in a loop of its own thread: the test's loop may be set up already."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, work).result()
