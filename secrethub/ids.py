@@ -1,0 +1,51 @@
+"""Identifiers and random names, in the formats that Vault's clients expect.
+
+Tokens carry 160 bits and more; accessors and lease ids are separate random strings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import string
+import uuid
+
+_BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_KEEP = ~(0xF << 76 | 0x3 << 62)
+_VERSION_4 = 0x4 << 76 | 0x2 << 62
+_IDENTITY = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def base62(length: int) -> str:
+    """Return ``length`` random base62 characters (5.95 bits each)."""
+    return "".join(secrets.choice(_BASE62) for _ in range(length))
+
+
+def new_token() -> str:
+    """Return a service token: ``hvs.`` and 28 base62 characters, 166 bits."""
+    return "hvs." + base62(28)
+
+
+def new_accessor() -> str:
+    """Return an accessor: 24 base62 characters."""
+    return base62(24)
+
+
+def new_uuid() -> str:
+    """Return a random UUID (RFC 9562 version 4) in its canonical text form."""
+    text = f"{int.from_bytes(os.urandom(16), 'big') & _KEEP | _VERSION_4:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether ``text`` is a UUID in canonical lower-case form."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def is_identity_value(text: str) -> bool:
+    """Tell whether ``text`` may stand in a path template (``[A-Za-z0-9_.-]+``, no dot segment)."""
+    return _IDENTITY.fullmatch(text) is not None and text not in {".", ".."}
