@@ -1,0 +1,1 @@
+"""Primitives bound to their use: sealed values, keyring, shares, digests, sealed boxes."""

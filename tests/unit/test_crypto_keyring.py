@@ -1,0 +1,168 @@
+"""The keyring: rotation, export, wrapping, wiping."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from secrethub.crypto import aead
+from secrethub.crypto.aead import Place
+from secrethub.crypto.keyring import Keyring, unwrap, wrap
+from secrethub.errors import DecryptionFailed, Sealed
+
+VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "formats.json").read_text("utf-8"))["keyring"]
+PLACE = Place(table="kv_versions", column="data", row="secret/a", version=1)
+ROOT = bytes(range(32))
+SEALED = Keyring.generate().seal(b"x", PLACE)
+
+
+def test_stored_formats_match_the_vectors() -> None:
+    """Export, wrapping, sealed values and derived keys are those written down for older clusters."""
+    root, exported = bytes.fromhex(VECTOR["root_key"]), bytes.fromhex(VECTOR["exported"])
+    keyring = unwrap(root, bytes.fromhex(VECTOR["wrapped"]), VECTOR["cluster_id"], VECTOR["revision"])
+    assert keyring.export() == exported
+    assert keyring.newest == 2
+    table, column, row, version = VECTOR["place"]
+    place = Place(table=table, column=column, row=row, version=version)
+    for sealed in VECTOR["sealed"]:
+        assert keyring.open(bytes.fromhex(sealed), place).hex() == VECTOR["plaintext"]
+    for purpose, derived in VECTOR["derived"].items():
+        assert keyring.derived(purpose).hex() == derived
+
+
+def test_rotation_seals_with_the_new_key_and_opens_with_all() -> None:
+    """After a rotation old values open, new ones carry the new number, the old keyring cannot open them."""
+    old = Keyring.generate()
+    before = old.seal(b"before", PLACE)
+    new = old.rotated()
+    after = new.seal(b"after", PLACE)
+    assert (old.newest, new.newest) == (1, 2)
+    assert aead.key_number(after) == 2
+    assert new.open(before, PLACE) == b"before"
+    assert new.open(after, PLACE) == b"after"
+    with pytest.raises(DecryptionFailed, match="key 2"):
+        old.open(after, PLACE)
+
+
+def test_rotation_keeps_derived_keys() -> None:
+    """Derived keys survive rotation, differ by purpose, and differ between keyrings."""
+    keyring = Keyring.generate()
+    assert keyring.rotated().derived("token") == keyring.derived("token")
+    assert keyring.derived("token") != keyring.derived("accessor")
+    assert keyring.derived("token") != Keyring.generate().derived("token")
+
+
+def test_export_and_load_are_inverse() -> None:
+    """A loaded keyring is the exported one, in every key."""
+    keyring = Keyring.generate().rotated().rotated()
+    loaded = Keyring.load(keyring.export())
+    assert loaded.export() == keyring.export()
+    assert loaded.newest == 3
+    assert loaded.open(keyring.seal(b"x", PLACE), PLACE) == b"x"
+
+
+@pytest.mark.parametrize(
+    "exported",
+    [
+        b"",
+        b"\x01",
+        b"\x01" + bytes(32),
+        b"\x02" + bytes(32) + b"\x00\x00\x00\x01" + bytes(32),
+        b"\x01" + bytes(32) + b"\x00\x00\x00\x00" + bytes(32),
+        b"\x01" + bytes(32) + b"\x00\x00\x00\x01" + bytes(31),
+        b"\x01" + bytes(32) + (b"\x00\x00\x00\x01" + bytes(32)) * 2,
+    ],
+)
+def test_what_is_no_export_is_refused(exported: bytes) -> None:
+    """A wrong version, length or key number is refused."""
+    with pytest.raises(DecryptionFailed):
+        Keyring.load(exported)
+
+
+@pytest.mark.parametrize(
+    ("root", "cluster", "revision"),
+    [(bytes(32), "cluster", 1), (ROOT, "other", 1), (ROOT, "cluster", 2)],
+)
+def test_a_wrapped_keyring_is_bound(root: bytes, cluster: str, revision: int) -> None:
+    """A wrapped keyring opens only with its root key, in its cluster, at its revision."""
+    wrapped = wrap(ROOT, Keyring.generate(), "cluster", 1)
+    assert unwrap(ROOT, wrapped, "cluster", 1).newest == 1
+    with pytest.raises(DecryptionFailed):
+        unwrap(root, wrapped, cluster, revision)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda keyring: keyring.newest,
+        lambda keyring: keyring.seal(b"", PLACE),
+        lambda keyring: keyring.open(b"", PLACE),
+        lambda keyring: keyring.open(SEALED, PLACE),
+        lambda keyring: keyring.derived("token"),
+        lambda keyring: keyring.derived("never asked before"),
+        lambda keyring: keyring.export(),
+        lambda keyring: keyring.rotated(),
+        lambda keyring: wrap(ROOT, keyring, "cluster", 1),
+    ],
+)
+def test_a_wiped_keyring_is_sealed(use: Callable[[Keyring], object]) -> None:
+    """After a wipe every use raises Sealed, also what was cached before, and wiping again is fine."""
+    keyring = Keyring.generate()
+    keyring.derived("token")
+    keyring.wipe()
+    keyring.wipe()
+    with pytest.raises(Sealed):
+        use(keyring)
+
+
+def test_a_wipe_zeroes_the_buffers() -> None:
+    """The key buffers that the keyring owns hold zeros after the wipe."""
+    keyring = Keyring.generate().rotated()
+    buffers = [keyring._base, *keyring._keys.values()]
+    keyring.wipe()
+    assert [bytes(buffer) for buffer in buffers] == [bytes(32)] * 3
+
+
+def test_a_wipe_reaches_no_other_keyring() -> None:
+    """A rotated or loaded keyring has its own buffers and outlives the wipe of the first."""
+    keyring = Keyring.generate()
+    rotated, loaded = keyring.rotated(), Keyring.load(keyring.export())
+    sealed = keyring.seal(b"x", PLACE)
+    keyring.wipe()
+    assert rotated.open(sealed, PLACE) == b"x"
+    assert loaded.open(sealed, PLACE) == b"x"
+
+
+def test_a_keyring_neither_shows_nor_travels() -> None:
+    """A keyring hides its keys in text and refuses pickling and copying."""
+    keyring = Keyring.generate()
+    assert repr(keyring) == str(keyring) == f"{keyring}" == "Keyring(…)"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(keyring, protocol)
+    with pytest.raises(TypeError, match="not pickled"):
+        copy.deepcopy(keyring)
+
+
+def test_impossible_keyrings_cannot_be_made() -> None:
+    """A keyring without keys, with short keys or with number 0 is refused."""
+    for base, keys in [
+        (bytes(32), {}),
+        (bytes(31), {1: bytes(32)}),
+        (bytes(32), {1: bytes(16)}),
+        (bytes(32), {0: bytes(32)}),
+        (bytes(32), {2**32: bytes(32)}),
+    ]:
+        with pytest.raises(ValueError, match="key"):
+            Keyring(base, keys)
+
+
+def test_the_root_key_has_32_bytes() -> None:
+    """A short root key wraps nothing."""
+    with pytest.raises(ValueError, match="root key"):
+        wrap(b"short", Keyring.generate(), "cluster", 1)
