@@ -1,0 +1,1 @@
+"""The seal: slots, shares and the state machine that opens the root key."""

@@ -1,0 +1,64 @@
+"""What a new cluster is made of: id, root key, keyring, one Shamir slot and its shares."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from secrethub.crypto.keyring import Keyring, wrap
+from secrethub.ids import new_uuid
+from secrethub.seal.slots import KEY_BYTES, ShamirSlot, make_shamir_slot
+
+FIRST_REVISION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bootstrap:
+    """A cluster's beginning. Secrets are hidden in ``repr``; refuses pickling.
+
+    Attributes:
+        cluster_id: a fresh UUID.
+        root_key: 32 random bytes.
+        keyring: with its first data key.
+        wrapped_keyring: the keyring sealed under the root key, to be stored.
+        keyring_revision: the revision it is bound to.
+        slot: the slot that opens the root key, to be stored.
+        shares: what the slot opens with; shown once, stored nowhere.
+    """
+
+    cluster_id: str
+    root_key: bytes = field(repr=False)
+    keyring: Keyring
+    wrapped_keyring: bytes
+    keyring_revision: int
+    slot: ShamirSlot
+    shares: tuple[bytes, ...] = field(repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Bootstrap holds key bytes and is not pickled")
+
+
+def bootstrap(shares: int, threshold: int) -> Bootstrap:
+    """Make everything a new cluster needs.
+
+    Args:
+        shares: how many unseal shares to make, up to 255.
+        threshold: how many of them unseal; at least 2 when there is more than one share.
+
+    Raises:
+        InvalidRequest: numbers outside these limits.
+    """
+    cluster_id = new_uuid()
+    root_key = os.urandom(KEY_BYTES)
+    slot, made = make_shamir_slot(cluster_id, root_key, shares, threshold)
+    keyring = Keyring.generate()
+    return Bootstrap(
+        cluster_id=cluster_id,
+        root_key=root_key,
+        keyring=keyring,
+        wrapped_keyring=wrap(root_key, keyring, cluster_id, FIRST_REVISION),
+        keyring_revision=FIRST_REVISION,
+        slot=slot,
+        shares=tuple(made),
+    )
