@@ -1,0 +1,1 @@
+"""Policies: documents, matching and the one decision."""
