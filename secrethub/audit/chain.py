@@ -1,0 +1,226 @@
+"""A stream of the ledger: writing it, and checking it again entry by entry.
+
+Pure: nothing here stores or fetches. What is not here: checks across streams
+(:mod:`secrethub.audit.ledger`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NoReturn, TypeAlias
+
+import msgspec
+
+from secrethub.audit.event import GENESIS, Entry, Kind, Record, entry_hash, entry_signature
+from secrethub.crypto.digests import equal
+
+MAX_TEXT = 4096
+"""Characters kept of any field but ``detail``."""
+
+Reason: TypeAlias = Literal[
+    "edited",
+    "wrong genesis",
+    "bad signature",
+    "gap",
+    "reordered",
+    "duplicate",
+    "inserted",
+    "truncated",
+    "not adopted",
+]
+"""What is wrong with a record.
+
+``edited``: its fields and the digest before it do not give its digest. ``wrong genesis``: the same of
+a first record, so either it was edited or the stream once began before it. ``bad signature``: chained
+rightly, but not by a holder of the key. ``gap``: it is missing. ``reordered``: it comes later than its
+number says. ``duplicate``: its number was there already. ``inserted``: it belongs to another stream, or
+follows the end of this one. ``truncated``: another stream proves that it existed. ``not adopted``: it was
+written without a key and no signed entry vouches for it.
+"""
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """A stream in order: ``count`` is the number of its last entry, ``head`` that entry's digest."""
+
+    count: int
+    head: bytes
+
+
+class Bad(msgspec.Struct, frozen=True):
+    """The first record of a stream that is not in order."""
+
+    stream: str
+    number: int
+    reason: Reason
+
+
+class Chain:
+    """The writing end of a stream. One writer at a time; hidden in ``repr``, refuses pickling.
+
+    Attributes:
+        stream: UUID of the stream.
+        number: number of the newest entry, 0 before the first.
+        head: digest of the newest entry.
+    """
+
+    __slots__ = ("_key", "head", "number", "stream")
+
+    def __init__(self, stream: str, key: bytes | None, number: int = 0, head: bytes = GENESIS) -> None:
+        """Continue a stream, by default at its beginning.
+
+        Args:
+            stream: its UUID.
+            key: signs the entries; None while there is no key.
+            number: number of the newest entry.
+            head: digest of the newest entry.
+        """
+        self.stream = stream
+        self.number = number
+        self.head = head
+        self._key = key
+
+    def append(
+        self,
+        *,
+        at: int,
+        kind: Kind,
+        request_id: str = "",
+        actor: str = "",
+        operation: str = "",
+        path: str = "",
+        outcome: str = "",
+        reason: str = "",
+        client: str = "",
+        door: str = "",
+        detail: str = "{}",
+    ) -> Record:
+        """Chain one more entry. The fields are those of :class:`~secrethub.audit.event.Entry`.
+
+        Characters that do not print are escaped and long texts cut, so that no name can forge a line
+        of a log or keep an entry, and the entries committed with it, from being stored.
+        """
+        entry = Entry(
+            stream=self.stream,
+            number=self.number + 1,
+            at=at,
+            kind=kind,
+            request_id=_printable(request_id),
+            actor=_printable(actor),
+            operation=_printable(operation),
+            path=_printable(path),
+            outcome=_printable(outcome),
+            reason=_printable(reason),
+            client=_printable(client),
+            door=_printable(door),
+            detail=detail if detail.isprintable() else _escaped(detail),
+        )
+        digest = entry_hash(self.head, entry)
+        self.number = entry.number
+        self.head = digest
+        return Record(entry, digest, b"" if self._key is None else entry_signature(self._key, digest))
+
+    def __repr__(self) -> str:
+        return f"Chain(stream={self.stream!r}, number={self.number})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a chain is not pickled: it holds the signing key")
+
+
+class StreamVerifier:
+    """Checks the records of one stream as they are fed in order of their numbers."""
+
+    __slots__ = ("_closed", "_key", "bad", "head", "number", "stream")
+
+    def __init__(self, stream: str, key: bytes | None, number: int = 0, head: bytes = GENESIS) -> None:
+        """Begin after the entry ``number`` with digest ``head``, by default at the beginning.
+
+        Args:
+            stream: its UUID.
+            key: with which every entry must be signed; None for a stream written without a key, in
+                which none may be.
+            number: number of the entry before the first one fed.
+            head: digest of that entry.
+        """
+        self.stream = stream
+        self.number = number
+        self.head = head
+        self.bad: Bad | None = None
+        self._key = key
+        self._closed = False
+
+    def feed(self, record: Record) -> Bad | None:
+        """Check one more record; after the first bad one, look only whether a missing one follows."""
+        entry = record.entry
+        if self.bad is not None:
+            if self.bad.reason == "gap" and (entry.stream, entry.number) == (self.stream, self.bad.number):
+                self.bad = Bad(self.stream, entry.number, "reordered")
+            return self.bad
+        reason, number = self._judge(record), entry.number
+        if reason is not None:
+            self.bad = Bad(self.stream, self.number + 1 if reason == "gap" else number, reason)
+            return self.bad
+        self.number = entry.number
+        self.head = record.hash
+        self._closed = entry.kind == "close"
+        return None
+
+    def finish(self) -> Verified | Bad:
+        """Return the verdict on what was fed."""
+        return self.bad or Verified(self.number, self.head)
+
+    def _judge(self, record: Record) -> Reason | None:
+        entry = record.entry
+        if entry.stream != self.stream or (self._closed and entry.number > self.number):
+            return "inserted"
+        if entry.number <= self.number:
+            return "duplicate"
+        if entry.number > self.number + 1:
+            return "gap"
+        if not equal(_recomputed(self.head, entry), record.hash):
+            return "wrong genesis" if self.number == 0 else "edited"
+        if self._key is None:
+            return None if record.signature == b"" else "bad signature"
+        if not equal(entry_signature(self._key, record.hash), record.signature):
+            return "bad signature"
+        return None
+
+
+def verify_stream(
+    records: Iterable[Record], key: bytes | None, *, stream: str | None = None
+) -> Verified | Bad:
+    """Recompute a whole stream.
+
+    Args:
+        records: in order of their numbers, from the first.
+        key: the signing key; None for a stream written without one.
+        stream: its UUID; by default that of the first record.
+
+    Returns:
+        How far the stream reaches, or the first bad record.
+    """
+    verifier: StreamVerifier | None = None if stream is None else StreamVerifier(stream, key)
+    for record in records:
+        if verifier is None:
+            verifier = StreamVerifier(record.entry.stream, key)
+        verifier.feed(record)
+    return Verified(0, GENESIS) if verifier is None else verifier.finish()
+
+
+def _recomputed(previous: bytes, entry: Entry) -> bytes:
+    """Return the digest, or nothing for fields that no entry can have (a negative time, …)."""
+    try:
+        return entry_hash(previous, entry)
+    except (OverflowError, TypeError, UnicodeEncodeError):
+        return b""
+
+
+def _printable(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        text = text[:MAX_TEXT] + "…"
+    return text if text.isprintable() else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
