@@ -1,0 +1,1 @@
+"""Identities: tokens, AppRole, bindings. Pure rules."""

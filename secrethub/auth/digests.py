@@ -1,0 +1,26 @@
+"""What is stored instead of bearer secrets: keyed digests, never the secret itself."""
+
+from __future__ import annotations
+
+from secrethub.crypto.digests import mac
+from secrethub.crypto.keyring import Keyring
+
+
+def token_digest(keyring: Keyring, token: str) -> str:
+    """Return the key under which a token's row is stored: 64 hexadecimal digits."""
+    return mac(keyring.derived("token"), "token", token).hex()
+
+
+def accessor_digest(keyring: Keyring, accessor: str) -> str:
+    """Return the key under which an accessor's row is stored."""
+    return mac(keyring.derived("accessor"), "accessor", accessor).hex()
+
+
+def role_id_digest(keyring: Keyring, mount: str, role_id: str) -> str:
+    """Return the key under which a RoleID's row is stored."""
+    return mac(keyring.derived("role-id"), "role-id", mount, role_id).hex()
+
+
+def secret_id_digest(keyring: Keyring, mount: str, role: str, secret_id: str) -> str:
+    """Return the key under which a SecretID's row is stored; each role has its own space."""
+    return mac(keyring.derived("secret-id"), "secret-id", mount, role, secret_id).hex()
