@@ -1,0 +1,1 @@
+"""Certificates: profiles, names, requests, issuing, chains and standing. No IO; time is an argument."""
