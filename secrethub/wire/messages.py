@@ -1,0 +1,244 @@
+"""The messages of the agent protocol, ``secrethub.agent.v1``.
+
+One JSON text frame carries one message, told apart by ``type``. Requests carry an ``id`` that the
+client chooses and that the answer repeats; it is never believed to say who asks: that is the
+certificate's business. Paths are written as a person writes them, ``secrets/prod/db``.
+
+::
+
+    client → core                          core → client
+    hello              (first)             welcome            (answers hello)
+    read               (id)                result | error     (same id)
+    watch              (id)                watching | error   (same id)
+    renew_certificate  (id)                certificate | error
+    unwatch, status, confirm               changed, policy_changed, certificate_due, drain
+    pong               (answers ping)      ping
+
+A push says what changed, never the value: the client reads under a fresh, audited decision.
+Unknown types, unknown fields and missing fields are refused on both sides.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import IntEnum
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+SUBPROTOCOL = "secrethub.agent.v1"
+
+RequestId: TypeAlias = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+"""Chosen by the client, unique among its requests in flight."""
+Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Instant: TypeAlias = Annotated[datetime, Meta(tz=True)]
+
+MAX_PATHS = 1000
+"""Paths one ``watch`` or ``unwatch`` may name."""
+
+
+class CloseCode(IntEnum):
+    """Why a WebSocket is closed; 4000 and above are ours (RFC 6455, section 7.4.2)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    TOO_BIG = 1009
+    INTERNAL = 1011
+    TRY_AGAIN_LATER = 1013
+    """The gateway has no room just now. The reason is ``retry in <seconds>``."""
+    PROTOCOL = 4400
+    """A message that this protocol does not allow here."""
+    CERTIFICATE_EXPIRED = 4401
+    REVOKED = 4403
+    """The agent or its certificate was revoked: do not come back with it."""
+    SILENT = 4408
+    """No sign of life for too long."""
+    REPLACED = 4409
+    """A newer connection of the same agent took over."""
+    TOO_SLOW = 4429
+    """The agent does not take its messages off the connection."""
+    DRAINED = 4503
+    """This gateway goes away: connect to another."""
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    """What all messages share: immutable, strict."""
+
+
+# Client → core
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """Opens the conversation. ``version`` and ``name`` are for people; nothing is decided on them."""
+
+    version: Annotated[str, Meta(max_length=64)]
+    name: Annotated[str, Meta(max_length=256)]
+
+
+class Read(_Message, frozen=True, tag="read"):
+    """Asks for a secret; the newest version unless ``version`` names one."""
+
+    id: RequestId
+    path: Path
+    version: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
+
+
+class Watch(_Message, frozen=True, tag="watch"):
+    """Asks to be told when any of ``paths`` changes. Adds to what is watched already."""
+
+    id: RequestId
+    paths: Annotated[tuple[Path, ...], Meta(min_length=1, max_length=MAX_PATHS)]
+
+
+class Unwatch(_Message, frozen=True, tag="unwatch"):
+    """Ends watches. Not answered; a path that is not watched is no error."""
+
+    paths: Annotated[tuple[Path, ...], Meta(min_length=1, max_length=MAX_PATHS)]
+
+
+class TemplateStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file that the agent writes. ``error`` says what is wrong and never holds a value."""
+
+    destination: Annotated[str, Meta(max_length=1024)]
+    rendered: bool
+    error: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class Status(_Message, frozen=True, tag="status"):
+    """How the agent does: secrets in its cache, files it writes. Not answered."""
+
+    cached: Count
+    templates: Annotated[tuple[TemplateStatus, ...], Meta(max_length=256)] = ()
+
+
+class Confirm(_Message, frozen=True, tag="confirm"):
+    """Says that ``version`` of ``path`` is in use on the host. Not answered."""
+
+    path: Path
+    version: Count
+
+
+class RenewCertificate(_Message, frozen=True, tag="renew_certificate"):
+    """Asks for a new certificate; ``csr`` is PEM and signed by the new (or same) key."""
+
+    id: RequestId
+    csr: Annotated[str, Meta(max_length=16_384)]
+
+
+class Pong(_Message, frozen=True, tag="pong"):
+    """Answers ``ping``."""
+
+
+# Core → client
+
+
+class Welcome(_Message, frozen=True, tag="welcome"):
+    """Answers ``hello``: who the certificate says the client is, and the server's clock."""
+
+    agent_id: str
+    server_time: Instant
+    gateway: str
+
+
+class Result(_Message, frozen=True, tag="result"):
+    """A secret. ``generation`` is the authority generation that it was given under."""
+
+    id: RequestId
+    path: str
+    data: dict[str, Any]
+    version: Count
+    generation: Count
+    created_time: str
+
+    def __repr__(self) -> str:
+        return f"Result(id={self.id}, path={self.path!r}, version={self.version}, data=…)"
+
+
+class Error(_Message, frozen=True, tag="error"):
+    """A request was refused or failed. ``code`` is one of those in ``secrethub.errors``."""
+
+    id: RequestId
+    code: str
+    message: str
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A path that is not watched, and why."""
+
+    path: str
+    code: str
+
+
+class Watching(_Message, frozen=True, tag="watching"):
+    """Answers ``watch``: the paths that are watched from now on, and those refused.
+
+    ``sequence`` is the last change the gateway had seen when the watches began: what changed later
+    is announced, what is read from now on is at least as new.
+    """
+
+    id: RequestId
+    paths: tuple[str, ...]
+    refused: tuple[Refusal, ...] = ()
+    sequence: Count = 0
+
+
+class Changed(_Message, frozen=True, tag="changed"):
+    """A watched secret changed. ``version`` 0 means that the newest version is not known or gone."""
+
+    path: str
+    version: Count
+    sequence: Count
+
+
+class PolicyChanged(_Message, frozen=True, tag="policy_changed"):
+    """What the client may read has changed: ask again for what is cached or was refused."""
+
+
+class CertificateDue(_Message, frozen=True, tag="certificate_due"):
+    """The certificate of this connection ends at ``not_after``: renew it now."""
+
+    not_after: Instant
+
+
+class Certificate(_Message, frozen=True, tag="certificate"):
+    """Answers ``renew_certificate`` with PEM texts, the leaf and then the CAs above it."""
+
+    id: RequestId
+    certificate: str
+    ca_chain: tuple[str, ...]
+
+
+class Drain(_Message, frozen=True, tag="drain"):
+    """Connect elsewhere (``urls``, may be empty: try any you know) ``within`` so many seconds."""
+
+    urls: tuple[str, ...]
+    within: Annotated[float, Meta(ge=0)]
+
+
+class Ping(_Message, frozen=True, tag="ping"):
+    """Asks for a sign of life and gives one."""
+
+    server_time: Instant
+
+
+ClientMessage: TypeAlias = Hello | Read | Watch | Unwatch | Status | Confirm | RenewCertificate | Pong
+CoreMessage: TypeAlias = (
+    Welcome
+    | Result
+    | Error
+    | Watching
+    | Changed
+    | PolicyChanged
+    | CertificateDue
+    | Certificate
+    | Drain
+    | Ping
+)
+Message: TypeAlias = ClientMessage | CoreMessage
+
+
+def kind_of(message: Message) -> str:
+    """Return the message's ``type`` as it stands on the wire."""
+    return str(type(message).__struct_config__.tag)
