@@ -1,0 +1,129 @@
+"""New versions of secrets, many in one transaction.
+
+Writes that wait while a transaction is under way go into the next one. Each is conditional on its own
+fence and on the revision of its secret's head, so one that loses does not hinder the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import msgspec
+
+from secrethub.crypto.keyring import Keyring
+from secrethub.errors import Unavailable
+from secrethub.storage.database import Database
+from secrethub.storage.fence import Fence
+from secrethub.storage.kv import Head, Version, head_mac, version_mac
+
+Result = Literal["done", "stale", "moved"]
+"""``stale``: the fence is old. ``moved``: somebody else wrote first. Nothing happened in either case."""
+
+_BATCH = 256
+_BATCH_BYTES = 4 << 20
+
+
+class _Put(msgspec.Struct, frozen=True):
+    """One write on its way; the short names are those of ``kv_put_many``."""
+
+    n: int
+    g: int
+    e: int
+    s: str
+    p: str
+    i: str
+    r: int
+    v: int
+    o: int
+    m: int
+    c: bool
+    b: int
+    u: int
+    h: bytes
+    x: bytes | None
+    y: bytes
+    k: str
+
+
+class KvWriter:
+    """Collects the writes of one process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[tuple[_Put, asyncio.Future[Result]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._number = 0
+
+    async def put(
+        self, keyring: Keyring, fence: Fence, head: Head, version: Version, change_key: str
+    ) -> Result:
+        """Write a new version; it is durable when this returns ``done``.
+
+        Args:
+            keyring: for the authentications.
+            fence: what the decision rests on.
+            head: the head as it shall be; ``revision`` 1 for a new secret.
+            version: the new version, sealed.
+            change_key: what the change is announced as.
+
+        Raises:
+            Unavailable: it could not be written, or that is unknown.
+        """
+        key = keyring.derived("kv")
+        self._number += 1
+        put = _Put(
+            self._number,
+            fence.generation,
+            fence.seal_epoch,
+            head.store,
+            head.path,
+            head.id,
+            head.revision,
+            head.current_version,
+            head.oldest_version,
+            head.max_versions,
+            head.cas_required,
+            head.created_at,
+            head.updated_at,
+            head_mac(key, head),
+            version.sealed,
+            version_mac(key, version),
+            change_key,
+        )
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((put, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain(), name="kv-writer")
+        return await future
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch: list[tuple[_Put, asyncio.Future[Result]]] = []
+            size = 0
+            while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
+                one = self._waiting.pop(0)
+                batch.append(one)
+                size += len(one[0].x or b"")
+            try:
+                results = await self._write([put for put, _ in batch])
+            except Unavailable as exc:
+                lost = Unavailable(f"{exc.message}; whether the secret was written is unknown")
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(lost)
+                continue
+            except BaseException:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(Unavailable("the write failed; its outcome is unknown"))
+                raise
+            for put, future in batch:
+                if not future.done():
+                    future.set_result(results[put.n])
+
+    async def _write(self, puts: list[_Put]) -> dict[int, Result]:
+        text = msgspec.json.encode(puts).decode()
+        async with self._database.read() as connection:
+            rows = await connection.fetch("SELECT * FROM kv_put_many($1::text::json)", text)
+        return {row["number"]: row["result"] for row in rows}

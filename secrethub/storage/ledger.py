@@ -1,0 +1,360 @@
+"""The writing side of the audit ledger: one stream a process, group commit, freshness for free.
+
+All entries that wait while a commit is under way go into the next one; one call of
+``ledger_commit`` makes them durable and returns what has changed (``storage/freshness.py``).
+Nothing is buffered across a failure: when a commit fails every waiting request gets
+:class:`~secrethub.errors.Unavailable`. When it is unknown whether a commit happened, the stream ends
+there, and the next one opens with a signed ``lost`` entry that names the range.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from secrethub.audit.chain import Chain
+from secrethub.audit.event import Kind, Record, StreamHead, lost_detail, open_detail
+from secrethub.errors import IntegrityFailure, Sealed, Unavailable
+from secrethub.ids import new_uuid
+from secrethub.storage.database import FAILURES, Database, unavailable
+from secrethub.storage.freshness import Caches
+
+_BATCH = 512
+_MOST_WAITING = 20_000
+_SLOW_SECONDS = 1.0
+_IDLE_TURNS = 2
+_LOOKS = 3
+_COMMIT = "SELECT * FROM ledger_commit($1, $2::text::json, $3)"
+_LOOK = "SELECT * FROM freshness($1)"
+_NEWEST = """SELECT stream, number, hash FROM audit_entries WHERE signature <> ''::bytea
+             ORDER BY at DESC, number DESC LIMIT 1"""
+
+_log = logging.getLogger(__name__)
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry before it has its place in a stream. ``detail`` is canonical JSON, masked already."""
+
+    kind: Kind
+    request_id: str
+    actor: str
+    operation: str
+    path: str
+    outcome: str
+    reason: str = ""
+    client: str = ""
+    door: str = ""
+    detail: str = "{}"
+
+
+class Ledger:
+    """This process's stream. ``append`` returns when the entry is durable and the caches are fresh."""
+
+    def __init__(
+        self,
+        database: Database,
+        caches: Caches,
+        *,
+        node: str,
+        process: str,
+        key: Callable[[], bytes | None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare a writer.
+
+        Args:
+            database: where the ledger is.
+            caches: told what every commit returns.
+            node: name of the node, for the opening entry.
+            process: what this process is, for the opening entry.
+            key: gives the signing key, or None while sealed.
+            wall: seconds since the epoch.
+        """
+        self._database = database
+        self._caches = caches
+        self._origin = {"node": node, "process": process, "pid": os.getpid()}
+        self._key = key
+        self._wall = wall
+        self._chain: Chain | None = None
+        self._chain_key: bytes | None = None
+        self._lost: list[str] = []
+        self._waiting: list[tuple[Note, asyncio.Future[None]]] = []
+        self._wake = asyncio.Event()
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._asked = 0.0
+        self.entries = 0
+        self.lag = 0.0
+        """Seconds that the newest batch waited for its commit."""
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._run(), name="ledger")
+
+    async def stop(self) -> None:
+        """Close the stream and end; entries still waiting are refused."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._chain is not None and self._connection is not None:
+            with contextlib.suppress(Unavailable, Sealed, IntegrityFailure):
+                await self._commit([self._own("close", "{}")])
+        self._refuse(Unavailable("this process is stopping"))
+        if self._connection is not None:
+            with contextlib.suppress(*FAILURES):
+                await self._connection.close(timeout=2)
+            self._connection = None
+
+    @property
+    def running(self) -> bool:
+        """Whether entries are taken."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def waiting(self) -> int:
+        """Entries not yet durable."""
+        return len(self._waiting)
+
+    async def append(self, note: Note) -> None:
+        """Make ``note`` durable; afterwards ``caches`` know everything committed before it.
+
+        Raises:
+            Unavailable: it could not be made durable, or that is unknown; disclose nothing.
+            Sealed: there is no key to sign with.
+        """
+        if not self.running:
+            raise Unavailable("the ledger is not running")
+        if len(self._waiting) >= _MOST_WAITING:
+            raise Unavailable("too many audit entries wait for the database")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((note, future))
+        self._wake.set()
+        await future
+        # A process or database that stood still meanwhile (SIGSTOP, a suspended machine) learned of the
+        # present too long ago: ask again, so that nothing leaves on an old decision.
+        for _ in range(_LOOKS):
+            if self._recent():
+                return
+            await self._look(again=False)
+        if not self._recent():
+            raise Unavailable("the database answers too slowly")
+
+    async def look(self) -> None:
+        """Take over what changed, without writing an entry.
+
+        Raises:
+            Unavailable: the database does not answer.
+            IntegrityFailure: the database is older than this process.
+        """
+        await self._look(again=True)
+
+    async def _look(self, *, again: bool) -> None:
+        """Ask for what changed; unless ``again``, what was heard while waiting to ask is enough."""
+        async with self._database.read() as connection, self._caches.look:
+            if not again and self._recent():
+                return
+            asked, least = _now(), self._caches.expected
+            rows = await connection.fetch(_LOOK, self._caches.cursor)
+            self._caches.apply(rows, least=least)
+            self._asked = asked
+
+    def _recent(self) -> bool:
+        return _now() - self._asked <= _SLOW_SECONDS
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._gathered()
+                batch = self._waiting[:_BATCH]
+                del self._waiting[:_BATCH]
+                notes = [note for note, future in batch if not future.done()]
+                try:
+                    await self._commit(notes)
+                except (Unavailable, Sealed, IntegrityFailure) as exc:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(exc)
+                except asyncio.CancelledError:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(Unavailable("this process is stopping"))
+                    raise
+                except Exception as exc:  # noqa: BLE001
+                    # A defect of ours in one entry must not end the writer for all who come after.
+                    _log.exception("a group of audit entries could not be written")
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(unavailable(exc, "the audit ledger cannot be written"))
+                else:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_result(None)
+
+    async def _gathered(self) -> None:
+        """Let requests that are ready to run come into this group too: fewer, larger commits.
+
+        A request needs two turns of the loop: its bytes are read in one, it runs in the next.
+        """
+        idle = 0
+        while idle < _IDLE_TURNS and len(self._waiting) < _BATCH:
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+            idle = idle + 1 if len(self._waiting) == before else 0
+
+    def _refuse(self, exc: Exception) -> None:
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(exc)
+        self._waiting.clear()
+
+    def _own(self, kind: Kind, detail: str) -> Note:
+        return Note(
+            kind=kind,
+            request_id="",
+            actor="system",
+            operation=f"ledger.{kind}",
+            path="",
+            outcome="done",
+            detail=detail,
+        )
+
+    async def _opened(self, notes: list[Note]) -> tuple[Chain, list[Note]]:
+        """Return the stream to write to; a new one begins with what it knows of those before it."""
+        key = self._key()
+        if key is None:
+            self._chain = None
+            raise Sealed
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._database.connect()
+        if self._chain is not None and key == self._chain_key:
+            return self._chain, notes
+        # Whoever removes the end of another stream contradicts this one from now on.
+        newest = await self._connection.fetchrow(_NEWEST)
+        follows = None if newest is None else StreamHead(newest["stream"], newest["number"], newest["hash"])
+        self._chain_key = key
+        self._chain = Chain(new_uuid(), key)
+        first = [self._own("open", open_detail(self._origin, follows))]
+        first += [self._own("lost", lost) for lost in self._lost]
+        return self._chain, first + notes
+
+    async def _commit(self, notes: list[Note]) -> None:
+        """Chain ``notes`` and commit them in one transaction.
+
+        A rejected batch leaves the chain where it was: it is only moved on afterwards.
+        """
+        started = time.monotonic()
+        try:
+            chain, notes = await self._opened(notes)
+        except FAILURES as exc:
+            raise unavailable(exc, "the audit ledger cannot be written") from exc
+        start = StreamHead(chain.stream, chain.number, chain.head)
+        at = int(self._wall() * 1_000_000)
+        try:
+            records = [_chained(chain, note, at) for note in notes]
+        except BaseException:
+            self._chain = Chain(start.stream, self._chain_key, start.number, start.head)
+            raise
+        async with self._caches.look:
+            asked, least = _now(), self._caches.expected
+            try:
+                assert self._connection is not None
+                rows = await self._connection.fetch(
+                    _COMMIT, chain.stream, _encoded(records), self._caches.cursor
+                )
+            except BaseException as exc:
+                self._end_stream(start, chain.number, exc)
+                if isinstance(exc, (*FAILURES, asyncpg.PostgresError)):
+                    _log.warning("the ledger could not be written: %s", type(exc).__name__)
+                    raise unavailable(exc, "the audit ledger cannot be written") from exc
+                raise
+            self._lost.clear()
+            self._caches.apply(rows, least=least)
+            self.entries += len(records)
+            self._asked = asked
+            self.lag = time.monotonic() - started
+
+    def _end_stream(self, start: StreamHead, last: int, exc: BaseException) -> None:
+        """Leave a stream whose newest entries may or may not have been committed."""
+        self._chain = None
+        self._lost.append(lost_detail(start, last))
+        if self._connection is not None and not isinstance(exc, asyncpg.PostgresError):
+            self._connection.terminate()
+            self._connection = None
+
+
+def _now() -> float:
+    """Seconds on a clock that also counts while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _chained(chain: Chain, note: Note, at: int) -> Record:
+    return chain.append(
+        at=at,
+        kind=note.kind,
+        request_id=note.request_id,
+        actor=note.actor,
+        operation=note.operation,
+        path=note.path,
+        outcome=note.outcome,
+        reason=note.reason,
+        client=note.client,
+        door=note.door,
+        detail=note.detail,
+    )
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """A record on its way into the database; the short names are those of ``ledger_commit``."""
+
+    n: int
+    t: int
+    k: str
+    q: str
+    a: str
+    o: str
+    p: str
+    u: str
+    r: str
+    c: str
+    d: str
+    x: str
+    h: bytes
+    s: bytes
+
+
+def _encoded(records: list[Record]) -> str:
+    """Return the records as one JSON text, which costs a fraction of fourteen arrays."""
+    return msgspec.json.encode(
+        [
+            _Stored(
+                e.number,
+                e.at,
+                e.kind,
+                e.request_id,
+                e.actor,
+                e.operation,
+                e.path,
+                e.outcome,
+                e.reason,
+                e.client,
+                e.door,
+                e.detail,
+                record.hash,
+                record.signature,
+            )
+            for record in records
+            for e in (record.entry,)
+        ]
+    ).decode()

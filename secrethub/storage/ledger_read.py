@@ -1,0 +1,70 @@
+"""The reading side of the ledger: every record, stream by stream, in pages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from secrethub.audit.event import Entry, Record
+from secrethub.storage.database import Database
+
+_PAGE = 2000
+_COUNTED = 1_000_000
+
+_SELECT = """SELECT stream, number, at, kind, request_id, actor, operation, path, outcome, reason, client,
+                    door, detail, hash, signature
+             FROM audit_entries WHERE (stream, number) > ($1, $2) ORDER BY stream, number LIMIT $3"""
+
+
+async def pages(database: Database) -> AsyncIterator[list[Record]]:
+    """Return the whole ledger in pages, ordered by stream and number, as of one instant.
+
+    One snapshot: a stream opened meanwhile may speak of entries that an earlier page did not have yet.
+
+    Raises:
+        Unavailable: the database does not answer, or the reader pauses for longer than 5 seconds.
+    """
+    stream, number = "", -(1 << 62)
+    async with (
+        database.read() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        while True:
+            rows = await connection.fetch(_SELECT, stream, number, _PAGE)
+            if not rows:
+                return
+            yield [_record(row) for row in rows]
+            stream, number = rows[-1]["stream"], rows[-1]["number"]
+
+
+async def count(database: Database) -> int:
+    """Return about how many records there are, for progress; a large ledger is not counted for that."""
+    async with database.read() as connection:
+        about = await connection.fetchval(
+            "SELECT reltuples::bigint FROM pg_class WHERE oid = 'audit_entries'::regclass"
+        )
+        if about > _COUNTED:
+            return int(about)
+        return int(await connection.fetchval("SELECT count(*) FROM audit_entries"))
+
+
+def _record(row: Any) -> Record:
+    return Record(
+        Entry(
+            stream=row["stream"],
+            number=row["number"],
+            at=row["at"],
+            kind=row["kind"],
+            request_id=row["request_id"],
+            actor=row["actor"],
+            operation=row["operation"],
+            path=row["path"],
+            outcome=row["outcome"],
+            reason=row["reason"],
+            client=row["client"],
+            door=row["door"],
+            detail=row["detail"],
+        ),
+        row["hash"],
+        row["signature"],
+    )

@@ -1,0 +1,198 @@
+"""The first tables: cluster and seal, authority, key/value store, ledger, changes, locks, certificates."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+AUTHORITY_TABLES = (
+    "tokens",
+    "accessors",
+    "policies",
+    "mounts",
+    "approles",
+    "role_ids",
+    "secret_ids",
+    "agents",
+    "pki_roles",
+    "certificate_authorities",
+)
+
+_CLUSTER = """
+CREATE TABLE cluster (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    cluster_id text NOT NULL,
+    cluster_name text NOT NULL,
+    dev boolean NOT NULL,
+    created_at timestamptz NOT NULL,
+    sealed boolean NOT NULL,
+    seal_epoch bigint NOT NULL,
+    generation bigint NOT NULL,
+    keyring_revision integer NOT NULL,
+    wrapped_keyring bytea NOT NULL,
+    changes_pruned_below bigint NOT NULL DEFAULT 0
+)
+"""
+
+_SLOTS = """
+CREATE TABLE seal_slots (
+    slot_id text PRIMARY KEY,
+    kind text NOT NULL,
+    body bytea NOT NULL,
+    created_at timestamptz NOT NULL
+)
+"""
+
+_EPOCHS = "CREATE TABLE epochs (name text PRIMARY KEY, epoch bigint NOT NULL)"
+
+_CHANGES = """
+CREATE TABLE changes (
+    sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    txid bigint NOT NULL DEFAULT (pg_current_xact_id()::text::bigint),
+    kind text NOT NULL,
+    key text NOT NULL,
+    version bigint NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+)
+"""
+
+_AUTHORITY = """
+CREATE TABLE {name} (
+    key text COLLATE "C" PRIMARY KEY,
+    revision bigint NOT NULL,
+    body jsonb NOT NULL,
+    owner text COLLATE "C",
+    expires_at timestamptz,
+    bucket integer NOT NULL,
+    mac bytea NOT NULL
+)
+"""
+
+_BUCKETS = """
+CREATE TABLE authority_buckets (
+    table_name text NOT NULL,
+    bucket integer NOT NULL,
+    revision bigint NOT NULL,
+    digest bytea NOT NULL,
+    mac bytea NOT NULL,
+    PRIMARY KEY (table_name, bucket)
+)
+"""
+
+_KV = (
+    """
+CREATE TABLE kv_secrets (
+    store text COLLATE "C" NOT NULL,
+    path text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL UNIQUE,
+    revision bigint NOT NULL,
+    current_version integer NOT NULL,
+    oldest_version integer NOT NULL,
+    max_versions integer NOT NULL,
+    cas_required boolean NOT NULL,
+    created_at bigint NOT NULL,
+    updated_at bigint NOT NULL,
+    mac bytea NOT NULL,
+    PRIMARY KEY (store, path)
+)
+""",
+    """
+CREATE TABLE kv_versions (
+    id text COLLATE "C" NOT NULL REFERENCES kv_secrets (id) ON DELETE CASCADE,
+    version integer NOT NULL,
+    created_at bigint NOT NULL,
+    deleted_at bigint NOT NULL DEFAULT 0,
+    destroyed boolean NOT NULL DEFAULT false,
+    sealed bytea,
+    mac bytea NOT NULL,
+    PRIMARY KEY (id, version)
+)
+""",
+    "ALTER TABLE kv_versions ALTER COLUMN sealed SET STORAGE EXTERNAL",
+)
+
+_LEDGER = """
+CREATE TABLE audit_entries (
+    stream text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    at bigint NOT NULL,
+    kind text NOT NULL,
+    request_id text NOT NULL,
+    actor text NOT NULL,
+    operation text NOT NULL,
+    path text NOT NULL,
+    outcome text NOT NULL,
+    reason text NOT NULL,
+    client text NOT NULL,
+    door text NOT NULL,
+    detail text NOT NULL,
+    hash bytea NOT NULL,
+    signature bytea NOT NULL,
+    PRIMARY KEY (stream, number)
+)
+"""
+
+_LEDGER_INDEXES = (
+    "CREATE INDEX audit_entries_adopt ON audit_entries (stream) WHERE kind = 'adopt'",
+    "CREATE INDEX audit_entries_unsigned ON audit_entries (stream, number) WHERE signature = ''::bytea",
+)
+
+_OTHERS = (
+    """
+CREATE TABLE locks (
+    name text PRIMARY KEY,
+    owner text,
+    fencing bigint NOT NULL,
+    expires_at timestamptz NOT NULL
+)
+""",
+    """
+CREATE TABLE certificates (
+    serial text PRIMARY KEY,
+    mount text NOT NULL,
+    kind text NOT NULL,
+    subject text NOT NULL,
+    issued_at timestamptz NOT NULL,
+    not_after timestamptz NOT NULL,
+    revoked_at timestamptz,
+    pem text NOT NULL
+)
+""",
+    "CREATE INDEX certificates_mount ON certificates (mount, serial)",
+    """
+CREATE TABLE enrollments (
+    nonce_digest bytea PRIMARY KEY,
+    token text NOT NULL,
+    expires_at timestamptz NOT NULL
+)
+""",
+)
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    for statement in (_CLUSTER, _SLOTS, _EPOCHS, _CHANGES, "CREATE INDEX changes_txid ON changes (txid)"):
+        op.execute(statement)
+    for name in AUTHORITY_TABLES:
+        op.execute(_AUTHORITY.format(name=name))
+        op.execute(f"CREATE INDEX {name}_bucket ON {name} (bucket)")
+        op.execute(f"CREATE INDEX {name}_owner ON {name} (owner) WHERE owner IS NOT NULL")
+        op.execute(f"CREATE INDEX {name}_expires ON {name} (expires_at) WHERE expires_at IS NOT NULL")
+    op.execute(_BUCKETS)
+    for statement in (
+        *_KV,
+        _LEDGER,
+        "CREATE INDEX audit_entries_at ON audit_entries (at)",
+        *_LEDGER_INDEXES,
+        *_OTHERS,
+    ):
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """There is nothing before the first revision."""
+    raise RuntimeError("the first revision cannot be taken back; drop the database instead")

@@ -1,0 +1,168 @@
+"""The functions of the hot path: one round trip and one commit each."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+# Every function takes the freshness lock (see secrethub/storage/freshness.py) before it looks at the
+# generation. Each statement of a volatile plpgsql function has its own snapshot, so what is read after
+# the lock was granted includes whatever the lock's previous holder committed.
+
+# What became visible between two snapshots: the transactions that began after the first, and those that
+# were under way then. So each change is told once, however long some transaction keeps an old snapshot.
+_FRESHNESS = """
+CREATE FUNCTION freshness(p_since text)
+RETURNS TABLE (generation bigint, seal_epoch bigint, sealed boolean, gap boolean, cursor text,
+               sequence bigint, kind text, key text, version bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_since pg_snapshot := p_since::pg_snapshot;
+    v_next bigint := pg_snapshot_xmax(v_since)::text::bigint;
+    v_open bigint[] := ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(v_since) AS x);
+BEGIN
+    RETURN QUERY
+        SELECT c.generation, c.seal_epoch, c.sealed,
+               COALESCE(c.changes_pruned_below > v_next
+                        OR pg_snapshot_xmax(pg_current_snapshot())::text::bigint < v_next, false),
+               pg_current_snapshot()::text, h.sequence, h.kind, h.key, h.version
+        FROM cluster c
+        LEFT JOIN LATERAL (
+            (SELECT * FROM changes WHERE changes.txid >= v_next ORDER BY changes.txid LIMIT 20000)
+            UNION ALL
+            (SELECT * FROM changes WHERE changes.txid = ANY(v_open))
+        ) h ON true;
+END $$
+"""
+
+_LEDGER_COMMIT = """
+CREATE FUNCTION ledger_commit(p_stream text, p_entries json, p_since text)
+RETURNS TABLE (generation bigint, seal_epoch bigint, sealed boolean, gap boolean, cursor text,
+               sequence bigint, kind text, key text, version bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(7305086391846015);
+    INSERT INTO audit_entries
+        SELECT p_stream, e.n, e.t, e.k, e.q, e.a, e.o, e.p, e.u, e.r, e.c, e.d, e.x,
+               decode(e.h, 'base64'), decode(e.s, 'base64')
+        FROM json_to_recordset(p_entries) AS e(n bigint, t bigint, k text, q text, a text, o text, p text,
+            u text, r text, c text, d text, x text, h text, s text);
+    RETURN QUERY SELECT * FROM freshness(p_since);
+END $$
+"""
+
+_KV_PUT = """
+CREATE FUNCTION kv_put(
+    p_generation bigint, p_epoch bigint, p_store text, p_path text, p_id text, p_revision bigint,
+    p_version integer, p_oldest integer, p_max_versions integer, p_cas_required boolean,
+    p_created_at bigint, p_updated_at bigint, p_mac bytea, p_sealed bytea, p_version_mac bytea,
+    p_change_key text)
+RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_rows integer;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(7305086391846015);
+    PERFORM 1 FROM cluster
+        WHERE cluster.generation = p_generation AND cluster.seal_epoch = p_epoch AND NOT cluster.sealed;
+    IF NOT FOUND THEN
+        RETURN 'stale';
+    END IF;
+    IF p_revision = 1 THEN
+        INSERT INTO kv_secrets VALUES (p_store, p_path, p_id, 1, p_version, p_oldest, p_max_versions,
+            p_cas_required, p_created_at, p_updated_at, p_mac)
+            ON CONFLICT (store, path) DO NOTHING;
+    ELSE
+        UPDATE kv_secrets SET revision = p_revision, current_version = p_version,
+            oldest_version = p_oldest, max_versions = p_max_versions, cas_required = p_cas_required,
+            updated_at = p_updated_at, mac = p_mac
+            WHERE store = p_store AND path = p_path AND id = p_id AND revision = p_revision - 1;
+    END IF;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    IF v_rows = 0 THEN
+        RETURN 'moved';
+    END IF;
+    INSERT INTO kv_versions (id, version, created_at, sealed, mac)
+        VALUES (p_id, p_version, p_updated_at, p_sealed, p_version_mac);
+    IF p_oldest > 1 THEN
+        DELETE FROM kv_versions WHERE id = p_id AND version < p_oldest;
+    END IF;
+    INSERT INTO changes (kind, key, version) VALUES ('kv', p_change_key, p_version);
+    RETURN 'done';
+END $$
+"""
+
+# Many writes in one transaction and one round trip. In the order of their paths, so that two processes
+# never wait for each other's rows in a circle.
+_KV_PUT_MANY = """
+CREATE FUNCTION kv_put_many(p_puts json)
+RETURNS TABLE (number integer, result text)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v record;
+BEGIN
+    FOR v IN
+        SELECT * FROM json_to_recordset(p_puts) AS e(n integer, g bigint, e bigint, s text, p text, i text,
+            r bigint, v integer, o integer, m integer, c boolean, b bigint, u bigint, h text, x text,
+            y text, k text)
+        ORDER BY e.s, e.p COLLATE "C", e.n
+    LOOP
+        number := v.n;
+        result := kv_put(v.g, v.e, v.s, v.p, v.i, v.r, v.v, v.o, v.m, v.c, v.b, v.u,
+                         decode(v.h, 'base64'), decode(v.x, 'base64'), decode(v.y, 'base64'), v.k);
+        RETURN NEXT;
+    END LOOP;
+END $$
+"""
+
+# Announces every write to an authority row, also one made by hand, so that no process goes on with a
+# copy in memory: it reads the row again and finds out whether it is authentic.
+_ANNOUNCE = """
+CREATE FUNCTION authority_announce() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    v_key text := CASE WHEN TG_OP = 'DELETE' THEN OLD.key ELSE NEW.key END;
+    v_bucket integer := CASE WHEN TG_OP = 'DELETE' THEN OLD.bucket ELSE NEW.bucket END;
+BEGIN
+    INSERT INTO changes (kind, key, version)
+        SELECT COALESCE(NULLIF(current_setting('secrethub.change', true), ''), 'authority'),
+               TG_TABLE_NAME || '/' || v_key,
+               COALESCE((SELECT b.revision FROM authority_buckets b
+                         WHERE b.table_name = TG_TABLE_NAME AND b.bucket = v_bucket), 0);
+    RETURN NULL;
+END $$
+"""
+
+_TABLES = (
+    "tokens",
+    "accessors",
+    "policies",
+    "mounts",
+    "approles",
+    "role_ids",
+    "secret_ids",
+    "agents",
+    "pki_roles",
+    "certificate_authorities",
+)
+
+
+def upgrade() -> None:
+    """Create the functions."""
+    for statement in (_FRESHNESS, _LEDGER_COMMIT, _KV_PUT, _KV_PUT_MANY, _ANNOUNCE):
+        op.execute(statement)
+    for name in _TABLES:
+        op.execute(
+            f"""CREATE TRIGGER {name}_announce AFTER INSERT OR UPDATE OR DELETE ON {name}
+                FOR EACH ROW EXECUTE FUNCTION authority_announce()"""
+        )
+
+
+def downgrade() -> None:
+    """Drop the functions."""
+    for name in _TABLES:
+        op.execute(f"DROP TRIGGER {name}_announce ON {name}")
+    for name in ("authority_announce", "kv_put_many", "kv_put", "ledger_commit", "freshness"):
+        op.execute(f"DROP FUNCTION {name}")

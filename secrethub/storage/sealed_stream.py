@@ -1,0 +1,138 @@
+"""The seal's own stream of the ledger: what happens to the seal is written down also without keys.
+
+While sealed, entries are chained but not signed. At the next unseal a signed ``adopt`` entry vouches
+for every such stream up to its present end. SealState is the one writer; each incarnation has its own
+streams.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from secrethub.audit.chain import Chain
+from secrethub.audit.event import StreamHead, adopt_detail, open_detail
+from secrethub.audit.masking import canonical_json
+from secrethub.crypto.keyring import Keyring
+from secrethub.ids import new_uuid
+from secrethub.storage.database import Database
+
+
+class SealedStream:
+    """Writes the seal's events, one commit each."""
+
+    def __init__(self, database: Database, *, node: str, process: str = "seal-state") -> None:
+        self._database = database
+        self._origin = {"node": node, "process": process}
+        self._chain: Chain | None = None
+        self._signed = False
+
+    async def record(
+        self,
+        operation: str,
+        outcome: str,
+        *,
+        keyring: Keyring | None,
+        reason: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write one event down, signed when there is a keyring.
+
+        Raises:
+            Unavailable: it could not be made durable; do not go on.
+        """
+        await self._write(
+            keyring, "event", operation=operation, outcome=outcome, reason=reason, detail=dict(detail or {})
+        )
+
+    async def adopt(self, keyring: Keyring) -> None:
+        """Vouch for every stream that was written without a key and is not adopted yet.
+
+        Raises:
+            Unavailable: it could not be made durable.
+        """
+        async with self._database.read() as connection:
+            rows = await connection.fetch(
+                """SELECT DISTINCT ON (a.stream) a.stream, a.number, a.hash FROM audit_entries a
+                   WHERE a.signature = ''::bytea AND NOT EXISTS (
+                       SELECT 1 FROM audit_entries b WHERE b.kind = 'adopt'
+                       AND b.signature <> ''::bytea AND strpos(b.detail, a.stream) > 0)
+                   ORDER BY a.stream, a.number DESC"""
+            )
+        if rows:
+            heads = [StreamHead(row["stream"], row["number"], row["hash"]) for row in rows]
+            await self._write(
+                keyring, "adopt", operation="ledger.adopt", outcome="done", text=adopt_detail(heads)
+            )
+
+    async def _write(
+        self,
+        keyring: Keyring | None,
+        kind: Literal["event", "adopt"],
+        *,
+        operation: str,
+        outcome: str,
+        reason: str = "",
+        detail: Mapping[str, Any] | None = None,
+        text: str | None = None,
+    ) -> None:
+        key = None if keyring is None else keyring.derived("audit-sign")
+        records = []
+        if self._chain is None or self._signed != (key is not None):
+            chain = Chain(new_uuid(), key)
+            records.append(
+                chain.append(
+                    at=_now(),
+                    kind="open",
+                    actor="system",
+                    operation="ledger.open",
+                    outcome="done",
+                    detail=open_detail(self._origin),
+                )
+            )
+        else:
+            chain = Chain(self._chain.stream, key, self._chain.number, self._chain.head)
+        records.append(
+            chain.append(
+                at=_now(),
+                kind=kind,
+                actor="system",
+                operation=operation,
+                path="sys/seal",
+                outcome=outcome,
+                reason=reason,
+                detail=canonical_json(dict(detail or {})) if text is None else text,
+            )
+        )
+        async with self._database.write() as connection:
+            await connection.executemany(
+                """INSERT INTO audit_entries VALUES
+                   ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)""",
+                [
+                    (
+                        r.entry.stream,
+                        r.entry.number,
+                        r.entry.at,
+                        r.entry.kind,
+                        r.entry.request_id,
+                        r.entry.actor,
+                        r.entry.operation,
+                        r.entry.path,
+                        r.entry.outcome,
+                        r.entry.reason,
+                        r.entry.client,
+                        r.entry.door,
+                        r.entry.detail,
+                        r.hash,
+                        r.signature,
+                    )
+                    for r in records
+                ],
+            )
+        # Only now: an entry that was not stored leaves the chain where it was.
+        self._chain, self._signed = chain, key is not None
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
