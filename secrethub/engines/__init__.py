@@ -1,0 +1,1 @@
+"""Engines: what lives at a mount, declared as operations."""

@@ -1,0 +1,172 @@
+"""The endpoints below ``agents/``: enrolment, inventory, approval and revocation."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from secrethub.engines.agents import enrolment
+from secrethub.engines.agents.enrolment import AGENTS_MOUNT, BeginRequest, EnrollRequest
+from secrethub.engines.agents.records import Approval, instant, require, shown, store
+from secrethub.engines.approle.roles import role_key
+from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.errors import InvalidRequest, NotFound
+from secrethub.ids import is_uuid
+from secrethub.storage import certificates
+from secrethub.storage.authority import AGENTS, APPROLES
+
+APPROVAL_LIFE = timedelta(hours=1)
+_PAGE = 1000
+
+
+class RevokeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to say beside the path."""
+
+
+class ApproveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``role``: the AppRole role that may enrol the name; by default the agent's own."""
+
+    role: str | None = None
+
+
+class AgentsEngine:
+    """Engine kind ``agents``, built in at ``agents/``."""
+
+    kind = "agents"
+
+    def native_prefix(self, mount: str) -> str:
+        """Return the prefix of native rules: paths are written as they are."""
+        return mount
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return what can be done with agents."""
+        return (
+            Operation(
+                name="agents.begin",
+                method="write",
+                pattern="enroll/begin",
+                handler=enrolment.begin,
+                capability="update",
+                request=BeginRequest,
+                changes=True,
+                strict=True,
+                summary="Ask for the nonce of an enrolment.",
+            ),
+            Operation(
+                name="agents.enroll",
+                method="write",
+                pattern="enroll",
+                handler=enrolment.enroll,
+                capability="update",
+                request=EnrollRequest,
+                changes=True,
+                strict=True,
+                plain=frozenset({"name", "version"}),
+                summary="Enrol this host: a certificate for a signing request.",
+            ),
+            *(
+                Operation(
+                    name="agents.list",
+                    method=method,
+                    pattern="",
+                    handler=self.list,
+                    capability="list",
+                    summary="List agents.",
+                )
+                for method in ("list", "read")
+            ),
+            Operation(
+                name="agents.read",
+                method="read",
+                pattern="{agent_id}",
+                handler=self.read,
+                capability="read",
+                summary="Show one agent.",
+            ),
+            Operation(
+                name="agents.revoke",
+                method="write",
+                pattern="{agent_id}/revoke",
+                handler=self.revoke,
+                capability="update",
+                request=RevokeRequest,
+                changes=True,
+                strict=True,
+                summary="Revoke an agent: its connection ends and its certificates are worth nothing.",
+            ),
+            Operation(
+                name="agents.approve",
+                method="write",
+                pattern="{agent_id}/approve",
+                handler=self.approve,
+                capability="update",
+                request=ApproveRequest,
+                changes=True,
+                strict=True,
+                plain=frozenset({"role"}),
+                summary="Let an agent's name be enrolled once more, with another key.",
+            ),
+        )
+
+    async def list(self, context: Context, _body: object) -> Answer:
+        """List agents in the order of their ids, a page of 1,000 at a time; ``after`` goes on."""
+        context.depends("issued", "agents/")
+        core = context.core
+        after = context.query.get("after", "")
+        if after and not is_uuid(after):
+            raise InvalidRequest("after is the id of an agent")
+        found = await core.authority.keys(AGENTS, after=after, limit=_PAGE)
+        info: dict[str, Any] = {}
+        for agent_id in found:
+            _, agent = await require(core, agent_id)
+            info[agent_id] = shown(agent_id, agent)
+        if not info:
+            raise NotFound
+        warnings = (f"there may be more: list again with after={found[-1]}",) if len(found) == _PAGE else ()
+        return Answer(data={"keys": list(info), "key_info": info}, warnings=warnings)
+
+    async def read(self, context: Context, _body: object) -> Answer:
+        """Show one agent."""
+        agent_id = context.params["agent_id"]
+        context.depends("issued", f"agents/{agent_id}")
+        _, agent = await require(context.core, agent_id)
+        return Answer(data=shown(agent_id, agent))
+
+    async def revoke(self, context: Context, _body: RevokeRequest) -> Answer:
+        """Revoke an agent. Effective on every node before this returns; can be repeated.
+
+        The host's AppRole credentials are not touched: destroy its SecretID as well, or it may
+        enrol under another name.
+        """
+        agent_id = context.params["agent_id"]
+        core = context.core
+        async with core.authority.change(context.fence) as change:
+            row, agent = await require(core, agent_id, change)
+            revoked = agent.with_standing(
+                agent.standing.revoked(),
+                revoked_at=agent.revoked_at or instant(context.now),
+                approval=None,
+            )
+            await store(change, agent_id, revoked, over=row)
+            await certificates.mark_revoked(change.connection, AGENTS_MOUNT, agent_id, context.now)
+        return EMPTY
+
+    async def approve(self, context: Context, body: ApproveRequest) -> Answer:
+        """Let the name be enrolled once, within an hour, with another key or after revocation.
+
+        Until then nothing changes: an active agent stays active, a revoked one revoked.
+        """
+        agent_id = context.params["agent_id"]
+        core = context.core
+        until = instant(context.now + APPROVAL_LIFE)
+        async with core.authority.change(context.fence) as change:
+            row, agent = await require(core, agent_id, change)
+            role = agent.role if body.role is None else role_key(body.role)
+            if await core.authority.fetch(APPROLES, role, change.connection) is None:
+                raise InvalidRequest("there is no such AppRole role")
+            approved = msgspec.structs.replace(agent, approval=Approval(until=until, role=role))
+            await store(change, agent_id, approved, over=row)
+        data = {"agent_id": agent_id, "name": agent.name, "role": role, "approved_until": until}
+        return Answer(data=data, detail=data)

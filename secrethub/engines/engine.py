@@ -1,0 +1,256 @@
+"""What an engine is: a table of declared operations and the functions behind them.
+
+Routing, decoding, capability checks and documentation are derived from the declaration, never
+written twice. An engine knows no HTTP: it gets a :class:`Context` and a decoded body, and returns
+an :class:`Answer`.
+
+A **read** may be run again for one request: when the commit of its audit entry shows that what it
+read or was decided on has changed, it is decided and read anew before anything leaves. It declares
+what it read with :meth:`Context.depends`.
+
+A **change** runs after its intent is durable. It must do its work in one transaction opened through
+``context.core.authority`` or ``context.core.database`` under ``context.fence``, so that a decision
+older than the database raises :class:`~secrethub.errors.Stale` and nothing has happened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+
+from secrethub.sensitive import Sensitive
+
+if TYPE_CHECKING:
+    from secrethub.engines.runtime import Core
+
+Method = Literal["read", "write", "delete", "list", "patch"]
+"""``read`` GET · ``write`` POST and PUT · ``delete`` · ``list`` LIST and GET ?list=true · ``patch``."""
+
+Capability = Literal["create", "read", "update", "patch", "delete", "list", "sudo"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Who asks, resolved live for this decision.
+
+    Attributes:
+        kind: ``token`` or ``agent``.
+        key: the token's digest or the agent's UUID; stable, not secret.
+        name: for the ledger: the token's display name or the agent's name.
+        policies: names of the policies that apply now.
+        accessor: HMAC-masked accessor for the ledger, or empty.
+        expires_at: when the identity ends, or None.
+        good_until: when it or an ancestor ends, or None.
+        lineage: keys of the token and of those it was made from.
+        created_ttl: seconds it was issued for; 0 for a root token.
+        metadata: what the auth method attached.
+    """
+
+    kind: Literal["token", "agent"]
+    key: str
+    name: str
+    policies: tuple[str, ...]
+    accessor: str = ""
+    expires_at: datetime | None = None
+    good_until: datetime | None = None
+    lineage: tuple[str, ...] = ()
+    created_ttl: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision rests on; checked again inside the changing transaction.
+
+    Attributes:
+        generation: the authority generation.
+        seal_epoch: the seal epoch.
+        in_turn: whether nobody else can change authority until the change is made
+            (``storage/fence.py``).
+    """
+
+    generation: int
+    seal_epoch: int
+    in_turn: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Auth:
+    """The ``auth`` block of a login or token creation. ``client_token`` is secret."""
+
+    client_token: str = field(repr=False)
+    accessor: str
+    policies: tuple[str, ...]
+    token_policies: tuple[str, ...]
+    metadata: Mapping[str, str]
+    lease_duration: int
+    renewable: bool
+    token_type: str = "service"  # noqa: S105 - a kind, not a secret
+    orphan: bool = True
+    num_uses: int = 0
+    entity_id: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operation gives back. Not shown by ``repr``, for it holds what is disclosed.
+
+    Attributes:
+        data: the envelope's ``data``; None with ``empty`` set means "nothing to say" (204).
+        auth: the envelope's ``auth``.
+        warnings: shown to the caller.
+        missing: answer 404 although there is data (a deleted KV version).
+        bare: answer ``data`` itself instead of the envelope (sys/init, health, …).
+        code: an HTTP-like outcome only where the operation's own protocol asks for it (health).
+        detail: what the ledger records about the outcome beside masked data: never a secret.
+        stream: progress and result, one value at a time, instead of ``data``.
+    """
+
+    data: Mapping[str, Any] | None = None
+    auth: Auth | None = None
+    warnings: tuple[str, ...] = ()
+    missing: bool = False
+    bare: bool = False
+    code: int | None = None
+    detail: Mapping[str, Any] = {}
+    stream: AsyncIterator[Mapping[str, Any]] | None = None
+
+    def __repr__(self) -> str:
+        return f"Answer(missing={self.missing}, detail={self.detail!r})"
+
+
+EMPTY = Answer()
+
+
+class Context(msgspec.Struct, kw_only=True):
+    """One request on its way through one engine.
+
+    Attributes:
+        core: the process's runtime: authority, database, ledger, keyring, clock.
+        mount: the mount's path with a trailing slash, e.g. ``secret/``.
+        mount_id: the mount's UUID, which is also the id of its store.
+        path: the canonical request path below ``v1/``.
+        params: what the operation's pattern captured.
+        query: query parameters.
+        identity: None on public operations.
+        fence: valid for changes.
+        client_address: the peer's address, or None when unknown.
+        door: ``http``, ``tls``, ``serve`` or ``agent``.
+        request_id: UUID of the request.
+        now: the instant of the decision.
+        streaming: the caller takes progress as it comes.
+        token: the caller's own token, for the answers that repeat it.
+    """
+
+    core: Core
+    mount: str
+    mount_id: str
+    mount_options: Mapping[str, Any]
+    path: str
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    identity: Identity | None
+    fence: Fence
+    client_address: str | None
+    door: str
+    request_id: str
+    now: datetime
+    streaming: bool = False
+    token: Sensitive[str] | None = None
+    touched: set[tuple[str, str]] = msgspec.field(default_factory=set)
+
+    def __repr__(self) -> str:
+        return f"Context(request_id={self.request_id!r}, path={self.path!r})"
+
+    def depends(self, kind: str, key: str) -> None:
+        """Declare that the answer rests on what ``changes`` rows (``kind``, ``key``) announce.
+
+        A key that ends with ``/`` covers everything below it.
+        """
+        self.touched.add((kind, key))
+
+
+Handler = Callable[[Context, Any], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """One thing an engine offers.
+
+    Attributes:
+        name: for the ledger and metrics, e.g. ``kv.read``.
+        method: how it is called.
+        pattern: path below the mount; ``{name}`` is one segment, ``{name*}`` the rest (one or
+            more segments), ``{name?}`` the rest or nothing.
+        handler: the function.
+        capability: what a native policy rule must grant; Vault ACL uses the method's own.
+        request: msgspec type of the body, or None when no body is read.
+        changes: whether it changes state (intent and outcome in the ledger).
+        public: no token needed; the handler authenticates by itself.
+        audited: False only for what must answer when nothing else does (health, seal status).
+        sealing: ends with the keys gone, so its outcome is in the seal's own stream.
+        keyless: works while sealed; what it does is recorded by the seal's own stream.
+        sudo: additionally needs ``sudo``.
+        subject: name of the parameter that names the secret itself in native rules.
+        exists: for writes, tells create from update before the decision (None: always update).
+        plain: names of body fields that the ledger may show unmasked.
+        strict: refuse unknown body keys (SecretHub's own endpoints); otherwise they warn.
+        summary: one line for help and OpenAPI.
+    """
+
+    name: str
+    method: Method
+    pattern: str
+    handler: Handler
+    capability: Capability
+    request: type[msgspec.Struct] | None = None
+    changes: bool = False
+    public: bool = False
+    audited: bool = True
+    keyless: bool = False
+    sealing: bool = False
+    sudo: bool = False
+    subject: str | None = None
+    exists: Callable[[Context], Awaitable[bool]] | None = None
+    plain: frozenset[str] = frozenset()
+    strict: bool = False
+    summary: str = ""
+
+
+class Engine(Protocol):
+    """A kind of engine. Instances live at mounts; an instance holds no state of its own."""
+
+    kind: str
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return every operation, more specific patterns first."""
+        ...
+
+    def native_prefix(self, mount: str) -> str:
+        """Return the prefix that native rules use for this mount's subjects."""
+        ...
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Turn an operation's path pattern into a regular expression over the canonical path.
+
+    Raises:
+        ValueError: ``pattern`` uses an unknown form.
+    """
+    out = []
+    for piece in re.split(r"(\{[a-z_]+[*?]?\})", pattern):
+        match = re.fullmatch(r"\{([a-z_]+)([*?]?)\}", piece)
+        if match is None:
+            if "{" in piece or "}" in piece:
+                raise ValueError(f"bad pattern {pattern!r}")
+            out.append(re.escape(piece))
+        elif match[2] == "*":
+            out.append(f"(?P<{match[1]}>.+)")
+        elif match[2] == "?":
+            out.append(f"(?P<{match[1]}>.*)")
+        else:
+            out.append(f"(?P<{match[1]}>[^/]+)")
+    return re.compile("".join(out))

@@ -1,0 +1,78 @@
+"""What a process keeps of key/value secrets: newest versions, sealed as they are stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from weakref import WeakValueDictionary
+
+from secrethub.engines.engine import Context
+from secrethub.engines.runtime import Core
+from secrethub.storage import kv
+from secrethub.storage.freshness import Changed
+from secrethub.storage.kv_writer import KvWriter
+
+_CACHED = 50_000
+_CACHED_BYTES = 64 << 20
+
+
+class SecretCache:
+    """Newest versions as stored (sealed), until a change is announced. One a process."""
+
+    def __init__(self, core: Core) -> None:
+        self.writer = KvWriter(core.database)
+        self._caches = core.caches
+        self._entries: OrderedDict[str, tuple[kv.Head, kv.Version | None]] = OrderedDict()
+        self._bytes = 0
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        core.caches.subscribe(self._announced)
+        core.caches.on_flush(self._flush)
+        core.keys.on_wipe(self._flush)
+
+    def turn(self, key: str) -> asyncio.Lock:
+        """Return the lock under which writers of one secret try again; it lives while somebody has it."""
+        return self._turns.setdefault(key, asyncio.Lock())
+
+    def _flush(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+
+    def _announced(self, change: Changed) -> None:
+        if change.kind == "kv":
+            self._drop(change.key)
+
+    def _drop(self, key: str) -> None:
+        gone = self._entries.pop(key, None)
+        if gone is not None:
+            self._bytes -= _size(gone)
+
+    async def newest(self, context: Context, path: str) -> tuple[kv.Head, kv.Version | None] | None:
+        """Return the head and newest version of a secret."""
+        key = context.mount + path
+        found = self._entries.get(key)
+        if found is not None:
+            self._entries.move_to_end(key)
+            return found
+        position = self._caches.position
+        loaded = await load(context, path)
+        # What was announced while it was read may be newer than what was read.
+        if loaded is not None and not self._caches.moved(position, (("kv", key),)):
+            self._drop(key)
+            self._entries[key] = loaded
+            self._bytes += _size(loaded)
+            while self._bytes > _CACHED_BYTES or len(self._entries) > _CACHED:
+                self._drop(next(iter(self._entries)))
+        return loaded
+
+
+def _size(entry: tuple[kv.Head, kv.Version | None]) -> int:
+    return 0 if entry[1] is None else len(entry[1].sealed or b"")
+
+
+async def load(
+    context: Context, path: str, version: int | None = None
+) -> tuple[kv.Head, kv.Version | None] | None:
+    """Return head and version straight from the database."""
+    core = context.core
+    async with core.database.read() as connection:
+        return await kv.load(connection, core.keyring(), context.mount_id, path, version)

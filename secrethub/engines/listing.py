@@ -1,0 +1,46 @@
+"""What a list may tell: names that a rule denies are left out.
+
+The decision about a list is about the folder. A rule that denies what lies in it, or one name of it,
+may be more specific than the one that allowed the list; so each name is asked about too. Names that
+no rule speaks of stay, as in Vault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from secrethub.policy.decision import CompiledPolicies, Denied, Question, decide
+
+_TURN = 200
+"""Names that are decided on before other requests have their turn."""
+
+
+async def without_denied(
+    names: Iterable[str], policies: CompiledPolicies, *, folder: str, native_folder: str
+) -> list[str]:
+    """Return the names that no rule denies to list.
+
+    Args:
+        names: as in the list, folders with a trailing slash.
+        policies: of whoever asks.
+        folder: what comes before the names in Vault's rules, with a trailing slash.
+        native_folder: the same in native rules.
+    """
+    if policies.root:
+        return list(names)
+    kept = []
+    for count, name in enumerate(names, start=1):
+        bare = name.rstrip("/")
+        # Vault's rules about a folder and about what is in it differ by the slash.
+        if not any(_denied(policies, folder + path, native_folder + bare) for path in {bare, name}):
+            kept.append(name)
+        if count % _TURN == 0:
+            await asyncio.sleep(0)
+    return kept
+
+
+def _denied(policies: CompiledPolicies, path: str, native_path: str) -> bool:
+    question = Question(path=path, acl_capability="list", native_path=native_path, native_capability="list")
+    verdict = decide(question, policies)
+    return isinstance(verdict, Denied) and any(step.effect == "deny" for step in verdict.trace)

@@ -1,0 +1,161 @@
+"""Which engine answers at which path: the mounts and the operations they offer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from secrethub.engines.engine import Engine, Method, Operation, compile_pattern
+from secrethub.errors import IntegrityFailure, NotFound, UnsupportedOperation
+from secrethub.storage.authority import MOUNTS, Authority
+from secrethub.storage.freshness import Caches, Changed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mount:
+    """An engine's place.
+
+    Attributes:
+        path: with a trailing slash.
+        type: the engine's kind.
+        uuid: identity of the mount, kept when it moves; also the id of its store.
+        options: ``{"version": "2"}`` for kv.
+    """
+
+    path: str
+    type: str
+    uuid: str
+    accessor: str
+    description: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def covers(self, path: str) -> bool:
+        """Tell whether ``path`` is this mount's or lies below it."""
+        return path.startswith(self.path) or path + "/" == self.path
+
+
+BUILT_IN = (
+    Mount(path="sys/", type="system", uuid="sys", accessor="system_sys", description="system endpoints"),
+    Mount(path="agents/", type="agents", uuid="agents", accessor="agents_agents", description="agents"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The mounts, longest path first, and what is wrong with buckets of their table."""
+
+    mounts: tuple[Mount, ...]
+    broken: Mapping[int, IntegrityFailure]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """A request's way: mount, operation (None when the path is unknown) and captured parameters."""
+
+    mount: Mount
+    engine: Engine
+    operation: Operation | None
+    params: Mapping[str, str]
+    known: bool
+
+
+class MountTable:
+    """The mounts as this process knows them; loaded again after every announced change."""
+
+    def __init__(self, authority: Authority, caches: Caches, engines: Mapping[str, Engine]) -> None:
+        self._authority = authority
+        self._engines = dict(engines)
+        self._tables = {
+            kind: [(operation, compile_pattern(operation.pattern)) for operation in engine.operations()]
+            for kind, engine in engines.items()
+        }
+        self._caches = caches
+        self._found: _Found | None = None
+        caches.subscribe(self._announced)
+        caches.on_flush(self.drop)
+
+    def _announced(self, change: Changed) -> None:
+        if change.kind in {"authority", "issued"} and change.key.startswith("mounts/"):
+            self._found = None
+
+    def drop(self) -> None:
+        """Forget the mounts; the next request loads them."""
+        self._found = None
+
+    async def load(self) -> tuple[Mount, ...]:
+        """Return every mount, longest path first.
+
+        Mounts whose rows are not authentic are left out; :meth:`route` says so.
+        """
+        return (self._found or await self._load()).mounts
+
+    async def _load(self) -> _Found:
+        moves = self._caches.authority_moves
+        rows, broken = await self._authority.everything(MOUNTS)
+        mounts = [*BUILT_IN, *(mount_from(row.key, row.body) for row in rows)]
+        found = _Found(tuple(sorted(mounts, key=lambda mount: -len(mount.path))), broken)
+        if moves == self._caches.authority_moves:
+            self._found = found
+        return found
+
+    async def route(self, method: Method, path: str, *, sealed: bool = False) -> Route:
+        """Find who answers.
+
+        Args:
+            method: how it is called.
+            path: canonical path.
+            sealed: only the system endpoints exist then.
+
+        Raises:
+            NotFound: nothing is mounted there.
+            IntegrityFailure: something may have been, but its row is not authentic.
+        """
+        # What tells the state of the system answers also when no row can be read.
+        for mount in BUILT_IN[:1] if sealed else BUILT_IN:
+            if mount.covers(path):
+                return self._within(mount, method, path[len(mount.path) :])
+        if sealed:
+            raise NotFound(f"no engine is mounted at {path}")
+        found = self._found or await self._load()
+        for mount in found.mounts:
+            if mount.covers(path):
+                return self._within(mount, method, path[len(mount.path) :])
+        names = path.split("/")
+        for depth in range(1, len(names) + 1 if found.broken else 0):
+            prefix = "/".join(names[:depth]) + "/"
+            trouble = found.broken.get(MOUNTS.bucket(prefix))
+            if trouble is not None:
+                raise IntegrityFailure(trouble.table, prefix, trouble.reason)
+        raise NotFound(f"no engine is mounted at {path}")
+
+    def _within(self, mount: Mount, method: Method, rest: str) -> Route:
+        engine = self._engines[mount.type]
+        known = False
+        for operation, pattern in self._tables[mount.type]:
+            if (match := pattern.fullmatch(rest)) is not None:
+                known = True
+                if operation.method == method:
+                    params = {k: v for k, v in match.groupdict().items() if v is not None}
+                    return Route(mount=mount, engine=engine, operation=operation, params=params, known=True)
+        return Route(mount=mount, engine=engine, operation=None, params={}, known=known)
+
+
+def mount_from(path: str, body: Mapping[str, Any]) -> Mount:
+    """Return the mount that a row describes."""
+    return Mount(
+        path=path,
+        type=body["type"],
+        uuid=body["uuid"],
+        accessor=body["accessor"],
+        description=body.get("description", ""),
+        options=body.get("options", {}),
+    )
+
+
+def no_operation(route: Route, path: str) -> NotFound | UnsupportedOperation:
+    """Return the error for a route without an operation."""
+    if route.known:
+        return UnsupportedOperation("unsupported operation")
+    return NotFound(f"no handler for route {re.sub(r'[^ -~]', '?', path)!r}")

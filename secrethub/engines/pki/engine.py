@@ -1,0 +1,241 @@
+"""Certificates for servers and clients: issue, and read what was issued.
+
+The mount ``pki/`` signs with the authority ``pki``. No request reaches another authority: the
+transport authority of agents and gateways is out of reach of every PKI mount, and a mount at any
+other path has no authority at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import msgspec
+from cryptography import x509
+
+from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.pki.authorities import load_chain, load_issuer
+from secrethub.engines.pki.roles import DEFAULT, Role, load_role
+from secrethub.errors import InvalidRequest, NotFound
+from secrethub.pki import keys
+from secrethub.pki.chain import parse_serial, serial_text, to_pem, validity
+from secrethub.pki.issuing import MOST_NAMES, Issuer, Names, issue
+from secrethub.pki.names import IPAddress, dns_name, ip_address
+from secrethub.storage import certificates
+from secrethub.wire.durations import parse_duration
+
+_AUTHORITIES = {"pki/": "pki"}
+"""The authority of each mount."""
+
+TRANSPORT_MOUNT = "transport/"
+"""Where the inventory keeps the gateways' certificates; nothing can be mounted in its place."""
+
+_PAGE = 1000
+
+
+class IssueRequest(msgspec.Struct, frozen=True):
+    """What a certificate is to be. ``uri_sans`` and ``other_sans`` are known only to be refused."""
+
+    common_name: str
+    alt_names: list[str] = []
+    ip_sans: list[str] = []
+    uri_sans: list[str] = []
+    other_sans: list[str] = []
+    ttl: int | str | None = None
+    role: str | None = None
+
+
+class PkiEngine:
+    """Engine kind ``pki``."""
+
+    kind = "pki"
+
+    def native_prefix(self, mount: str) -> str:
+        """Return the prefix of native rules: paths are written as they are."""
+        return mount
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return what a PKI mount offers."""
+        return (
+            *(
+                Operation(
+                    name="pki.issue",
+                    method="write",
+                    pattern=pattern,
+                    handler=self.issue,
+                    capability="update",
+                    request=IssueRequest,
+                    changes=True,
+                    plain=frozenset({"common_name", "alt_names", "ip_sans", "ttl", "role"}),
+                    summary="Issue a certificate with a new key.",
+                )
+                for pattern in ("issue", "issue/{role}")
+            ),
+            *(
+                Operation(
+                    name="pki.ca",
+                    method="read",
+                    pattern=pattern,
+                    handler=self.authority,
+                    capability="read",
+                    public=True,
+                    summary="Read the issuing authority's certificate.",
+                )
+                for pattern in ("ca", "ca/pem", "cert/ca")
+            ),
+            *(
+                Operation(
+                    name="pki.ca-chain",
+                    method="read",
+                    pattern=pattern,
+                    handler=self.authority_chain,
+                    capability="read",
+                    public=True,
+                    summary="Read the authorities' certificates, the root last.",
+                )
+                for pattern in ("ca_chain", "cert/ca_chain")
+            ),
+            Operation(
+                name="pki.certificate",
+                method="read",
+                pattern="cert/{serial}",
+                handler=self.certificate,
+                capability="read",
+                summary="Read an issued certificate.",
+            ),
+            Operation(
+                name="pki.certificates",
+                method="list",
+                pattern="certs",
+                handler=self.certificates,
+                capability="list",
+                summary="List serial numbers of issued certificates.",
+            ),
+        )
+
+    async def issue(self, context: Context, body: IssueRequest) -> Answer:
+        """Make a key, certify it and give both out; the key is not kept."""
+        role_name = context.params.get("role", DEFAULT)
+        if body.role not in {None, role_name}:
+            # Policies decide by path, so a role in the body must not reach further than the path.
+            raise InvalidRequest(f"to use another role, write to {context.mount}issue/<role>")
+        role = await load_role(context.core, context.mount, role_name)
+        lifetime, warnings = _lifetime(role, body.ttl)
+        names = _names(body)
+        issuer = await load_issuer(context.core, _authority(context))
+        key = await _generate(role.key_type)
+        made = issue(issuer, role.certificate_profile, key.public_key(), names, context.now, lifetime)
+        row = _row(context, role, names, made)
+        async with context.core.authority.issue(context.fence) as change:
+            taken = await certificates.names_in_use(
+                change.connection, TRANSPORT_MOUNT, _remote(names), context.now
+            )
+            if taken:
+                raise InvalidRequest(f"{', '.join(taken)}: certificates of SecretHub's own listeners only")
+            await certificates.record(change.connection, row)
+        detail = {"serial_number": row.serial, "role": role_name, "not_after": row.not_after.isoformat()}
+        return Answer(data=_issued(made, issuer, key), warnings=warnings, detail=detail)
+
+    async def authority(self, context: Context, _body: object) -> Answer:
+        """Read the issuing authority's certificate."""
+        chain = await load_chain(context.core, _authority(context))
+        return Answer(data={"certificate": to_pem(chain[0])})
+
+    async def authority_chain(self, context: Context, _body: object) -> Answer:
+        """Read the issuing authority's certificate and those above it."""
+        chain = await load_chain(context.core, _authority(context))
+        return Answer(data={"certificate": to_pem(*chain), "ca_chain": [to_pem(c) for c in chain]})
+
+    async def certificate(self, context: Context, _body: object) -> Answer:
+        """Read a certificate that this mount issued."""
+        serial = parse_serial(context.params["serial"])
+        async with context.core.database.read() as connection:
+            row = await certificates.find(connection, context.mount, serial)
+        if row is None:
+            raise NotFound(f"no certificate {serial}")
+        revoked = int(row.revoked_at.timestamp()) if row.revoked_at is not None else 0
+        return Answer(data={"certificate": row.pem, "revocation_time": revoked})
+
+    async def certificates(self, context: Context, _body: object) -> Answer:
+        """List serial numbers, a page of 1,000 at a time; ``after`` goes on."""
+        after = context.query.get("after", "")
+        after = parse_serial(after) if after else after
+        async with context.core.database.read() as connection:
+            found = await certificates.serials(connection, context.mount, after, _PAGE)
+        if not found:
+            raise NotFound
+        warnings = (f"there may be more: list again with after={found[-1]}",) if len(found) == _PAGE else ()
+        return Answer(data={"keys": found}, warnings=warnings)
+
+
+def _authority(context: Context) -> str:
+    name = _AUTHORITIES.get(context.mount)
+    if name is None:
+        raise InvalidRequest("no authority is configured at this mount")
+    return name
+
+
+def _lifetime(role: Role, asked: int | str | None) -> tuple[timedelta, tuple[str, ...]]:
+    seconds = (0 if asked is None else parse_duration(asked)) or role.ttl
+    if seconds > role.max_ttl:
+        warning = f"TTL {seconds}s is longer than permitted: {role.max_ttl}s is used"
+        return timedelta(seconds=role.max_ttl), (warning,)
+    return timedelta(seconds=seconds), ()
+
+
+def _names(body: IssueRequest) -> Names:
+    if body.uri_sans or body.other_sans:
+        raise InvalidRequest("the role does not allow URI or other alternative names")
+    if len(body.alt_names) + len(body.ip_sans) >= MOST_NAMES:
+        raise InvalidRequest(f"a certificate carries at most {MOST_NAMES} names")
+    if not 1 <= len(body.common_name) <= 64:
+        raise InvalidRequest("common_name has 1 to 64 characters; longer names go into alt_names")
+    common_name = dns_name(body.common_name)
+    dns = (common_name, *(dns_name(name) for name in body.alt_names))
+    addresses = tuple(ip_address(address) for address in body.ip_sans)
+    return Names(
+        common_name=common_name,
+        dns=tuple(dict.fromkeys(dns)),
+        addresses=tuple(dict.fromkeys(addresses)),
+    )
+
+
+def _remote(names: Names) -> list[str]:
+    """Names by which another host could be reached; everybody may have a name of the loopback."""
+
+    def local(address: IPAddress) -> bool:
+        return address.is_loopback
+
+    return [name for name in names.dns if name != "localhost" and not name.endswith(".localhost")] + [
+        str(address) for address in names.addresses if not local(address)
+    ]
+
+
+async def _generate(key_type: keys.KeyType) -> keys.PrivateKey:
+    if key_type.startswith("rsa"):
+        return await asyncio.to_thread(keys.generate, key_type)
+    return keys.generate(key_type)
+
+
+def _row(context: Context, role: Role, names: Names, made: x509.Certificate) -> certificates.CertificateRow:
+    return certificates.CertificateRow(
+        serial=serial_text(made.serial_number),
+        mount=context.mount,
+        kind=role.profile,
+        subject=",".join((*names.dns, *map(str, names.addresses))),
+        issued_at=context.now,
+        not_after=validity(made).not_after,
+        pem=to_pem(made),
+    )
+
+
+def _issued(made: x509.Certificate, issuer: Issuer, key: keys.PrivateKey) -> dict[str, object]:
+    return {
+        "certificate": to_pem(made).strip(),
+        "issuing_ca": to_pem(issuer.certificate).strip(),
+        "ca_chain": [to_pem(above).strip() for above in issuer.chain],
+        "private_key": keys.private_pem(key).decode("ascii").strip(),
+        "private_key_type": "rsa" if keys.describe(key.public_key()).startswith("rsa") else "ec",
+        "serial_number": serial_text(made.serial_number),
+        "expiration": int(validity(made).not_after.timestamp()),
+    }

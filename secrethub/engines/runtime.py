@@ -1,0 +1,235 @@
+"""The runtime of one serving process: everything that an operation needs, wired once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from secrethub.clock import Clock
+from secrethub.crypto.keyring import Keyring
+from secrethub.engines.engine import Engine
+from secrethub.engines.memo import DecisionMemo
+from secrethub.engines.metrics import Metrics
+from secrethub.engines.mounts import MountTable
+from secrethub.engines.rights import PolicyCache
+from secrethub.engines.throttle import Throttle
+from secrethub.errors import Sealed
+from secrethub.node import NodeSettings
+from secrethub.storage.authority import Authority
+from secrethub.storage.database import Database
+from secrethub.storage.feed import Feed
+from secrethub.storage.freshness import Caches, Changed
+from secrethub.storage.ledger import Ledger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitResult:
+    """What init gives out, once: the shares and the root token."""
+
+    keys: tuple[bytes, ...] = field(repr=False)
+    root_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SealStatus:
+    """The seal as SealState sees it.
+
+    Attributes:
+        initialised: whether a cluster exists.
+        sealed: whether keys are missing.
+        threshold: shares needed (0 before init).
+        shares: shares that exist.
+        progress: shares given so far in this attempt.
+        nonce: of this attempt, empty when none is under way.
+    """
+
+    initialised: bool
+    sealed: bool
+    threshold: int = 0
+    shares: int = 0
+    progress: int = 0
+    nonce: str = ""
+    cluster_id: str = ""
+    cluster_name: str = ""
+
+
+class SealPort(Protocol):
+    """The seal, reached over actor handles. A serving process never sees the root key."""
+
+    async def initialise(self, shares: int, threshold: int) -> InitResult:
+        """Make the cluster. Raises Conflict when there is one."""
+        ...
+
+    async def submit_share(self, share: bytes) -> None:
+        """Give one unseal share. Raises WrongShare."""
+        ...
+
+    async def reset(self) -> None:
+        """Forget the shares given so far."""
+        ...
+
+    async def status(self) -> SealStatus:
+        """Return the seal's state."""
+        ...
+
+    async def seal(self) -> None:
+        """Seal the cluster."""
+        ...
+
+
+class Keys:
+    """This process's keyring and the seal epoch it belongs to."""
+
+    def __init__(self) -> None:
+        self._keyring: Keyring | None = None
+        self.epoch = 0
+        self.cluster_id = ""
+        self._wiped: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"Keys(epoch={self.epoch}, held={self._keyring is not None})"
+
+    @property
+    def held(self) -> bool:
+        """Whether a keyring is here, for whatever epoch."""
+        return self._keyring is not None
+
+    def install(self, keyring: Keyring, epoch: int, cluster_id: str) -> None:
+        """Take over the keyring of a seal epoch."""
+        self._keyring, self.epoch, self.cluster_id = keyring, epoch, cluster_id
+
+    def on_wipe(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the keys go."""
+        self._wiped.append(callback)
+
+    def wipe(self) -> None:
+        """Let go of the keyring."""
+        if self._keyring is not None:
+            self._keyring.wipe()
+            self._keyring = None
+        for callback in self._wiped:
+            callback()
+
+    def get(self) -> Keyring | None:
+        """Return the keyring, or None."""
+        return self._keyring
+
+
+class Core:
+    """One serving process."""
+
+    def __init__(
+        self,
+        *,
+        settings: NodeSettings,
+        clock: Clock,
+        seal: SealPort,
+        engines: dict[str, Engine],
+        process: str,
+    ) -> None:
+        """Wire a process; nothing is opened before :meth:`start`.
+
+        Args:
+            settings: this node's.
+            clock: the time.
+            seal: the way to SealState.
+            engines: engine kinds by name.
+            process: what this process is, for the ledger.
+        """
+        self.settings = settings
+        self.clock = clock
+        self.seal = seal
+        self.keys = Keys()
+        self.opened = asyncio.Event()
+        """Set while the keyring is here."""
+        self.seal_status: SealStatus | None = None
+        """The seal as last seen; None until the database has answered once."""
+        self.engine_state: dict[str, object] = {}
+        """What an engine keeps for this process, by its kind."""
+        self.throttle_anonymous = Throttle(rate=200, burst=2000, address_rate=20, address_burst=400)
+        """Refusals of requests without an identity."""
+        self.throttle_public = Throttle(rate=200, burst=10_000, address_rate=10, address_burst=5000)
+        """Requests that need no token; logins that succeed do not count."""
+        self.metrics = Metrics()
+        self.caches = Caches()
+        self.database = Database(settings.database_url, size=settings.database_pool)
+        self.ledger = Ledger(
+            self.database, self.caches, node=settings.node, process=process, key=self._signing_key
+        )
+        self.feed = Feed(self.database, self.caches, self.ledger)
+        self.authority = Authority(self.database, self.caches, self.keyring, self.feed.notify)
+        self.mounts = MountTable(self.authority, self.caches, engines)
+        self.policies = PolicyCache(self.authority, self.caches)
+        self.memo = DecisionMemo(self.caches)
+        self.keys.on_wipe(self.authority.drop)
+        self.keys.on_wipe(self.mounts.drop)
+        self.keys.on_wipe(self.policies.drop)
+        self.keys.on_wipe(self.memo.drop)
+        self.caches.subscribe(self._announced)
+
+    def __repr__(self) -> str:
+        return f"Core(node={self.settings.node!r}, unsealed={self.unsealed})"
+
+    @property
+    def unsealed(self) -> bool:
+        """Whether this process can answer: it holds the keyring of the present seal epoch."""
+        return self.keys.held and not self.caches.sealed and self.keys.epoch == self.caches.seal_epoch
+
+    def keyring(self) -> Keyring:
+        """Return the keyring of the present seal epoch.
+
+        Raises:
+            Sealed: it is not here, or the cluster was sealed since it came.
+        """
+        keyring = self.keys.get()
+        if keyring is None or self.caches.sealed or self.keys.epoch != self.caches.seal_epoch:
+            raise Sealed
+        return keyring
+
+    def _signing_key(self) -> bytes | None:
+        keyring = self.keys.get()
+        return None if keyring is None else keyring.derived("audit-sign")
+
+    def _announced(self, change: Changed) -> None:
+        if change.kind == "seal" and self.keys.held and change.version > self.keys.epoch:
+            self.lock()
+
+    def lock(self) -> None:
+        """Let go of the keys and of everything that they opened."""
+        self.keys.wipe()
+        self.opened.clear()
+        self.metrics.unsealed.set(0)
+
+    async def unseal(self, keyring: Keyring, epoch: int, cluster_id: str) -> None:
+        """Take over the keyring and learn the present state of all authority rows.
+
+        Raises:
+            Unavailable: the database does not answer.
+            IntegrityFailure: the authority rows are not authentic.
+        """
+        self.keys.install(keyring, epoch, cluster_id)
+        try:
+            await self.ledger.look()
+            if self.unsealed:
+                await self.authority.load_floors()
+                await self.mounts.load()
+        except BaseException:
+            self.lock()
+            raise
+        if self.unsealed:
+            self.opened.set()
+            self.metrics.unsealed.set(1)
+
+    def start(self) -> None:
+        """Begin to write the ledger and to listen for changes."""
+        self.ledger.start()
+        self.feed.start()
+
+    async def stop(self) -> None:
+        """Close the ledger's stream and every connection."""
+        await self.ledger.stop()
+        await self.feed.stop()
+        await self.database.close()
+        self.lock()

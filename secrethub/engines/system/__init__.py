@@ -1,0 +1,23 @@
+"""Engine kind ``system``: what is mounted at ``sys/``."""
+
+from __future__ import annotations
+
+from secrethub.engines.engine import Operation
+from secrethub.engines.system.ledger import ledger_operations
+from secrethub.engines.system.mounts import mount_operations
+from secrethub.engines.system.policies import policy_operations
+from secrethub.engines.system.seal import seal_operations
+
+
+class SystemEngine:
+    """The system endpoints, one module an area."""
+
+    kind = "system"
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return what ``sys/`` offers."""
+        return (*seal_operations(), *mount_operations(), *policy_operations(), *ledger_operations())
+
+    def native_prefix(self, mount: str) -> str:
+        """Native rules write the path as it is."""
+        return mount

@@ -1,0 +1,321 @@
+"""Init, unseal, seal, and what tells the state: seal-status, health, leader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import secrethub
+from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.runtime import Core, SealStatus
+from secrethub.engines.shared import Shared
+from secrethub.engines.throttle import Throttle
+from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError, Unavailable
+from secrethub.seal.shares import decode_share, encode_share
+
+COMPATIBLE = "1.16.3"
+"""The version of Vault whose protocol is spoken; clients parse it."""
+
+_SILENT_SECONDS = 5.0
+_OPENING_SECONDS = 8.0
+_STATUS_DISTANCE = 0.02
+
+
+class InitRequest(msgspec.Struct, frozen=True):
+    """``init_token`` is asked for from beyond loopback."""
+
+    secret_shares: int = 5
+    secret_threshold: int = 3
+    init_token: str = ""
+
+
+class UnsealRequest(msgspec.Struct, frozen=True):
+    """One share in hexadecimal or base64, or ``reset``."""
+
+    key: str = ""
+    reset: bool = False
+    migrate: bool = False
+
+
+def seal_operations() -> tuple[Operation, ...]:
+    """Return the seal's operations."""
+    return (
+        Operation(
+            name="sys.health",
+            method="read",
+            pattern="health",
+            handler=health,
+            capability="read",
+            public=True,
+            audited=False,
+            summary="Tell whether this node can answer.",
+        ),
+        Operation(
+            name="sys.seal-status",
+            method="read",
+            pattern="seal-status",
+            handler=seal_status,
+            capability="read",
+            public=True,
+            audited=False,
+            summary="Tell the seal's state.",
+        ),
+        Operation(
+            name="sys.leader",
+            method="read",
+            pattern="leader",
+            handler=leader,
+            capability="read",
+            public=True,
+            audited=False,
+            summary="Tell that every node answers.",
+        ),
+        Operation(
+            name="sys.init-status",
+            method="read",
+            pattern="init",
+            handler=init_status,
+            capability="read",
+            public=True,
+            audited=False,
+            summary="Tell whether there is a cluster.",
+        ),
+        Operation(
+            name="sys.init",
+            method="write",
+            pattern="init",
+            handler=init,
+            capability="update",
+            request=InitRequest,
+            changes=True,
+            public=True,
+            keyless=True,
+            summary="Make the cluster.",
+        ),
+        Operation(
+            name="sys.unseal",
+            method="write",
+            pattern="unseal",
+            handler=unseal,
+            capability="update",
+            request=UnsealRequest,
+            changes=True,
+            public=True,
+            keyless=True,
+            summary="Give an unseal share.",
+        ),
+        Operation(
+            name="sys.seal",
+            method="write",
+            pattern="seal",
+            handler=seal,
+            capability="update",
+            changes=True,
+            sudo=True,
+            sealing=True,
+            summary="Seal the cluster.",
+        ),
+    )
+
+
+def _status_body(context: Context, status: SealStatus) -> dict[str, Any]:
+    sealed = status.sealed or not context.core.unsealed
+    return {
+        "type": "shamir",
+        "initialized": status.initialised,
+        "sealed": sealed,
+        "t": status.threshold,
+        "n": status.shares,
+        "progress": status.progress if sealed else 0,
+        "nonce": status.nonce if sealed else "",
+        "version": COMPATIBLE,
+        "build_date": "",
+        "migration": False,
+        "cluster_name": status.cluster_name,
+        "cluster_id": status.cluster_id,
+        "recovery_seal": False,
+        "storage_type": "postgresql",
+        "secrethub_version": secrethub.__version__,
+    }
+
+
+async def _asked_status(core: Core) -> SealStatus:
+    """Return the seal's state for anybody who asks, however many they are: SealState has one turn."""
+    shared = core.engine_state.get("seal-status")
+    if not isinstance(shared, Shared):
+        shared = core.engine_state["seal-status"] = Shared(core.seal.status, _STATUS_DISTANCE)
+    status: SealStatus = await shared.get()
+    return status
+
+
+async def seal_status(context: Context, _body: None) -> Answer:
+    """Answer the seal's state; progress comes from SealState."""
+    return Answer(data=_status_body(context, await _asked_status(context.core)), bare=True)
+
+
+async def init_status(context: Context, _body: None) -> Answer:
+    """Answer whether there is a cluster."""
+    status = await _asked_status(context.core)
+    return Answer(data={"initialized": status.initialised}, bare=True)
+
+
+async def leader(_context: Context, _body: None) -> Answer:
+    """Answer that this node serves: there is no leader on the request path."""
+    return Answer(
+        data={
+            "ha_enabled": True,
+            "is_self": True,
+            "active_time": "0001-01-01T00:00:00Z",
+            "leader_address": "",
+            "leader_cluster_address": "",
+            "performance_standby": False,
+        },
+        bare=True,
+    )
+
+
+async def health(context: Context, _body: None) -> Answer:
+    """Answer from what this process knows, without asking anybody."""
+    core, query = context.core, context.query
+    status = core.seal_status
+    silent = time.monotonic() - core.feed.healthy_at > _SILENT_SECONDS
+    initialised = status is None or status.initialised
+    sealed = not core.unsealed
+    if not initialised:
+        code = _code(query.get("uninitcode"), 501)
+    elif sealed:
+        code = _code(query.get("sealedcode"), 503)
+    elif silent:
+        code = 503
+    else:
+        code = _code(query.get("activecode"), 200)
+    return Answer(
+        data={
+            "initialized": initialised,
+            "sealed": sealed,
+            "standby": False,
+            "performance_standby": False,
+            "replication_performance_mode": "disabled",
+            "replication_dr_mode": "disabled",
+            "server_time_utc": int(context.now.timestamp()),
+            "version": COMPATIBLE,
+            "secrethub_version": secrethub.__version__,
+            "cluster_name": status.cluster_name if status is not None else "",
+            "cluster_id": status.cluster_id if status is not None else "",
+            "database": "silent" if status is None or (silent and not sealed) else "ok",
+        },
+        bare=True,
+        code=code,
+    )
+
+
+def _code(text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    if not (len(text) == 3 and text.isascii() and text.isdigit() and 200 <= int(text) <= 599):
+        raise InvalidRequest("status codes are between 200 and 599")
+    return int(text)
+
+
+def seal_throttle(core: Core) -> Throttle:
+    """Return what bounds how often people without an identity can make SealState work and write."""
+    found = core.engine_state.get("seal")
+    if not isinstance(found, Throttle):
+        found = core.engine_state["seal"] = Throttle(rate=20, burst=200, address_rate=5, address_burst=60)
+    return found
+
+
+def _admit(context: Context) -> None:
+    """Let a request through to the seal.
+
+    Raises:
+        PermissionDenied: it came through Ray Serve's ingress.
+        TooManyRequests: there are too many of them.
+    """
+    if context.door == "serve":
+        raise PermissionDenied("the seal is not reachable through Ray Serve's ingress")
+    seal_throttle(context.core).admit(context.core.clock.monotonic(), context.client_address)
+
+
+async def init(context: Context, body: InitRequest) -> Answer:
+    """Make the cluster and give out shares and root token, once."""
+    _admit(context)
+    if not _loopback(context.client_address):
+        _check_init_token(context, body.init_token)
+    result = await context.core.seal.initialise(body.secret_shares, body.secret_threshold)
+    context.core.seal_status = await context.core.seal.status()
+    encoded = [encode_share(share) for share in result.keys]
+    return Answer(
+        data={
+            "keys": [text for text, _ in encoded],
+            "keys_base64": [text for _, text in encoded],
+            "root_token": result.root_token,
+        },
+        bare=True,
+    )
+
+
+def _loopback(address: str | None) -> bool:
+    try:
+        return address is not None and ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_init_token(context: Context, given: str) -> None:
+    name = context.core.settings.init_token_file
+    if name is None:
+        raise PermissionDenied("init from beyond loopback needs init_token_file in the configuration")
+    path = Path(name)
+    try:
+        if path.stat().st_mode & 0o077:
+            raise PermissionDenied("the init token file is accessible to others")
+        wanted = path.read_bytes().strip()
+    except OSError as exc:
+        raise PermissionDenied("the init token file cannot be read") from exc
+    if not wanted or not hmac.compare_digest(wanted, given.strip().encode()):
+        raise PermissionDenied("wrong init token")
+    try:
+        # One use: removed before anything is made with it, and only one request removes it.
+        path.unlink()
+    except OSError as exc:
+        raise PermissionDenied("the init token was used already, or cannot be removed") from exc
+
+
+async def unseal(context: Context, body: UnsealRequest) -> Answer:
+    """Take one share, or forget those given so far; answer the progress."""
+    _admit(context)
+    core = context.core
+    if body.migrate:
+        raise InvalidRequest("there is no seal migration to take part in")
+    if body.reset:
+        await core.seal.reset()
+    else:
+        if not body.key:
+            raise InvalidRequest("'key' must be given, or 'reset' set to true")
+        await core.seal.submit_share(decode_share(body.key))
+    status = core.seal_status = await core.seal.status()
+    if status.initialised and not status.sealed and not core.unsealed:
+        # SealState has the key; this process gets its keyring within moments.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(core.opened.wait(), _OPENING_SECONDS)
+        if not core.unsealed:
+            raise Unavailable("the cluster is unsealed, but this node has not got its keys yet; see its log")
+    return Answer(data=_status_body(context, status), bare=True)
+
+
+async def seal(context: Context, _body: None) -> Answer:
+    """Seal: when this returns no node answers any more."""
+    core = context.core
+    await core.seal.seal()
+    with contextlib.suppress(SecretHubError):
+        await core.ledger.look()
+    core.lock()
+    return EMPTY
