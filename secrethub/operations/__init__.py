@@ -1,0 +1,1 @@
+"""Use cases: check the seal, decide, act, audit."""

@@ -1,0 +1,63 @@
+"""A request, whoever brings it: HTTP and agents make the same value and go the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from secrethub.engines.engine import Method
+from secrethub.sensitive import Sensitive
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    """A bearer token, as it came."""
+
+    secret: Sensitive[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentCertificate:
+    """An agent, proved by the certificate of its connection.
+
+    Attributes:
+        agent_id: UUID from the URI SAN.
+        serial: serial number, lower-case hexadecimal.
+    """
+
+    agent_id: str
+    serial: str
+
+
+Credential = Token | AgentCertificate
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One request.
+
+    Attributes:
+        method: how.
+        path: canonical path below ``v1/`` (:func:`secrethub.wire.canonical_path.parse_path`).
+        body: raw JSON, possibly empty.
+        query: query parameters.
+        credential: who claims to ask, or None.
+        client_address: the peer's address, or None when it is unknown.
+        door: ``http``, ``tls``, ``serve`` or ``agent``.
+        request_id: UUID.
+        streaming: the caller takes progress as it comes.
+    """
+
+    method: Method
+    path: str
+    credential: Credential | None
+    client_address: str | None
+    door: str
+    request_id: str
+    streaming: bool = False
+    body: bytes = b""
+    query: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Call({self.method} {self.path!r}, door={self.door!r}, request_id={self.request_id!r})"

@@ -1,0 +1,111 @@
+"""Ledger entries of a serving process: how a request, its refusal or an event is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from secrethub.audit.event import Kind
+from secrethub.audit.masking import canonical_json, mask
+from secrethub.engines.engine import Identity, Operation
+from secrethub.engines.runtime import Core
+from secrethub.operations.call import AgentCertificate, Call
+from secrethub.storage.ledger import Note
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def actor_of(call: Call, identity: Identity | None) -> str:
+    """Return how the ledger names who asked: ``token:<digest>:<name>``, ``agent:<uuid>:<name>`` or less."""
+    if identity is not None:
+        return f"{identity.kind}:{identity.key[:36]}:{identity.name}"
+    if isinstance(call.credential, AgentCertificate):
+        return f"agent:{call.credential.agent_id}"
+    return "anonymous"
+
+
+def request_note(
+    core: Core,
+    call: Call,
+    *,
+    kind: Kind,
+    operation: str,
+    path: str,
+    identity: Identity | None,
+    outcome: str,
+    reason: str = "",
+    declared: Operation | None = None,
+    answer: Mapping[str, Any] | None = None,
+    with_body: bool = True,
+) -> Note:
+    """Return the entry of a request; values of body and query are masked unless declared plain."""
+    detail: dict[str, Any] = {}
+    if answer:
+        detail["answer"] = answer
+    if with_body and (call.body or call.query):
+        key = core.keyring().derived("audit-mask")
+        plain = declared.plain if declared is not None else frozenset()
+        if call.body:
+            try:
+                detail["body"] = mask(msgspec.json.decode(call.body), key, plain)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                detail["body"] = mask(call.body.hex(), key, frozenset())
+        if call.query:
+            detail["query"] = mask(dict(call.query), key, plain)
+    return Note(
+        kind=kind,
+        request_id=call.request_id,
+        actor=actor_of(call, identity),
+        operation=operation,
+        path=path,
+        outcome=outcome,
+        reason=reason,
+        client=call.client_address or "",
+        door=call.door,
+        detail=_text(detail),
+    )
+
+
+def _text(detail: Mapping[str, Any]) -> str:
+    """Return canonical JSON; the fast encoder gives the same text while everything is ASCII."""
+    if not detail:
+        return "{}"
+    text = _ENCODER.encode(detail).decode()
+    return text if text.isascii() and "\x7f" not in text else canonical_json(detail)
+
+
+async def note(
+    core: Core,
+    *,
+    operation: str,
+    path: str,
+    actor: str,
+    outcome: str,
+    reason: str = "",
+    client: str = "",
+    door: str = "",
+    request_id: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Write down an event that is no request, such as a refused connection.
+
+    Raises:
+        Unavailable: it could not be made durable.
+        Sealed: there is no key to sign with.
+    """
+    await core.ledger.append(
+        Note(
+            kind="event",
+            request_id=request_id,
+            actor=actor,
+            operation=operation,
+            path=path,
+            outcome=outcome,
+            reason=reason,
+            client=client,
+            door=door,
+            detail=canonical_json(dict(detail or {})),
+        )
+    )

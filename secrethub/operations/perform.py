@@ -1,0 +1,360 @@
+"""The one way of every request: seal, mount, identity, decision, ledger, act, ledger, answer.
+
+A read writes one entry, durable before the answer leaves. A change writes its intent, durable before
+anything happens, and its outcome, durable before the answer leaves. The commit of an entry shows
+whether authority, or the data that was read, has changed since; then the request is decided, and a
+read read, again (``storage/freshness.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import datetime
+
+import msgspec
+
+from secrethub.audit.event import Kind
+from secrethub.auth.digests import token_digest
+from secrethub.engines.engine import Answer, Context, Fence, Identity, Method, Operation
+from secrethub.engines.memo import Granted
+from secrethub.engines.mounts import Route, no_operation
+from secrethub.engines.runtime import Core
+from secrethub.errors import (
+    IntegrityFailure,
+    InvalidRequest,
+    LoginFailed,
+    NotFound,
+    PermissionDenied,
+    Sealed,
+    SecretHubError,
+    Stale,
+    TooManyRequests,
+    Unavailable,
+)
+from secrethub.operations.call import Call, Token
+from secrethub.operations.decision import require
+from secrethub.operations.decode import decode_body
+from secrethub.operations.identify import MAX_TOKEN, identify
+from secrethub.operations.note import request_note
+
+_ATTEMPTS = 8
+_OPTIMISTIC = 3
+"""Attempts before nobody else may change authority meanwhile (``storage/fence.py``)."""
+_FLAT = "secrets/"
+_RESERVED = "secrets/dynamic/"
+
+
+def flat_view(method: Method, path: str) -> str:
+    """Rewrite a path of the flat view to the store's own, before anything else looks at it."""
+    if path == "secrets":
+        return "secret/metadata" if method == "list" else path
+    if not path.startswith(_FLAT) or path.startswith(_RESERVED):
+        return path
+    return ("secret/metadata/" if method == "list" else "secret/data/") + path[len(_FLAT) :]
+
+
+async def perform(core: Core, call: Call) -> Answer:
+    """Carry out ``call`` and return its answer; everything about it is durable by then.
+
+    Raises:
+        SecretHubError: any of the tree; refusals are in the ledger already.
+    """
+    started = time.monotonic()
+    request = _Request(core, call)
+    outcome = "internal"
+    try:
+        answer = await request.run()
+        outcome = "done"
+        return answer
+    except SecretHubError as exc:
+        outcome = exc.code
+        raise
+    finally:
+        core.metrics.request(request.operation_name, outcome, time.monotonic() - started)
+
+
+class _Request:
+    """The state of one request while it is carried out."""
+
+    def __init__(self, core: Core, call: Call) -> None:
+        self.core = core
+        self.call = call
+        self.path = flat_view(call.method, call.path)
+        self.route: Route | None = None
+        self.identity: Identity | None = None
+        self.trouble: IntegrityFailure | None = None
+        """Why it cannot be told who answers."""
+        self.admitted = False
+        self.intended = False
+        self.looked = False
+        """Whether the database was asked for what changed after the request came."""
+        self.fence = Fence(generation=0, seal_epoch=0)
+
+    @property
+    def operation(self) -> Operation | None:
+        return None if self.route is None else self.route.operation
+
+    @property
+    def operation_name(self) -> str:
+        return "unknown" if self.operation is None else self.operation.name
+
+    async def run(self) -> Answer:
+        known = self._known()
+        if known is not None:
+            position = self.core.caches.position
+            self.route, self.identity = known.route, known.identity
+            try:
+                return await self._read(self._context(self.core.clock.now()), position, None)
+            except Stale:
+                await self._look()
+        for _ in range(_OPTIMISTIC):
+            try:
+                return await self._attempt()
+            except Stale:
+                await self._look()
+        for _ in range(_ATTEMPTS - _OPTIMISTIC):
+            async with self.core.authority.turns.turn():
+                await self._look()
+                with contextlib.suppress(Stale):
+                    return await self._attempt(in_turn=True)
+        raise Unavailable("authority or data changes faster than this request can be decided")
+
+    async def _look(self) -> None:
+        await self.core.ledger.look()
+        self.looked = True
+
+    async def _attempt(self, *, in_turn: bool = False) -> Answer:
+        """Find, decide and carry out once.
+
+        Raises:
+            Stale: what that rests on was overtaken; nothing was disclosed or changed.
+        """
+        core = self.core
+        # Both before anything is looked up, so that whatever changes from here on is noticed.
+        position = core.caches.position
+        self.fence = Fence(
+            generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, in_turn=in_turn
+        )
+        await self._find()
+        operation = self.operation
+        if operation is not None and (not operation.audited or operation.keyless):
+            body, warnings = decode_body(operation, self.call)
+            return _warned(await operation.handler(self._context(core.clock.now()), body), warnings)
+        core.keyring()
+        context = await self._decide(position)
+        body, warnings = await self._decoded(position)
+        if self._declared().changes:
+            answer = await self._change(context, position, body)
+        else:
+            answer = await self._read(context, position, body)
+        if answer.auth is not None and self._declared().public:
+            core.throttle_public.give_back(self.call.client_address)
+        return _warned(answer, warnings)
+
+    def _admit(self) -> None:
+        """Count a request that needs no token, once.
+
+        Raises:
+            TooManyRequests: there were too many.
+        """
+        if not self.admitted:
+            self.core.throttle_public.admit(self.core.clock.monotonic(), self.call.client_address)
+            self.admitted = True
+
+    def _known(self) -> Granted | None:
+        """Return an earlier decision on the same read, if nothing has changed since."""
+        core, call = self.core, self.call
+        if call.method not in {"read", "list"} or not isinstance(call.credential, Token) or not core.unsealed:
+            return None
+        digest = token_digest(core.keyring(), call.credential.secret.reveal()[:MAX_TOKEN])
+        return core.memo.get(digest, call.method, self.path, core.clock.now())
+
+    async def _find(self) -> None:
+        self.route = self.trouble = None
+        try:
+            self.route = await self.core.mounts.route(
+                self.call.method, self.path, sealed=not self.core.unsealed
+            )
+        except NotFound:
+            if not self.core.unsealed:
+                raise Sealed from None
+        except IntegrityFailure as exc:
+            self.trouble = exc
+
+    async def _decoded(self, position: int) -> tuple[object, tuple[str, ...]]:
+        try:
+            return decode_body(self._declared(), self.call)
+        except InvalidRequest as exc:
+            await self._refuse(exc, position)
+            raise
+
+    def _declared(self) -> Operation:
+        if self.operation is None:
+            raise AssertionError("decided without an operation")
+        return self.operation
+
+    def _context(self, now: datetime) -> Context:
+        route, core, call = self.route, self.core, self.call
+        return Context(
+            core=core,
+            mount=route.mount.path if route is not None else "",
+            mount_id=route.mount.uuid if route is not None else "",
+            mount_options=route.mount.options if route is not None else {},
+            path=self.path,
+            params=route.params if route is not None else {},
+            query=call.query,
+            identity=self.identity,
+            fence=self.fence,
+            client_address=call.client_address,
+            door=call.door,
+            request_id=call.request_id,
+            now=now,
+            streaming=call.streaming,
+            token=call.credential.secret if isinstance(call.credential, Token) else None,
+        )
+
+    async def _decide(self, position: int) -> Context:
+        """Return the context of an allowed request; write down and raise every refusal."""
+        core = self.core
+        operation = self.operation
+        now = core.clock.now()
+        moves = core.caches.authority_moves
+        try:
+            if operation is not None and operation.public:
+                self._admit()
+                return self._context(now)
+            self.identity = None
+            self.identity = await identify(core, self.call.credential, now)
+            context = self._context(now)
+            await self._allowed(context)
+            if self.trouble is not None:
+                # Not a question of rights: whoever may ask is told that something is wrong.
+                core.metrics.integrity_failures.labels(self.trouble.table).inc()
+                await self._refuse(self.trouble, position)
+            if operation is None:
+                if self.route is None:
+                    raise NotFound("no handler for route")
+                raise no_operation(self.route, self.path)
+            if self.route is not None and operation.request is None and not operation.changes:
+                core.memo.put(self.call.method, self.path, Granted(self.identity, self.route), moves)
+            return context
+        except IntegrityFailure as exc:
+            if exc is self.trouble:
+                raise
+            core.metrics.integrity_failures.labels(exc.table).inc()
+            await self._refuse(PermissionDenied(f"integrity: {exc}"), position)
+            raise
+        except SecretHubError as exc:
+            await self._refuse(exc, position)
+            raise
+
+    async def _allowed(self, context: Context) -> None:
+        """Take the one decision.
+
+        Raises:
+            PermissionDenied: no; ``reason`` says why.
+        """
+        assert self.identity is not None
+        exists = None if self.operation is None or self.call.method != "write" else self.operation.exists
+        creates = exists is not None and not await exists(context)
+        await require(self.core, self.identity, self.route, self.call.method, self.path, creates=creates)
+
+    async def _refuse(self, exc: SecretHubError, position: int) -> None:
+        """Write down a refusal and raise it, or Stale when it may no longer be true."""
+        core = self.core
+        if isinstance(exc, (Sealed, Unavailable, Stale)):
+            raise exc
+        if self.identity is None:
+            if isinstance(exc, TooManyRequests):
+                raise exc  # counted, and in a summary later
+            core.throttle_anonymous.admit(core.clock.monotonic(), self.call.client_address)
+        await self._append(
+            "outcome" if self.intended else "request",
+            "denied" if isinstance(exc, PermissionDenied) else "refused",
+            exc.reason if isinstance(exc, PermissionDenied) else f"{exc.code}: {exc}",
+        )
+        if core.caches.moved(position, ()):
+            raise Stale("authority moved on")
+        raise exc
+
+    async def _append(self, kind: Kind, outcome: str, reason: str = "", answer: Answer | None = None) -> None:
+        await self.core.ledger.append(
+            request_note(
+                self.core,
+                self.call,
+                kind=kind,
+                operation=self.operation_name,
+                path=self.path,
+                identity=self.identity,
+                outcome=outcome,
+                reason=reason,
+                declared=self.operation,
+                answer=answer.detail if answer is not None else None,
+                with_body=kind != "outcome",
+            )
+        )
+        if not self.core.unsealed:
+            raise Sealed
+
+    async def _read(self, context: Context, position: int, body: object) -> Answer:
+        failure: SecretHubError | None = None
+        answer = Answer()
+        try:
+            answer = await self._declared().handler(context, body)
+        except (Sealed, Unavailable, Stale):
+            raise
+        except SecretHubError as exc:
+            failure = exc
+        except Exception as exc:
+            await self._append("request", "failed", f"internal: {type(exc).__name__}")
+            raise
+        if failure is None:
+            await self._append("request", "done", answer=answer)
+        elif isinstance(failure, NotFound):
+            await self._append("request", "missing")
+        else:
+            if isinstance(failure, IntegrityFailure):
+                self.core.metrics.integrity_failures.labels(failure.table).inc()
+            await self._refuse(failure, position)
+        # Data read after a look is no older than the request: it may have changed again since, or a
+        # secret written without a pause could never be read.
+        if self.core.caches.moved(position, () if self.looked else context.touched) or self._ended():
+            raise Stale("what was read has changed")
+        if failure is not None:
+            raise failure
+        return answer
+
+    async def _change(self, context: Context, position: int, body: object) -> Answer:
+        if not self.intended:
+            await self._append("intent", "begun")
+            self.intended = True
+            if self.core.caches.moved(position, ()) or self._ended():
+                raise Stale("authority moved on")
+        try:
+            answer = await self._declared().handler(context, body)
+        except Stale:
+            raise
+        except (PermissionDenied, LoginFailed) as exc:
+            await self._append("outcome", "denied", exc.reason)
+            raise
+        except SecretHubError as exc:
+            if isinstance(exc, IntegrityFailure):
+                self.core.metrics.integrity_failures.labels(exc.table).inc()
+            await self._append("outcome", "failed", f"{exc.code}: {exc}")
+            raise
+        except Exception as exc:
+            await self._append("outcome", "failed", f"internal: {type(exc).__name__}")
+            raise
+        if not self._declared().sealing:
+            await self._append("outcome", "done", answer=answer)
+        return answer
+
+    def _ended(self) -> bool:
+        """Tell whether the caller's token ended meanwhile: the commit may have taken long."""
+        until = None if self.identity is None else self.identity.good_until
+        return until is not None and until <= self.core.clock.now()
+
+
+def _warned(answer: Answer, warnings: tuple[str, ...]) -> Answer:
+    return msgspec.structs.replace(answer, warnings=(*answer.warnings, *warnings)) if warnings else answer
