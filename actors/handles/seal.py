@@ -1,0 +1,107 @@
+"""The way of a serving process to SealState, in sealed boxes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import msgspec
+
+from actors.handles.keys import INITIALISE_INFO, SHARE_INFO
+from actors.handles.protocol import Handles
+from secrethub.crypto.sealed_box import Recipient, proof, seal_to
+from secrethub.engines.runtime import InitResult, SealStatus
+from secrethub.errors import Stale, Unavailable
+
+_TRIES = 3
+_SECONDS = 30.0
+"""How long a transition may take: it commits, and every node's holder is told."""
+
+
+class _InitMessage(msgspec.Struct, frozen=True):
+    keys: tuple[str, ...]
+    root_token: str
+    cluster_id: str
+
+    def __repr__(self) -> str:
+        return f"_InitMessage(cluster_id={self.cluster_id!r})"
+
+
+def init_message(shares: Sequence[bytes], root_token: str, cluster_id: str) -> bytes:
+    """Return SealState's answer to init, to be sealed: JSON with ``keys`` in base64."""
+    keys = tuple(base64.b64encode(share).decode() for share in shares)
+    return msgspec.json.encode(_InitMessage(keys=keys, root_token=root_token, cluster_id=cluster_id))
+
+
+class SealClient:
+    """The seal as :class:`secrethub.engines.runtime.SealPort`, over actor handles."""
+
+    def __init__(self, handles: Handles, psk: bytes) -> None:
+        """Prepare; nothing is called.
+
+        Args:
+            handles: where SealState is found.
+            psk: the cluster's pre-shared key.
+        """
+        self._state = handles.seal_state()
+        self._psk = psk
+
+    def __repr__(self) -> str:
+        return "SealClient()"
+
+    async def initialise(self, shares: int, threshold: int) -> InitResult:
+        """Make the cluster.
+
+        Raises:
+            Conflict: there is one already.
+            InvalidRequest: impossible numbers.
+            Unavailable: SealState or the database does not answer; the outcome may be unknown.
+        """
+        recipient = Recipient()
+        shown = proof(self._psk, recipient.public, INITIALISE_INFO)
+        box = await self._state.call(
+            "initialise", shares, threshold, recipient.public, shown, timeout=_SECONDS
+        )
+        made = msgspec.json.decode(recipient.open(box, self._psk, INITIALISE_INFO), type=_InitMessage)
+        return InitResult(
+            keys=tuple(base64.b64decode(key, validate=True) for key in made.keys), root_token=made.root_token
+        )
+
+    async def submit_share(self, share: bytes) -> None:
+        """Give one unseal share.
+
+        Raises:
+            WrongShare: malformed, unknown, or given already.
+            NotInitialised: there is no cluster.
+            Unavailable: SealState or the database does not answer.
+        """
+        for _ in range(_TRIES):
+            public = await self._state.call("public_key")
+            try:
+                box = seal_to(public, share, self._psk, SHARE_INFO)
+                await self._state.call("submit_share", box, timeout=_SECONDS)
+            except Stale:
+                continue  # SealState took another key pair between the two calls
+            return
+        raise Unavailable("SealState does not open what this process seals: do their cluster keys differ?")
+
+    async def reset(self) -> None:
+        """Forget the shares given so far."""
+        await self._state.call("reset")
+
+    async def status(self) -> SealStatus:
+        """Return the seal's state.
+
+        Raises:
+            Unavailable: it cannot be told now; this never means sealed or not initialised.
+        """
+        return SealStatus(**await self._state.call("status"))
+
+    async def seal(self) -> None:
+        """Seal the cluster: effective everywhere when this returns.
+
+        Raises:
+            NotInitialised: there is no cluster.
+            Unavailable: it could not be committed, or that is unknown; call again.
+        """
+        await self._state.call("seal", timeout=_SECONDS)

@@ -1,0 +1,212 @@
+"""KeyHolder: keeps the root key of its node's processes, and gives the keyring to the node's gateways.
+
+It parses no network input; whoever asks must prove that it holds the cluster's pre-shared key, and is
+answered in a sealed box. Before anything is given the database is asked whether the cluster is
+unsealed and in which seal epoch: a holder that a ``seal`` did not reach gives nothing either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from actors.handles.keys import INSTALL, KEYRING, checked
+from actors.handles.protocol import Handles
+from actors.pulse import pulse
+from actors.root_key import RootKey, proven, recover, sealed_root
+from actors.tree import KEY_HOLDER
+from secrethub.crypto.sealed_box import Recipient, info, seal_to
+from secrethub.errors import NotInitialised, Sealed, Stale, Unavailable
+from secrethub.storage.database import Database
+from secrethub.storage.seal_store import ClusterRow, load_cluster
+
+_log = logging.getLogger(__name__)
+
+
+class KeyHolder:
+    """One per node.
+
+    Promise: the root key leaves it only in sealed boxes, to processes that hold the pre-shared key,
+    while the database says that the cluster is unsealed in the epoch of the key. A database that does
+    not answer takes no key away. A fresh holder fetches the key from SealState or another holder.
+    Every call may be repeated.
+    """
+
+    def __init__(
+        self, *, node: str, database: Database, handles: Handles, psk: bytes, pulse: float = 2.0
+    ) -> None:
+        """Begin without keys.
+
+        Args:
+            node: this node's name.
+            database: the cluster's.
+            handles: where SealState and the other holders are found.
+            psk: the cluster's pre-shared key.
+            pulse: seconds between two looks at the database while nobody asks.
+        """
+        self._node = node
+        self._database = database
+        self._handles = handles
+        self._psk = psk
+        self._pulse = pulse
+        self._recipient = Recipient()
+        self._cluster_id: str | None = None
+        self._held: RootKey | None = None
+        self._fetching = asyncio.Lock()
+        self._done = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"KeyHolder(node={self._node})"
+
+    async def public_key(self) -> bytes:
+        """Return the public key that the root key may be sealed to."""
+        return self._recipient.public
+
+    async def keyring(self, recipient_public: bytes, proof: bytes, node: str, epoch: int) -> bytes:
+        """Return the keyring, sealed to ``recipient_public``.
+
+        Args:
+            recipient_public: the requester's fresh X25519 key.
+            proof: shows that the requester holds the pre-shared key.
+            node: the requester's node.
+            epoch: the seal epoch that the requester believes in.
+
+        Raises:
+            PermissionDenied: no proof; nothing else was looked at.
+            NotInitialised: there is no cluster.
+            Sealed: the cluster is sealed, or nobody has the root key.
+            Stale: the database is in another seal epoch.
+            Unavailable: the database does not answer, or those who may have the key do not.
+        """
+        if self._cluster_id is None:
+            self._cluster_id = (await self._present()).cluster_id
+        bound = checked(
+            self._psk,
+            recipient_public,
+            proof,
+            cluster=self._cluster_id,
+            node=node,
+            purpose=KEYRING,
+            epoch=epoch,
+        )
+        row = await self._unsealed()
+        if epoch != row.seal_epoch:
+            raise Stale("the seal epoch has moved on")
+        keyring = (await self._root(row)).keyring(row)
+        try:
+            return seal_to(recipient_public, keyring.export(), self._psk, bound)
+        finally:
+            keyring.wipe()
+
+    async def root(self, recipient_public: bytes, proof: bytes, node: str, epoch: int) -> bytes:
+        """Return the root key, sealed to SealState or another holder; only what is here is given.
+
+        Raises:
+            PermissionDenied, NotInitialised, Sealed, Stale, Unavailable: as in :meth:`keyring`.
+        """
+        row = await self._present()
+        return sealed_root(
+            self._held, row, self._psk, public=recipient_public, proof=proof, node=node, epoch=epoch
+        )
+
+    async def install_root(self, box: bytes) -> None:
+        """Take the root key of the present seal epoch from a box sealed to :meth:`public_key`.
+
+        Raises:
+            DecryptionFailed: not sealed by a holder of the pre-shared key, for this node and the
+                present epoch; or not the cluster's root key.
+            NotInitialised, Sealed, Unavailable: as in :meth:`keyring`.
+        """
+        row = await self._unsealed()
+        bound = info(row.cluster_id, self._node, INSTALL, row.seal_epoch)
+        self._hold(proven(self._recipient.open(box, self._psk, bound), row))
+
+    async def drop(self, epoch: int) -> None:
+        """Wipe the root key because of the seal that began ``epoch``, and ask to be replaced."""
+        self._drop(epoch)
+
+    async def health(self) -> dict[str, object]:
+        """Tell whether the root key is here."""
+        held = self._held
+        return {
+            "name": KEY_HOLDER,
+            "node": self._node,
+            "pid": os.getpid(),
+            "holds": held is not None,
+            "epoch": held.epoch if held is not None else None,
+        }
+
+    async def hold(self) -> None:
+        """Keep in step with the database until closed or, after a seal, until to be replaced."""
+        await pulse(self._keep_up, self._done, self._pulse)
+
+    async def close(self) -> None:
+        """Wipe the key and let go of the database."""
+        if self._held is not None:
+            self._held.wipe()
+            self._held = None
+        self._done.set()
+        await self._database.close()
+
+    async def _keep_up(self) -> None:
+        row = await load_cluster(self._database)
+        if row is None:
+            return
+        if row.sealed:
+            self._drop(row.seal_epoch)
+        elif self._held is None or self._held.epoch != row.seal_epoch:
+            await self._root(row)
+
+    async def _present(self) -> ClusterRow:
+        row = await load_cluster(self._database)
+        if row is None:
+            raise NotInitialised
+        return row
+
+    async def _unsealed(self) -> ClusterRow:
+        row = await self._present()
+        if row.sealed:
+            self._drop(row.seal_epoch)
+            raise Sealed
+        return row
+
+    async def _root(self, row: ClusterRow) -> RootKey:
+        """Return the key of the row's epoch, from here or from a peer."""
+        async with self._fetching:
+            if self._held is not None and self._held.epoch == row.seal_epoch:
+                return self._held
+            givers = [self._handles.seal_state()]
+            silent = False
+            try:
+                nodes = await self._handles.live_nodes()
+                givers += [self._handles.key_holder(node) for node in nodes if node != self._node]
+            except Unavailable:
+                silent = True
+            try:
+                found = await recover(givers, self._psk, row, node=self._node)
+            except Sealed:
+                if silent:
+                    raise Unavailable("not every key-holder could be asked") from None
+                raise
+            self._hold(found)
+            _log.info("%r has the root key of seal epoch %d again", self, row.seal_epoch)
+            return found
+
+    def _hold(self, root: RootKey) -> None:
+        if self._held is not None:
+            if self._held.epoch > root.epoch:
+                root.wipe()
+                raise Stale("the seal epoch has moved on")
+            self._held.wipe()
+        self._held = root
+
+    def _drop(self, epoch: int) -> None:
+        """Wipe a key that is older than ``epoch``: what was read of the database may be old by now.
+
+        A process that held a key is replaced, for Python may keep copies of it.
+        """
+        if self._held is not None and self._held.epoch < epoch:
+            self._held.wipe()
+            self._held = None
+            self._done.set()

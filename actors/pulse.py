@@ -1,0 +1,27 @@
+"""The life of an actor that looks at the database now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from secrethub.errors import SecretHubError
+
+_log = logging.getLogger(__name__)
+
+
+async def pulse(step: Callable[[], Awaitable[None]], done: asyncio.Event, seconds: float) -> None:
+    """Do ``step`` at once and then every ``seconds``, until ``done`` is set.
+
+    Our own errors mean "not now" and wait for the next time. Anything else is a defect: it ends the
+    actor, and its supervisor starts a fresh one.
+    """
+    while not done.is_set():
+        try:
+            await step()
+        except SecretHubError as exc:
+            _log.debug("%s: %s", getattr(step, "__qualname__", step), exc.code)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), seconds)

@@ -1,0 +1,60 @@
+"""How SealState writes down what is done to the seal: signed while it holds the root key, else not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actors.root_key import RootKey
+from secrethub.storage.database import Database
+from secrethub.storage.seal_store import ClusterRow
+from secrethub.storage.sealed_stream import SealedStream
+
+
+class SealJournal:
+    """SealState's streams of the ledger. One entry at a time."""
+
+    def __init__(self, database: Database, *, node: str) -> None:
+        self._database = database
+        self._node = node
+        self._stream = SealedStream(database, node=node)
+
+    async def record(
+        self,
+        operation: str,
+        outcome: str,
+        *,
+        reason: str = "",
+        detail: Mapping[str, Any] | None = None,
+        signed_with: tuple[RootKey, ClusterRow] | None = None,
+    ) -> None:
+        """Write an event down; what it tells of may happen, or be answered, once this returns.
+
+        Raises:
+            Unavailable: it could not be made durable.
+        """
+        keyring = signed_with[0].keyring(signed_with[1]) if signed_with is not None else None
+        try:
+            await self._stream.record(operation, outcome, keyring=keyring, reason=reason, detail=detail)
+        except BaseException:
+            # Whether it was stored may be unknown, so that stream is not continued.
+            self._stream = SealedStream(self._database, node=self._node)
+            raise
+        finally:
+            if keyring is not None:
+                keyring.wipe()
+
+    async def adopt(self, root: RootKey, row: ClusterRow) -> None:
+        """Vouch in a signed entry for everything that was written while there was no key.
+
+        Raises:
+            Unavailable: it could not be made durable.
+        """
+        keyring = root.keyring(row)
+        try:
+            await self._stream.adopt(keyring)
+        except BaseException:
+            self._stream = SealedStream(self._database, node=self._node)
+            raise
+        finally:
+            keyring.wipe()

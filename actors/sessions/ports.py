@@ -1,0 +1,145 @@
+"""What a session needs from outside, and the values that cross."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Peer:
+    """Who is at the other end, read from its certificate and its socket and from nothing else.
+
+    Attributes:
+        agent_id: UUID of the agent.
+        serial: serial number of the certificate, as the database spells it.
+        address: the socket's peer address.
+        not_before: start of the certificate's life.
+        not_after: its end; the connection ends with it.
+    """
+
+    agent_id: str
+    serial: str
+    address: str
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Secret:
+    """What a read gives. ``data`` is secret."""
+
+    data: Mapping[str, Any] = field(repr=False)
+    version: int
+    generation: int
+    created_time: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IssuedCertificate:
+    """A new certificate and the CAs above it, PEM."""
+
+    certificate: str
+    ca_chain: tuple[str, ...]
+
+
+class Transport(Protocol):
+    """The connection as a session sees it."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame; return once the connection has room for more.
+
+        Raises:
+            ConnectionError: the connection is gone.
+        """
+        ...
+
+    def pause(self) -> None:
+        """Take nothing more from the wire until :meth:`resume`; what was taken may still come."""
+        ...
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close, at once and without waiting; what cannot be flushed soon is dropped."""
+        ...
+
+
+class Access(Protocol):
+    """The one path to decisions and secrets. Every call decides anew, for this peer."""
+
+    async def admit(self, peer: Peer) -> frozenset[str]:
+        """Decide whether the peer may connect, and record it.
+
+        Returns:
+            As :meth:`standing`.
+
+        Raises:
+            PermissionDenied: revoked or unknown.
+            SecretHubError: this cannot be told now.
+        """
+        ...
+
+    async def standing(self, peer: Peer) -> frozenset[str]:
+        """Check that the agent and its certificate are still good.
+
+        Returns:
+            The authority rows (``<table>/<key>``) that the agent's rights rest on; when one of
+            them changes, so may its rights.
+
+        Raises:
+            PermissionDenied: revoked or unknown.
+            SecretHubError: this cannot be told now.
+        """
+        ...
+
+    async def read(self, peer: Peer, path: str, version: int | None) -> Secret:
+        """Read a secret, decided and recorded.
+
+        Raises:
+            SecretHubError: refused or failed.
+        """
+        ...
+
+    async def watch(self, peer: Peer, path: str) -> str:
+        """Decide whether the peer may be told of changes of ``path``: whether it may read it.
+
+        Returns:
+            The key under which the changes of that secret are announced. One key, one path.
+
+        Raises:
+            SecretHubError: refused (recorded) or failed.
+        """
+        ...
+
+    async def may_still_watch(self, peer: Peer, path: str) -> bool:
+        """Decide again about a path that is watched.
+
+        Raises:
+            SecretHubError: this cannot be told now.
+        """
+        ...
+
+    async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:
+        """Issue a new certificate for the same agent.
+
+        Raises:
+            SecretHubError: refused or failed.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """Whom sessions tell what they did, for metrics."""
+
+    def pushed(self, kind: str) -> None:
+        """A push of this message type left."""
+        ...
+
+    def confirmed(self, seconds: float) -> None:
+        """An agent confirmed a change so long after it was told of it."""
+        ...

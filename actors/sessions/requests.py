@@ -1,0 +1,82 @@
+"""Requests that need nothing of a session but who asks, and how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterable
+
+from actors.sessions.ports import Access, Peer
+from secrethub.errors import PermissionDenied, SecretHubError, TooManyRequests
+from secrethub.wire import messages as wire
+
+_TOGETHER = 32
+_SPOKEN = frozenset(
+    {
+        *("invalid_request", "invalid_path", "unsupported_operation", "too_large", "too_many_requests"),
+        *("not_found", "conflict", "sealed", "not_initialised"),
+    }
+)
+"""Codes of errors whose message is meant for the caller; of all others only the code is."""
+
+
+async def read(access: Access, peer: Peer, message: wire.Read) -> wire.Result | wire.Error:
+    """Read a secret for the peer."""
+    try:
+        secret = await access.read(peer, message.path, message.version)
+    except SecretHubError as exc:
+        return refusal(message.id, exc)
+    return wire.Result(
+        id=message.id,
+        path=message.path,
+        data=dict(secret.data),
+        version=secret.version,
+        generation=secret.generation,
+        created_time=secret.created_time,
+    )
+
+
+async def decide_watches(
+    access: Access, peer: Peer, paths: Iterable[str], room: int
+) -> AsyncIterator[tuple[str, str | SecretHubError]]:
+    """Decide about watches, some at a time so that their records share a commit.
+
+    Args:
+        access: decides.
+        peer: who wants to watch.
+        paths: what; doubles are left out.
+        room: how many more the peer may watch.
+
+    Yields:
+        A path and either the key to watch or why it is not watched.
+    """
+    remaining = iter(dict.fromkeys(paths))
+    while some := list(itertools.islice(remaining, min(_TOGETHER, room))) if room > 0 else []:
+        outcomes = await asyncio.gather(*(access.watch(peer, path) for path in some), return_exceptions=True)
+        for path, outcome in zip(some, outcomes, strict=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, SecretHubError):
+                raise outcome
+            room -= isinstance(outcome, str)
+            yield path, outcome
+    for path in remaining:
+        yield path, TooManyRequests("too many paths are watched")
+
+
+async def renew(access: Access, peer: Peer, message: wire.RenewCertificate) -> wire.Certificate | wire.Error:
+    """Renew the peer's certificate."""
+    try:
+        issued = await access.renew(peer, message.csr)
+    except SecretHubError as exc:
+        return refusal(message.id, exc)
+    return wire.Certificate(id=message.id, certificate=issued.certificate, ca_chain=issued.ca_chain)
+
+
+def refusal(request: int, exc: SecretHubError) -> wire.Error:
+    """Return the answer that tells of ``exc``, with no more than the caller may know."""
+    if isinstance(exc, PermissionDenied):
+        message = "permission denied"
+    elif exc.code in _SPOKEN:
+        message = exc.message
+    else:
+        message = exc.code.replace("_", " ")
+    return wire.Error(id=request, code=exc.code, message=message)

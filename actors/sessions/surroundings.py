@@ -1,0 +1,37 @@
+"""What the sessions of one process share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from actors.sessions.ports import Access, Observer
+from actors.sessions.rules import Limits
+from actors.sessions.watches import WatchIndex
+from secrethub.clock import Clock
+
+if TYPE_CHECKING:
+    from actors.sessions.session import AgentSession
+
+
+@dataclass(kw_only=True, slots=True)
+class Surroundings:
+    """What the sessions of one process share.
+
+    Attributes:
+        admitted: called when Core has admitted a session's agent, before it is welcome.
+        sequence: number of the last change that was announced in this process.
+        turns: how often authority has changed, to notice a change during a check.
+    """
+
+    access: Access
+    secrets: WatchIndex[AgentSession]
+    authority: WatchIndex[AgentSession]
+    observer: Observer
+    clock: Clock
+    limits: Limits
+    gateway: str
+    admitted: Callable[[AgentSession], None]
+    sequence: int = 0
+    turns: int = 0

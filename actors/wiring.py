@@ -1,0 +1,119 @@
+"""How each actor is built in the process where it will live, from that node's own settings.
+
+One table for both ways of running actors: as Ray actors (:mod:`actors.remote`) and as plain objects in
+one process (:mod:`actors.local`). Nothing of it travels between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
+
+from actors.distributed_lock import DistributedLock
+from actors.handles.protocol import Handles
+from actors.key_holder import KeyHolder
+from actors.seal_state import SealState
+from actors.session_directory import SessionDirectory
+from actors.tree import DISTRIBUTED_LOCK, KEY_HOLDER, SEAL_STATE, SESSION_DIRECTORY
+from secrethub.clock import Clock
+from secrethub.node import NodeSettings
+from secrethub.storage.database import Database
+
+_CONNECTIONS = 3
+"""Connections that an actor keeps to PostgreSQL at most; none of them is on a request's path."""
+
+
+class Actor(Protocol):
+    """What every actor offers its supervisor."""
+
+    async def hold(self) -> None:
+        """Live: return only when closed or to be replaced by a fresh one."""
+        ...
+
+    async def health(self) -> dict[str, object]:
+        """Tell who this is and what it is doing; never a secret."""
+        ...
+
+    async def close(self) -> None:
+        """End, wiping keys. May be called again."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What a process gives the actors in it.
+
+    Attributes:
+        settings: the node's.
+        handles: where the other actors are found.
+        psk: the cluster's pre-shared key.
+        clock: the time.
+    """
+
+    settings: NodeSettings
+    handles: Handles
+    psk: bytes = field(repr=False)
+    clock: Clock
+
+    def database(self) -> Database:
+        """Return an actor's own connections to the cluster's database."""
+        return Database(self.settings.database_url, size=_CONNECTIONS)
+
+
+Parts: TypeAlias = dict[str, Any]
+
+
+def _seal_state(around: Surroundings) -> Parts:
+    return {
+        "node": around.settings.node,
+        "database": around.database(),
+        "handles": around.handles,
+        "psk": around.psk,
+        "clock": around.clock,
+        "dev": around.settings.dev,
+        "root_key_type": around.settings.root_key_type,
+    }
+
+
+def _key_holder(around: Surroundings) -> Parts:
+    return {
+        "node": around.settings.node,
+        "database": around.database(),
+        "handles": around.handles,
+        "psk": around.psk,
+    }
+
+
+def _distributed_lock(around: Surroundings) -> Parts:
+    return {"database": around.database()}
+
+
+def _session_directory(around: Surroundings) -> Parts:
+    return {"clock": around.clock}
+
+
+PARTS: Mapping[str, Callable[[Surroundings], Parts]] = MappingProxyType(
+    {
+        SEAL_STATE: _seal_state,
+        KEY_HOLDER: _key_holder,
+        DISTRIBUTED_LOCK: _distributed_lock,
+        SESSION_DIRECTORY: _session_directory,
+    }
+)
+"""The constructor arguments of each kind of actor."""
+
+CLASSES: Mapping[str, Callable[..., Actor]] = MappingProxyType(
+    {
+        SEAL_STATE: SealState,
+        KEY_HOLDER: KeyHolder,
+        DISTRIBUTED_LOCK: DistributedLock,
+        SESSION_DIRECTORY: SessionDirectory,
+    }
+)
+
+
+def build(kind: str, around: Surroundings) -> Actor:
+    """Return a new actor of ``kind``."""
+    return CLASSES[kind](**PARTS[kind](around))
