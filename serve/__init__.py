@@ -1,0 +1,1 @@
+"""The gateway: Ray Serve application, listeners, dispatch."""

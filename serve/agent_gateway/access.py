@@ -1,0 +1,184 @@
+"""What sessions ask of Core: the ``Access`` port over the one path of every request."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import msgspec
+
+from actors.sessions.ports import IssuedCertificate, Peer, Secret
+from secrethub.engines.agents.records import load
+from secrethub.engines.agents.renewal import renew_agent_certificate
+from secrethub.engines.runtime import Core
+from secrethub.errors import (
+    IntegrityFailure,
+    InvalidPath,
+    NotFound,
+    PermissionDenied,
+    Sealed,
+    SecretHubError,
+    Unavailable,
+)
+from secrethub.ids import new_uuid
+from secrethub.operations.call import AgentCertificate, Call
+from secrethub.operations.note import note
+from secrethub.operations.perform import flat_view, perform
+from secrethub.operations.watch import may_watch, watch
+from secrethub.storage.authority import APPROLES
+from secrethub.wire.canonical_path import check_path
+
+_ATTEMPTS = 16
+_READ = "kv.read"
+CONNECT = "agents.connect"
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    version: int
+    created_time: str
+
+
+class CoreAccess:
+    """The way from this process's sessions into Core."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def admit(self, peer: Peer) -> frozenset[str]:
+        """Check the peer's row, write the connection or its refusal down, and return what it rests on."""
+        core = self._core
+        for _ in range(_ATTEMPTS):
+            position = core.caches.position
+            name, rests_on = "", frozenset[str]()
+            refusal: SecretHubError | None = None
+            try:
+                name, rests_on = await self._standing(peer)
+            except (PermissionDenied, IntegrityFailure) as exc:
+                refusal = exc
+                core.metrics.refusals.labels(exc.code).inc()
+                core.throttle_anonymous.admit(core.clock.monotonic())
+            await note(
+                core,
+                operation=CONNECT,
+                path=f"agents/{peer.agent_id}",
+                actor=f"agent:{peer.agent_id}" + (f":{name}" if name else ""),
+                outcome="done" if refusal is None else "denied",
+                reason="" if refusal is None else _reason(refusal),
+                client=peer.address,
+                door="agent",
+                detail={"serial_number": peer.serial},
+            )
+            if not core.unsealed:
+                raise Sealed
+            if core.caches.moved(position, ()):
+                continue
+            if refusal is not None:
+                raise refusal
+            return rests_on
+        raise Unavailable("authority changes faster than this connection can be decided")
+
+    async def standing(self, peer: Peer) -> frozenset[str]:
+        """Check the peer's row."""
+        return (await self._standing(peer))[1]
+
+    async def _standing(self, peer: Peer) -> tuple[str, frozenset[str]]:
+        """Return the agent's name and the authority rows that decide what it may do.
+
+        An agent whose role is gone may do nothing, but it is not revoked: it stays connected, and
+        hears of it when the role comes back.
+
+        Raises:
+            PermissionDenied: the agent is unknown or revoked, or the certificate is no longer good.
+        """
+        found = await load(self._core, peer.agent_id)
+        if found is None:
+            raise PermissionDenied("the agent is unknown")
+        agent = found[1]
+        agent.standing.check(peer.serial, self._core.clock.now())
+        role = await self._core.authority.get(APPROLES, agent.role)
+        policies = () if role is None else role.body["token_policies"]
+        return agent.name, frozenset(
+            {
+                f"agents/{peer.agent_id}",
+                f"approles/{agent.role}",
+                *(f"policies/{policy}" for policy in policies),
+            }
+        )
+
+    async def read(self, peer: Peer, path: str, version: int | None) -> Secret:
+        """Read a secret."""
+        canonical = check_path(path)
+        if not await self._is_secret(canonical):
+            await self._refuse(peer, canonical)
+        answer = await perform(
+            self._core,
+            Call(
+                method="read",
+                path=canonical,
+                query={} if version is None else {"version": str(version)},
+                credential=_credential(peer),
+                client_address=peer.address,
+                door="agent",
+                request_id=new_uuid(),
+            ),
+        )
+        if answer.missing or answer.data is None:
+            raise NotFound("this version is deleted")
+        metadata = msgspec.convert(answer.data["metadata"], _Metadata)
+        return Secret(
+            data=_object(answer.data["data"]),
+            version=metadata.version,
+            generation=self._core.caches.generation,
+            created_time=metadata.created_time,
+        )
+
+    async def watch(self, peer: Peer, path: str) -> str:
+        """Decide about a watch."""
+        return await watch(self._core, _credential(peer), path, peer.address)
+
+    async def may_still_watch(self, peer: Peer, path: str) -> bool:
+        """Decide again about a watch."""
+        return await may_watch(self._core, _credential(peer), path)
+
+    async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:
+        """Renew the peer's certificate."""
+        renewed = await renew_agent_certificate(
+            self._core, peer.agent_id, peer.serial, csr, client_address=peer.address
+        )
+        return IssuedCertificate(certificate=renewed.certificate, ca_chain=renewed.ca_chain)
+
+    async def _is_secret(self, path: str) -> bool:
+        """Tell whether reading ``path`` gives a secret and nothing else, whoever asks."""
+        try:
+            route = await self._core.mounts.route("read", flat_view("read", path))
+        except NotFound:
+            return False
+        return route.operation is not None and route.operation.name == _READ
+
+    async def _refuse(self, peer: Peer, path: str) -> NoReturn:
+        await note(
+            self._core,
+            operation=_READ,
+            path=path,
+            actor=f"agent:{peer.agent_id}",
+            outcome="refused",
+            reason="agents read secrets only",
+            client=peer.address,
+            door="agent",
+            request_id=new_uuid(),
+        )
+        raise InvalidPath("agents read secrets: secrets/<path>")
+
+
+def _credential(peer: Peer) -> AgentCertificate:
+    return AgentCertificate(agent_id=peer.agent_id, serial=peer.serial)
+
+
+def _reason(exc: SecretHubError) -> str:
+    return exc.reason if isinstance(exc, PermissionDenied) else f"integrity: {exc}"
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return a secret's value; the engine hands it over as JSON, unread."""
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value, type=dict[str, Any])
+    return dict(value)

@@ -1,0 +1,205 @@
+"""The ASGI application: HTTP becomes a :class:`~secrethub.operations.call.Call`, its answer becomes HTTP.
+
+The same application answers on every door; the door is part of the request. No routing is done here
+beyond ``/v1/``: mounts and declared operations decide (``secrethub/operations/perform.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from secrethub.engines.engine import Answer, Method
+from secrethub.engines.runtime import Core
+from secrethub.errors import NotFound, SecretHubError, UnsupportedOperation
+from secrethub.ids import new_uuid
+from secrethub.operations.call import Call
+from secrethub.operations.perform import perform
+from secrethub.wire.canonical_path import parse_path
+from secrethub.wire.envelope import encode_envelope
+from serve.doors import HostCheck, peer_address
+from serve.errors import ANSWER_HEADERS, answer_error
+from serve.metrics import METRICS_TYPE
+from serve.request import (
+    Headers,
+    Receive,
+    check_headers,
+    credential_of,
+    read_body,
+    read_query,
+    single_headers,
+)
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_METHODS: dict[str, Method] = {
+    "GET": "read",
+    "HEAD": "read",
+    "POST": "write",
+    "PUT": "write",
+    "DELETE": "delete",
+    "PATCH": "patch",
+    "LIST": "list",
+}
+_TRUE = frozenset({"true", "1", "t", "T", "TRUE", "True"})
+_BODILESS = frozenset({204, 205, 304})
+_LENGTHLESS = frozenset({204, 304})
+_TLS_HEADERS = [*ANSWER_HEADERS, (b"strict-transport-security", b"max-age=31536000")]
+
+_log = logging.getLogger(__name__)
+
+
+class Application:
+    """One door's application."""
+
+    def __init__(
+        self, core: Core, door: str, *, metrics_text: Callable[[], Awaitable[bytes]] | None = None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            core: this process.
+            door: ``http``, ``tls`` or ``serve``.
+            metrics_text: the node's metrics, for ``sys/metrics``.
+        """
+        self._core = core
+        self._door = door
+        self._metrics_text = metrics_text
+        self._hosts = None if door == "tls" else HostCheck(core.settings.allowed_hosts)
+        self._headers = _TLS_HEADERS if door == "tls" else ANSWER_HEADERS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        request_id = new_uuid()
+        try:
+            status, body, extra = await self._answer(scope, receive, send, request_id)
+            if status == 0:
+                return
+        except asyncio.CancelledError:
+            raise
+        except SecretHubError as exc:
+            status, body, extra = answer_error(exc, request_id)
+            if status == 500:
+                _log.error("request %s failed: %s", request_id, exc.code)
+        except Exception as exc:  # noqa: BLE001 - the outermost edge
+            # Whatever goes wrong inside, the client gets our error and never a trace.
+            _log.exception("request %s failed", request_id)
+            status, body, extra = answer_error(exc, request_id)
+        if status in _BODILESS:
+            # A client would take it for the beginning of the next answer.
+            body = b""
+        headers = [*_over(self._headers, extra), (b"x-request-id", request_id.encode())]
+        if status not in _LENGTHLESS:
+            headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+        headers = single_headers(scope["headers"])
+        if self._hosts is not None:
+            self._hosts.check(headers.get(b"host"), headers.get(b"origin"))
+        raw = scope.get("raw_path") or quote(scope["path"], safe="/").encode()
+        if not raw.startswith(b"/v1/"):
+            raise NotFound("the API is below /v1/")
+        path = parse_path(raw[4:])
+        query = read_query(scope["query_string"]) if scope.get("query_string") else {}
+        method = _METHODS.get(scope["method"])
+        if method is None:
+            raise UnsupportedOperation(f"method {scope['method']} is not known here")
+        if method == "read" and query.pop("list", "") in _TRUE:
+            method = "list"
+        if path == "sys/metrics" and method == "read" and self._metrics_text is not None:
+            return 200, await self._metrics_text(), [METRICS_TYPE]
+        check_headers(headers)
+        call = Call(
+            method=method,
+            path=path,
+            credential=credential_of(headers),
+            client_address=peer_address(scope.get("client"), self._door),
+            door=self._door,
+            request_id=request_id,
+            streaming="application/x-ndjson" in headers.get(b"accept", ""),
+            body=await read_body(receive, headers, self._core.settings.max_body),
+            query=query,
+        )
+        answer = await perform(self._core, call)
+        if answer.stream is not None:
+            await self._stream(answer, send, request_id)
+            return 0, b"", []
+        return *_encoded(answer, path, request_id), []
+
+    async def _stream(self, answer: Answer, send: Send, request_id: str) -> None:
+        """Send one JSON value a line. A failure on the way is the last line."""
+        assert answer.stream is not None
+        headers = [h for h in self._headers if h[0] != b"content-type"]
+        headers += [(b"content-type", b"application/x-ndjson"), (b"x-request-id", request_id.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            async for value in answer.stream:
+                line = msgspec.json.encode(value) + b"\n"
+                await send({"type": "http.response.body", "body": line, "more_body": True})
+        except SecretHubError as exc:
+            _, line, _ = answer_error(exc, request_id)
+            await send({"type": "http.response.body", "body": line + b"\n", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _encoded(answer: Answer, path: str, request_id: str) -> tuple[int, bytes]:
+    if answer.bare:
+        return answer.code or 200, msgspec.json.encode(answer.data)
+    if answer.data is None and answer.auth is None and not answer.warnings:
+        return 204, b""
+    auth = None
+    if answer.auth is not None:
+        given = answer.auth
+        auth = {
+            "client_token": given.client_token,
+            "accessor": given.accessor,
+            "policies": given.policies,
+            "token_policies": given.token_policies,
+            "metadata": given.metadata,
+            "lease_duration": given.lease_duration,
+            "renewable": given.renewable,
+            "entity_id": given.entity_id,
+            "token_type": given.token_type,
+            "orphan": given.orphan,
+            "num_uses": given.num_uses,
+        }
+    body = encode_envelope(
+        request_id,
+        data=answer.data,
+        auth=auth,
+        warnings=answer.warnings or None,
+        repeat_at_top=path.startswith("sys/"),
+    )
+    return 404 if answer.missing else answer.code or 200, body
+
+
+def _over(headers: Headers, extra: Headers) -> Headers:
+    """Return the headers that every answer has, except those that this one has differently."""
+    if not extra:
+        return headers
+    names = {name for name, _ in extra}
+    return [*(pair for pair in headers if pair[0] not in names), *extra]
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,109 @@
+"""Keeps a serving process's keyring in step with the seal.
+
+A dumb loop: look at the cluster's row; sealed there means no keys here; unsealed there and none here
+means asking this node's KeyHolder. A storage error changes nothing: it never seals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from actors.handles import Handles, fetch_keyring
+from secrethub.engines.runtime import Core, SealStatus
+from secrethub.errors import SecretHubError, Unavailable
+from secrethub.storage.freshness import Changed
+from secrethub.storage.seal_store import load_cluster, load_slots
+
+_IDLE_SECONDS = 1.0
+_WAITING_SECONDS = 0.25
+_FIRST_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class KeySync:
+    """The loop and what wakes it."""
+
+    def __init__(self, core: Core, handles: Handles, psk: bytes) -> None:
+        self._core = core
+        self._handles = handles
+        self._psk = psk
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._said = ""
+        core.caches.subscribe(self._announced)
+
+    def _announced(self, change: Changed) -> None:
+        if change.kind == "seal":
+            self._wake.set()
+
+    async def start(self) -> None:
+        """Look once, so that the first request finds a known state, and go on."""
+        with contextlib.suppress(SecretHubError, TimeoutError):
+            await asyncio.wait_for(self.step(), _FIRST_SECONDS)
+        self._task = asyncio.create_task(self._run(), name="key-sync")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                waiting = await self.step()
+            except SecretHubError as exc:
+                self._say(f"{exc.code}: {exc}")
+                waiting = True
+            else:
+                self._say("")
+            # Not wait_for(), which loses a cancellation that comes together with the event.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WAITING_SECONDS if waiting else _IDLE_SECONDS):
+                    await self._wake.wait()
+
+    def _say(self, text: str) -> None:
+        if text and text != self._said:
+            _log.warning("keys of this process: %s", text)
+        self._said = text
+
+    async def step(self) -> bool:
+        """Look once; return whether something is still to come."""
+        core = self._core
+        if core.unsealed:
+            return False
+        cluster = await load_cluster(core.database)
+        if cluster is None:
+            core.seal_status = SealStatus(initialised=False, sealed=True)
+            return True
+        slots = await load_slots(core.database)
+        core.seal_status = SealStatus(
+            initialised=True,
+            sealed=cluster.sealed,
+            threshold=slots[0].threshold if slots else 0,
+            shares=slots[0].shares if slots else 0,
+            cluster_id=cluster.cluster_id,
+            cluster_name=cluster.cluster_name,
+        )
+        if cluster.sealed:
+            if core.keys.held:
+                core.lock()
+            return True
+        keyring = await fetch_keyring(
+            self._handles,
+            self._psk,
+            cluster=cluster.cluster_id,
+            node=core.settings.node,
+            epoch=cluster.seal_epoch,
+        )
+        await core.unseal(keyring, cluster.seal_epoch, cluster.cluster_id)
+        if not core.unsealed:
+            raise Unavailable("the seal changed while the keyring was on its way")
+        _log.info("keyring received for seal epoch %d", cluster.seal_epoch)
+        return False

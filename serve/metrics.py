@@ -1,0 +1,170 @@
+"""Metrics of a node: every process offers its own on a private socket, one of them merges and serves.
+
+The port belongs to whichever process locks its file first; when that process goes, another takes over.
+Samples get a label ``process``, so that the same metric of two processes never collides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from secrethub.engines.runtime import Core
+from secrethub.engines.shared import Shared
+from secrethub.node import Listener
+
+_TRY_SECONDS = 2.0
+_ASK_SECONDS = 2.0
+_DISTANCE = 0.1
+"""Seconds between the beginnings of two merges."""
+_MAX_REQUEST = 8192
+
+METRICS_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+
+_log = logging.getLogger(__name__)
+
+
+class NodeMetrics:
+    """This process's part in the node's metrics."""
+
+    def __init__(self, core: Core, process: str) -> None:
+        self._core = core
+        self._process = f"{process}-{os.getpid()}"
+        self._folder = Path(core.settings.run_dir) / "metrics"
+        self._servers: list[asyncio.Server] = []
+        self._task: asyncio.Task[None] | None = None
+        self._lock: int | None = None
+        self._merged = Shared(self._merge, _DISTANCE)
+
+    def _own(self) -> bytes:
+        metrics, ledger = self._core.metrics, self._core.ledger
+        metrics.audit_lag.set(ledger.lag)
+        metrics.audit_waiting.set(ledger.waiting)
+        metrics.audit_entries.set(ledger.entries)
+        metrics.unsealed.set(1 if self._core.unsealed else 0)
+        return generate_latest(metrics.registry)
+
+    async def start(self) -> None:
+        """Offer this process's metrics, and the node's when the port is free."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        path = self._folder / f"{self._process}.sock"
+        path.unlink(missing_ok=True)
+        self._servers.append(await asyncio.start_unix_server(self._offer, path))
+        if self._core.settings.metrics is not None:
+            self._task = asyncio.create_task(self._own_port(self._core.settings.metrics), name="metrics-port")
+
+    async def stop(self) -> None:
+        """End, and leave the port to another process."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        (self._folder / f"{self._process}.sock").unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _offer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            writer.write(self._own())
+            await writer.drain()
+        writer.close()
+
+    async def _own_port(self, where: Listener) -> None:
+        path = self._folder / f"port-{where.port}.lock"
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._servers.append(await asyncio.start_server(self._serve, where.host, where.port))
+            except OSError:
+                os.close(descriptor)
+                await asyncio.sleep(_TRY_SECONDS)
+                continue
+            self._lock = descriptor
+            return
+
+    async def text(self) -> bytes:
+        """Return the metrics of every process of this node.
+
+        Merging costs milliseconds and nobody needs a token for it, so it is shared.
+        """
+        return await self._merged.get()
+
+    async def _merge(self) -> bytes:
+        merged: dict[str, Metric] = {}
+        for path in sorted(self._folder.glob("*.sock")):
+            text = self._own().decode() if path.stem == self._process else await _ask(path)
+            for family in text_string_to_metric_families(text):
+                into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    into.samples.append(sample._replace(labels={**sample.labels, "process": path.stem}))
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Merged(list(merged.values())))
+        return generate_latest(registry)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+            line = head.split(b"\r\n", 1)[0].split(b" ")
+            if len(head) > _MAX_REQUEST or len(line) != 3 or line[0] != b"GET":
+                writer.write(_http(b"400 Bad Request", b""))
+            elif line[1].partition(b"?")[0] != b"/metrics":
+                writer.write(_http(b"404 Not Found", b""))
+            else:
+                writer.write(_http(b"200 OK", await self.text()))
+            await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            _log.debug("a metrics client went away")
+        finally:
+            writer.close()
+
+
+class _Merged(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        """Return what was merged."""
+        return self._families
+
+
+async def _ask(path: Path) -> str:
+    """Return another process's metrics; nothing from one that is gone, whose socket is removed."""
+    try:
+        async with asyncio.timeout(_ASK_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(path)
+            text = await reader.read()
+            writer.close()
+            return text.decode()
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+        return ""
+    except (OSError, TimeoutError):
+        return ""
+
+
+def _http(status: bytes, body: bytes) -> bytes:
+    lines = (
+        b"HTTP/1.1 " + status,
+        b"%s: %s" % METRICS_TYPE,
+        b"cache-control: no-store",
+        b"x-content-type-options: nosniff",
+        b"content-length: %d" % len(body),
+        b"connection: close",
+    )
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body

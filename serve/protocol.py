@@ -1,0 +1,242 @@
+"""HTTP/1.1 for the direct listeners: uvicorn's httptools protocol, with ``LIST`` and with limits.
+
+What uvicorn leaves to others and this adds:
+
+- httptools refuses the ``LIST`` verb that Vault's clients use. At the beginning of a request, and only
+  there, the four letters are replaced by ``LINK``, a verb of the same length that the parser knows;
+  the request's scope gets its name back. A real ``LINK`` stays one, and is refused later.
+- The head of a request is bounded in size and time, and so is what comes after an answer that did not
+  wait for the body. A peer that is refused is told why before the connection ends.
+- Fields after a chunked body (trailers) are dropped: they are no headers, and nobody checked them.
+- An offer to upgrade is not taken. httptools would take the body of such a request for the next
+  request, so the offer is made unreadable when it arrives in one piece and refused otherwise.
+- A request that cannot be read never goes before the answers that are owed to earlier ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from secrethub.errors import InvalidRequest
+from secrethub.ids import new_uuid
+from serve.errors import ANSWER_HEADERS, answer_error
+
+_LIST = b"LIST "
+_STAND_IN = b"LINK "
+_NEXT_LIST = re.compile(rb"\r\n\r\n(?=LIST |LIST?\Z|LI?\Z)")
+_PIECE = 16_384
+_MAX_HEAD = 65_536
+"""Bytes of a request's line and headers, give or take one piece."""
+_MAX_FRAMING = 1 << 20
+"""Bytes beside the body that chunks and trailers may take."""
+_MAX_IGNORED = 8 << 20
+"""Bytes that are read only so that an answer arrives before the connection ends."""
+_PATIENCE = 15.0
+"""Seconds for a head to arrive, and for a body that nobody waits for to end."""
+_LINGER = 2.0
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_NO_UPGRADE = b"\r\nx-offer:"
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+_STATUS = {
+    400: b"HTTP/1.1 400 Bad Request\r\n",
+    408: b"HTTP/1.1 408 Request Timeout\r\n",
+    431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
+}
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._between = True
+        """The next byte begins a request."""
+        self._arriving = False
+        """The headers of ``self.cycle`` are complete, its body is not."""
+        self._listing = False
+        """The request that begins is a LIST in disguise."""
+        self._held = b""
+        self._framing = 0
+        self._ignored = 0
+        self._stopped = False
+        self._running: RequestResponseCycle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, and wait for a request, but not for ever."""
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the socket."""
+        if self._stopped:
+            self._ignore(len(data))
+            return
+        self._unset_keepalive_if_required()
+        data = self._held + data
+        self._held = b""
+        while data and not self._stopped:
+            if self._between:
+                data = self._beginning(data)
+            # A pipelined LIST is recognised where the request before it ends with its head.
+            found = _NEXT_LIST.search(data, 0, _PIECE)
+            cut = _PIECE if found is None else found.end()
+            self._feed(data[:cut])
+            data = data[cut:]
+        if not self._stopped:
+            self._watch()
+
+    def _beginning(self, data: bytes) -> bytes:
+        """Return the first bytes of a request as the parser shall see them; hold what is too short."""
+        data = data.lstrip(b"\r\n")
+        if len(data) < len(_LIST) and _LIST.startswith(data):
+            self._held = data
+            return b""
+        if data.startswith(_LIST):
+            self._listing = True
+            data = _STAND_IN + data[len(_LIST) :]
+        if b"pgrade:" in data:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(_NO_UPGRADE, head) + end + rest
+        return data
+
+    def _feed(self, piece: bytes) -> None:
+        if not piece:
+            return
+        self._framing += len(piece)
+        try:
+            self.parser.feed_data(piece)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(400, "the request is not valid HTTP/1.1")
+        limit = _MAX_FRAMING if self._arriving else _MAX_HEAD
+        if self._framing > limit and not self._between:
+            self._refuse(431, "the request's headers are too large")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._between = False
+        self._framing = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header arrived, or a trailer, which is none."""
+        if not self._arriving:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The request can be handed on."""
+        if self._stopped:
+            return
+        if self.parser.should_upgrade():
+            self._refuse(400, "connections are not upgraded here")
+            return
+        if self.parser.get_http_version() not in {"1.0", "1.1"}:
+            self._refuse(400, "only HTTP/1.1 is spoken here")
+            return
+        absolute = _ABSOLUTE.match(self.url)
+        if absolute is not None:
+            # RFC 9112, 3.2.2: the target names the host, the header says nothing.
+            self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
+            self.headers.append((b"host", absolute[1]))
+        elif not self.url.startswith(b"/") or b"#" in self.url:
+            self._refuse(400, "the request target must be a path")
+            return
+        self._cancel()
+        self._arriving = True
+        super().on_headers_complete()
+        # The application's task has been made but has not run yet.
+        if self._listing:
+            self._listing = False
+            self.scope["method"] = "LIST"
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body arrived."""
+        if self._stopped:
+            return
+        self._framing -= len(body)
+        if self.cycle.response_complete:
+            self._ignore(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has ended; the next one may begin."""
+        if self._stopped:
+            return
+        self._between, self._arriving = True, False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has been sent, perhaps before all of the request was here."""
+        super().on_response_complete()
+        if not self._stopped and not self.transport.is_closing():
+            self._watch()
+
+    def _watch(self) -> None:
+        """Set or take back the deadline for what this connection is waiting for now."""
+        answered = self.cycle is None or self.cycle.response_complete
+        idle = self.timeout_keep_alive_task is not None
+        if (self._between and (idle or not answered)) or (self._arriving and not answered):
+            self._cancel()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(_PATIENCE, self._out_of_time)
+
+    def _cancel(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _out_of_time(self) -> None:
+        self._deadline = None
+        if self._between or self._arriving:
+            self.transport.close()
+        else:
+            self._refuse(408, "the request did not arrive in time")
+
+    def _ignore(self, size: int) -> None:
+        self._ignored += size
+        if self._ignored > _MAX_IGNORED:
+            self.transport.abort()
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Read no more requests; say why, unless answers are owed, after which the connection ends."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._cancel()
+        answered = False
+        if self._arriving:
+            # The body of this very request is broken: it is not carried out.
+            answered = self.cycle.response_started
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.pipeline and self.pipeline[0][0] is self.cycle:
+                self.pipeline.popleft()
+        owed = self.pipeline[0][0] if self.pipeline else self._running
+        if owed is not None and not owed.response_complete and not owed.disconnected:
+            owed.keep_alive = False
+            return
+        if self.transport.is_closing():
+            return
+        if not answered:
+            _, body, _ = answer_error(InvalidRequest(why), new_uuid())
+            lines = [_STATUS[status], *(b"%s: %s\r\n" % pair for pair in ANSWER_HEADERS)]
+            lines.append(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body))
+            self.transport.write(b"".join(lines) + body)
+        # Closing at once, with bytes unread, would reset the connection and lose the answer.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._deadline = self.loop.call_later(_LINGER, self.transport.abort)

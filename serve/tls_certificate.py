@@ -1,0 +1,107 @@
+"""The certificate of 4443: the operator's, or the built-in CA's, or before unseal the node's own.
+
+The boot certificate is self-signed, made at the first start and kept in the node's state directory; its
+fingerprint is printed then, and the command line can pin it. New handshakes use the newest certificate;
+connections that are open stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+
+from secrethub.engines.runtime import Core
+from secrethub.errors import SecretHubError
+from secrethub.node import NodeSettings
+from secrethub.operations.transport_ca import issue_gateway_certificate
+from secrethub.pki.boot import boot_certificate
+from secrethub.pki.chain import from_pem, validity
+from secrethub.pki.tls import load_identity, server_context
+from secrethub.pki.validity import renewal_due
+
+_RETRY_SECONDS = 5.0
+_CHECK_SECONDS = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+def boot_identity(settings: NodeSettings) -> tuple[bytes, bytes]:
+    """Return chain and key of the node's boot certificate, making them at the first start.
+
+    The first process to link the file into place wins, so that replicas agree on one certificate.
+    """
+    path = Path(settings.state_dir) / "boot-identity.pem"
+    if not path.exists():
+        chain, key = boot_certificate(
+            settings.node, settings.tls_names, settings.tls_addresses, datetime.now(UTC)
+        )
+        draft = path.with_name(f".boot-identity.{os.getpid()}")
+        # One that a process with the same number left behind when it was killed.
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key + chain)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    text = path.read_bytes()
+    cut = text.index(b"-----BEGIN CERTIFICATE-----")
+    return text[cut:], text[:cut]
+
+
+class TlsIdentity:
+    """The SSL context of 4443 and the task that keeps its certificate good."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        settings = core.settings
+        self._given = settings.tls_certificate_file is not None and settings.tls_key_file is not None
+        if settings.tls_certificate_file is not None and settings.tls_key_file is not None:
+            chain = Path(settings.tls_certificate_file).read_bytes()
+            key = Path(settings.tls_key_file).read_bytes()
+        else:
+            chain, key = boot_identity(settings)
+        self.context: ssl.SSLContext = server_context(chain, key)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow the built-in CA, unless the operator gave a certificate."""
+        if not self._given:
+            self._task = asyncio.create_task(self._run(), name="tls-certificate")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        settings = self._core.settings
+        due: datetime | None = None
+        while True:
+            await self._core.opened.wait()
+            if due is not None and self._core.clock.now() < due:
+                await asyncio.sleep(_CHECK_SECONDS)
+                continue
+            try:
+                chain, key = await issue_gateway_certificate(
+                    self._core, settings.node, settings.tls_names, settings.tls_addresses
+                )
+                load_identity(self.context, chain, key)
+                due = renewal_due(validity(from_pem(chain.decode("ascii"))[0]))
+            except SecretHubError as exc:
+                _log.warning("no certificate for 4443 yet: %s", exc.code)
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:  # noqa: BLE001 - the task must outlive whatever it was
+                # The present certificate is still shown; without this task it would end unnoticed.
+                _log.exception("the certificate for 4443 could not be renewed")
+                await asyncio.sleep(_RETRY_SECONDS)

@@ -1,0 +1,183 @@
+"""One function builds a serving process, in order, and hands every part what it needs.
+
+A process is a gateway (HTTP), an agent gateway, or both; in a single process it is both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Literal
+
+from actors.handles import Handles, SealClient
+from secrethub.clock import SystemClock
+from secrethub.engines.agents import AgentsEngine
+from secrethub.engines.approle import AppRoleEngine
+from secrethub.engines.engine import Engine
+from secrethub.engines.flat import FlatEngine
+from secrethub.engines.kv import KvEngine
+from secrethub.engines.pki import PkiEngine
+from secrethub.engines.runtime import Core
+from secrethub.engines.system import SystemEngine
+from secrethub.engines.system.seal import seal_throttle
+from secrethub.engines.token import TokenEngine
+from secrethub.errors import SecretHubError, Unavailable
+from secrethub.node import NodeSettings, read_cluster_key
+from secrethub.operations.note import note
+from secrethub.operations.tidy import tidy
+from secrethub.sensitive import protect_process
+from serve.agent_gateway import AgentGateway
+from serve.app import Application
+from serve.key_sync import KeySync
+from serve.listeners import HttpListener
+from serve.metrics import NodeMetrics
+from serve.tls_certificate import TlsIdentity
+
+Part = Literal["gateway", "agents"]
+
+_SUMMARY_SECONDS = 10.0
+_TIDY_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+def engines() -> dict[str, Engine]:
+    """Return every kind of engine."""
+    kinds: list[Engine] = [
+        SystemEngine(),
+        KvEngine(),
+        FlatEngine(),
+        TokenEngine(),
+        AppRoleEngine(),
+        PkiEngine(),
+        AgentsEngine(),
+    ]
+    return {engine.kind: engine for engine in kinds}
+
+
+class Process:
+    """A serving process. ``applications`` has one entry a door, for the in-process and Serve wirings."""
+
+    def __init__(self, settings: NodeSettings, handles: Handles, parts: tuple[Part, ...], name: str) -> None:
+        """Wire; nothing is opened before :meth:`start`.
+
+        Args:
+            settings: this node's.
+            handles: the way to the actors.
+            parts: what this process serves.
+            name: what it is called in the ledger and in metrics.
+        """
+        psk = read_cluster_key(settings)
+        self.core = Core(
+            settings=settings,
+            clock=SystemClock(),
+            seal=SealClient(handles, psk),
+            engines=engines(),
+            process=name,
+        )
+        self._parts = parts
+        self._handles = handles
+        self._keys = KeySync(self.core, handles, psk)
+        self._metrics = NodeMetrics(self.core, name)
+        self._agents = AgentGateway() if "agents" in parts and settings.agents is not None else None
+        self._tls: TlsIdentity | None = None
+        self._listeners: list[HttpListener] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def application(self, door: str) -> Application:
+        """Return the application of a door."""
+        return Application(self.core, door, metrics_text=self._metrics.text)
+
+    async def start(self) -> None:
+        """Open everything; returns when the listeners accept.
+
+        Raises:
+            Misconfigured: something in the settings cannot work.
+            OSError: an address cannot be listened on.
+        """
+        protect_process()
+        settings = self.core.settings
+        self.core.start()
+        await self._keys.start()
+        await self._metrics.start()
+        if "gateway" in self._parts:
+            if settings.http is not None:
+                self._listeners.append(HttpListener(self.application("http"), settings.http))
+            if settings.tls is not None:
+                self._tls = TlsIdentity(self.core)
+                self._tls.start()
+                self._listeners.append(
+                    HttpListener(self.application("tls"), settings.tls, context=self._tls.context)
+                )
+            for listener in self._listeners:
+                await listener.start()
+            self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
+        if self._agents is not None:
+            await self._agents.start(self.core, self._handles)
+        self._tasks.append(asyncio.create_task(self._summarise(), name="throttle-summary"))
+
+    async def stop(self) -> None:
+        """Drain and close everything, in the opposite order."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._agents is not None:
+            await self._agents.stop()
+        for listener in self._listeners:
+            await listener.stop()
+        if self._tls is not None:
+            await self._tls.stop()
+        await self._metrics.stop()
+        await self._keys.stop()
+        await self.core.stop()
+
+    def check_health(self) -> None:
+        """Check that what must always run does run. A database that is away is no reason to fail.
+
+        Raises:
+            Unavailable: a part has ended; a fresh process would do better.
+        """
+        if not self.core.ledger.running:
+            raise Unavailable("the ledger's writer has ended")
+        if self._agents is not None and not self._agents.healthy:
+            raise Unavailable("the agents' listener has ended")
+
+    async def _summarise(self) -> None:
+        """Write down how many requests were throttled and so are not in the ledger one by one."""
+        core = self.core
+        while True:
+            await asyncio.sleep(_SUMMARY_SECONDS)
+            if not core.unsealed:
+                # Nothing could be signed now; what was counted stays counted.
+                continue
+            bounds = (core.throttle_anonymous, core.throttle_public, seal_throttle(core))
+            count = sum(bound.take_refused() for bound in bounds)
+            if not count:
+                continue
+            core.metrics.throttled.inc(count)
+            try:
+                await note(
+                    core,
+                    operation="request.throttled",
+                    path="",
+                    actor="anonymous",
+                    outcome="refused",
+                    reason="too many unauthenticated requests",
+                    detail={"count": count},
+                )
+            except SecretHubError as exc:
+                _log.warning("%d throttled requests could not be summarised: %s", count, exc.code)
+
+    async def _tidy(self) -> None:
+        """Remove what has expired. Every node does it; rows are claimed with SKIP LOCKED."""
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            if not self.core.unsealed:
+                continue
+            try:
+                await tidy(self.core)
+            except SecretHubError as exc:
+                _log.warning("expired rows could not be removed: %s", exc.code)

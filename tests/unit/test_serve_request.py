@@ -1,0 +1,124 @@
+"""Headers, query, credential and body of a request, each read once and in one way."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secrethub.errors import InvalidRequest, TooLarge, Unavailable
+from serve.request import check_headers, credential_of, read_body, read_query, single_headers
+
+
+def test_headers_by_name() -> None:
+    """Harmless headers may be repeated, the last one counts; those that decide may not."""
+    assert single_headers([(b"accept", b"a"), (b"accept", b"b"), (b"host", b"h\xff")]) == {
+        b"accept": "b",
+        b"host": "h\xff",
+    }
+    for name in (b"host", b"origin", b"authorization", b"x-vault-token", b"content-length"):
+        with pytest.raises(InvalidRequest, match=name.decode()):
+            single_headers([(name, b"same"), (b"accept", b"a"), (name, b"same")])
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cc", "Cs"])), st.text(), max_size=8))
+def test_queries_come_back(query: dict[str, str]) -> None:
+    """What is encoded properly is read as it was, or refused for a control character."""
+    encoded = urlencode(query, errors="surrogatepass").encode()
+    try:
+        assert read_query(encoded) == query
+    except InvalidRequest:
+        assert any(
+            ord(c) < 0x20 or ord(c) == 0x7F or 0xD800 <= ord(c) < 0xE000 for c in "".join(query.values())
+        )
+
+
+@given(st.binary(max_size=60))
+def test_any_query_is_read_or_refused(raw: bytes) -> None:
+    """No bytes make a query anything but parameters or a refusal."""
+    try:
+        query = read_query(raw)
+    except InvalidRequest:
+        return
+    assert all(isinstance(name, str) and isinstance(value, str) for name, value in query.items())
+
+
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [
+        ({b"x-vault-token": "a"}, "a"),
+        ({b"authorization": "Bearer b"}, "b"),
+        ({b"authorization": "BEARER  b "}, "b"),
+        ({b"x-vault-token": "a", b"authorization": "Bearer b"}, "a"),
+        ({b"x-vault-token": "", b"authorization": "Bearer b"}, "b"),
+        ({b"authorization": "Basic b"}, None),
+        ({b"authorization": "b"}, None),
+        ({b"authorization": "Bearer "}, None),
+        ({}, None),
+    ],
+)
+def test_credentials(headers: dict[bytes, str], token: str | None) -> None:
+    """A token comes in one of two headers; neither shows it in its repr."""
+    found = credential_of(headers)
+    assert (None if found is None else found.secret.reveal()) == token
+    assert token is None or f"'{token}'" not in repr(found)
+
+
+def test_what_nobody_does_is_refused() -> None:
+    """Namespaces and wrapping are refused, their neutral values are not."""
+    for headers in (
+        {},
+        {b"x-vault-namespace": "root/"},
+        {b"x-vault-wrap-ttl": "0s"},
+        {b"x-vault-namespace": ""},
+    ):
+        check_headers(headers)
+    for headers in ({b"x-vault-namespace": "team"}, {b"x-vault-wrap-ttl": "60"}, {b"x-vault-wrap-ttl": "x"}):
+        with pytest.raises(InvalidRequest):
+            check_headers(headers)
+
+
+async def body(*chunks: bytes, length: str | None = None, ends: bool = True, limit: int = 10) -> bytes:
+    messages: list[MutableMapping[str, Any]] = [
+        {"type": "http.request", "body": chunk, "more_body": not ends or number + 1 < len(chunks)}
+        for number, chunk in enumerate(chunks)
+    ]
+    messages.append({"type": "http.disconnect"})
+
+    async def receive() -> MutableMapping[str, Any]:
+        return messages.pop(0)
+
+    headers = {b"transfer-encoding": "chunked"} if length is None else {b"content-length": length}
+    return await read_body(receive, headers, limit)
+
+
+async def test_bodies() -> None:
+    """A body is whole, within its limit, or an error."""
+    assert await body(b"a", b"", b"bc") == b"abc"
+    assert await body(b"0123456789") == b"0123456789"
+    assert await body(b"ab", length="2") == b"ab"
+    for chunks, length in (
+        ((b"01234567890",), None),
+        ((b"0" * 6, b"1" * 5), None),
+        ((b"",), "11"),
+        ((b"",), "9" * 5000),
+    ):
+        with pytest.raises(TooLarge):
+            await body(*chunks, length=length)
+    with pytest.raises(Unavailable):
+        await body(b"ab", ends=False)
+    for odd in ("²", "-1", "x"):
+        assert await body(b"ab", length=odd) == b"ab"
+
+
+async def test_no_body() -> None:
+    """Without a length and without chunks there is no body, and nobody waits for one."""
+
+    async def receive() -> MutableMapping[str, Any]:
+        raise AssertionError("nothing is to be received")
+
+    assert await read_body(receive, {}, 10) == b""
