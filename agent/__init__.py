@@ -1,0 +1,1 @@
+"""The agent: a plain asyncio daemon that delivers secrets to a host."""

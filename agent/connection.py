@@ -1,0 +1,316 @@
+"""Keeps one conversation with Core open: reconnects with full jitter, goes elsewhere when told to.
+
+Who uses it sees requests and events only. Requests wait a little while there is no conversation,
+and a read is asked once more when its conversation ended under it. Watches belong to a
+conversation; the set of wanted paths belongs here and is watched again on every new conversation,
+before anybody is told that it is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from agent.backoff import CAP, Backoff
+from agent.conversation import Closed, Conversation, converse
+from agent.identity import Identity
+from secrethub.clock import Clock
+from secrethub.errors import SecretHubError, TooLarge, Unavailable
+from secrethub.wire import messages as wire
+from secrethub.wire.session import Request
+
+A = TypeVar("A", bound=wire.CoreMessage)
+T = TypeVar("T")
+
+GRACE = 3.0
+"""Seconds a request waits for a conversation; Core counts as away when there was none for so long."""
+SETTLE = 5.0
+"""Seconds for answers under way before a conversation is left on purpose."""
+_BATCH = 50
+"""Paths in one message: the longest ones still fit into a frame."""
+
+_log = logging.getLogger(__name__)
+
+
+class Events(Protocol):
+    """Who is told what Core says of its own accord. Nothing here waits."""
+
+    def opened(self) -> None:
+        """A new conversation is open: anything may have changed since the last one."""
+        ...
+
+    def changed(self, path: str) -> None:
+        """A watched path changed."""
+        ...
+
+    def changed_all(self) -> None:
+        """What the agent may read has changed."""
+        ...
+
+    def certificate_due(self) -> None:
+        """The certificate should be renewed."""
+        ...
+
+
+class IdentityRefused(SecretHubError):
+    """This identity cannot be used any more; its holder has to enrol again.
+
+    Attributes:
+        revoked: Core said so; otherwise the certificate has expired.
+    """
+
+    code = "identity_refused"
+
+    def __init__(self, message: str = "", revoked: bool = False) -> None:
+        super().__init__(message, revoked)
+        self.revoked = revoked
+
+
+class Connection:
+    """The agent's way to Core.
+
+    Args:
+        identity: shown to gateways until :meth:`use` gives another.
+        name: the agent's name, for people.
+        urls: the gateways known from enrolment.
+        clock: tells whether the certificate has expired.
+        backoff: how long to wait between tries.
+    """
+
+    def __init__(
+        self, identity: Identity, name: str, urls: Sequence[str], clock: Clock, backoff: Backoff
+    ) -> None:
+        self._identity = identity
+        self._name = name
+        self._urls = backoff.shuffled(urls)
+        self._clock = clock
+        self._backoff = backoff
+        self._wanted: set[str] = set()
+        self._settled: set[str] = set()  # watched on this conversation, or refused on it
+        self._conversation: Conversation | None = None
+        self._open = asyncio.Event()
+        self._leave = asyncio.Event()
+        self._rewatch = asyncio.Event()
+        self._lost_at = time.monotonic()
+
+    @property
+    def identity(self) -> Identity:
+        """The identity in use."""
+        return self._identity
+
+    @property
+    def node(self) -> str | None:
+        """The gateway's node while a conversation is open."""
+        return self._conversation.node if self._conversation else None
+
+    @property
+    def away(self) -> bool:
+        """Whether there has been no conversation for longer than a moment."""
+        return self._conversation is None and time.monotonic() - self._lost_at > GRACE
+
+    def use(self, identity: Identity) -> None:
+        """Show another certificate from now on, on a new conversation."""
+        self._identity = identity
+        self._leave.set()
+
+    async def run(self, events: Events) -> None:
+        """Hold a conversation for as long as the agent runs.
+
+        Raises:
+            IdentityRefused: no gateway accepts the identity any more.
+        """
+        while True:
+            if self._identity.validity.not_after <= self._clock.now():
+                raise IdentityRefused("the agent's certificate has expired")
+            url = self._urls[0]
+            began = time.monotonic()
+            pause: float | None = None
+            try:
+                await self._converse(url, events)
+                pause = 0.0
+            except Closed as exc:
+                _log.warning("the connection to Core ended", extra={"url": url, "error": str(exc)})
+                pause = self._judge(exc)
+            except (SecretHubError, OSError) as exc:
+                _log.warning("no connection to Core", extra={"url": url, "error": str(exc)})
+            if url == self._urls[0]:
+                self._urls.append(self._urls.pop(0))
+            if time.monotonic() - began > CAP:
+                self._backoff.reset()
+            await asyncio.sleep(self._backoff.next() if pause is None else pause)
+
+    async def read(self, path: str, version: int | None) -> wire.Result:
+        """Read a secret.
+
+        Raises:
+            SecretHubError: what Core answered; Unavailable when it did not.
+        """
+        try:
+            return await self._read(path, version)
+        except Closed:
+            return await self._read(path, version)
+
+    async def renew(self, csr: str) -> wire.Certificate:
+        """Ask for a new certificate.
+
+        Raises:
+            SecretHubError: what Core answered; Unavailable when it did not.
+        """
+        return await self._ask(lambda number: wire.RenewCertificate(id=number, csr=csr), wire.Certificate)
+
+    async def watch(self, paths: Iterable[str]) -> None:
+        """Be told of changes of ``paths``, on this conversation and on all that follow.
+
+        Raises:
+            Unavailable: no conversation; the paths are watched on the next one.
+        """
+        wanted = set(paths)
+        self._wanted |= wanted
+        if not wanted <= self._settled:
+            await self._watch(await self._conversing(), wanted - self._settled)
+
+    async def unwatch_all_but(self, keep: set[str]) -> None:
+        """Stop watching what is not in ``keep``."""
+        gone = self._wanted - keep
+        told = gone & self._settled
+        self._wanted -= gone
+        self._settled -= gone
+        for some in _batches(told):
+            await self.tell(wire.Unwatch(paths=some))
+
+    async def tell(self, message: wire.Status | wire.Confirm | wire.Unwatch) -> None:
+        """Send what needs no answer; without a conversation nothing happens."""
+        if self._conversation is not None:
+            try:
+                await self._conversation.send(message)
+            except (Unavailable, TooLarge) as exc:
+                _log.warning("Core was not told", extra={"error": str(exc)})
+
+    async def _read(self, path: str, version: int | None) -> wire.Result:
+        return await self._ask(lambda number: wire.Read(id=number, path=path, version=version), wire.Result)
+
+    async def _ask(self, build: Callable[[int], Request], answer: type[A]) -> A:
+        return await (await self._conversing()).ask(build, answer)
+
+    async def _conversing(self) -> Conversation:
+        """Return the open conversation; wait for one unless Core is away."""
+        if self._conversation is not None and self._conversation.ended:
+            self._close_off()
+        if self._conversation is None and not self.away:
+            try:
+                async with asyncio.timeout(GRACE):
+                    await self._open.wait()
+            except TimeoutError:
+                _log.debug("no conversation within the grace time")
+        if self._conversation is None:
+            raise Unavailable("Core cannot be reached")
+        return self._conversation
+
+    async def _converse(self, url: str, events: Events) -> None:
+        """Hold one conversation until it is to be left; otherwise raises how it ended."""
+        drained: list[asyncio.TimerHandle] = []
+
+        def push(message: wire.Message) -> None:
+            match message:
+                case wire.Changed():
+                    events.changed(message.path)
+                case wire.PolicyChanged():
+                    self._rewatch.set()
+                case wire.CertificateDue():
+                    events.certificate_due()
+                case wire.Drain():
+                    drained.append(self._drain(message, url))
+
+        self._leave.clear()
+        self._rewatch.clear()
+        async with converse(self._identity, url, self._name) as conversation:
+            listening = asyncio.create_task(conversation.listen(push), name=f"listen:{conversation.node}")
+            try:
+                await self._guarded(listening, self._watch_anew(conversation))
+                self._conversation = conversation
+                self._open.set()
+                _log.info("connected to Core", extra={"url": url, "node": conversation.node})
+                events.opened()
+                while await self._guarded(listening, self._woken()):
+                    await self._guarded(listening, self._watch_anew(conversation))
+                    events.changed_all()
+                self._close_off()
+                await conversation.settle(SETTLE)
+                await conversation.close()
+            finally:
+                self._close_off()
+                for timer in drained:
+                    timer.cancel()
+                listening.cancel()
+                await asyncio.wait([listening])
+
+    async def _guarded(self, listening: asyncio.Task[None], work: Coroutine[Any, Any, T]) -> T:
+        """Do some work, but no longer than the conversation lasts."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait([listening, task], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                listening.result()
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _woken(self) -> bool:
+        """Wait until there is something to do; tell whether it is to watch again."""
+        tasks = [asyncio.create_task(event.wait()) for event in (self._leave, self._rewatch)]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return not self._leave.is_set()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _watch_anew(self, conversation: Conversation) -> None:
+        self._rewatch.clear()
+        self._settled.clear()
+        await self._watch(conversation, set(self._wanted))
+
+    async def _watch(self, conversation: Conversation, paths: set[str]) -> None:
+        for some in _batches(paths):
+            answer = await conversation.ask(_asking_for(some), wire.Watching)
+            self._settled.update(some)
+            for refusal in answer.refused:
+                _log.info("not watched", extra={"path": refusal.path, "error": refusal.code})
+
+    def _drain(self, message: wire.Drain, url: str) -> asyncio.TimerHandle:
+        """Put the gateways that Core named first and this one last, and leave at a random moment."""
+        named = [other for other in message.urls if other.startswith("wss://") and other != url]
+        known = [other for other in self._urls if other not in named and other != url]
+        self._urls = [*self._backoff.shuffled(named), *known, url]
+        moment = self._backoff.jitter(message.within * 0.8)
+        return asyncio.get_running_loop().call_later(moment, self._leave.set)
+
+    def _judge(self, closed: Closed) -> float | None:
+        """Return how long to stay away after a close; None for the usual."""
+        if closed.close_code == wire.CloseCode.REVOKED:
+            raise IdentityRefused("Core has revoked this agent", True)
+        if closed.close_code in {wire.CloseCode.REPLACED, wire.CloseCode.CERTIFICATE_EXPIRED}:
+            # Another process with this identity, or clocks that differ: hurry would not help.
+            self._backoff.slow_down()
+        return None if closed.retry_after is None else closed.retry_after + self._backoff.next()
+
+    def _close_off(self) -> None:
+        if self._conversation is not None:
+            self._lost_at = time.monotonic()
+        self._conversation = None
+        self._open.clear()
+        self._settled.clear()
+
+
+def _batches(paths: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    remaining = iter(sorted(paths))
+    while some := tuple(islice(remaining, _BATCH)):
+        yield some
+
+
+def _asking_for(paths: tuple[str, ...]) -> Callable[[int], wire.Watch]:
+    return lambda number: wire.Watch(id=number, paths=paths)

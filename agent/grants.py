@@ -1,0 +1,109 @@
+"""Which local process may read which path: rules without IO. Denied unless an entry says so.
+
+An entry applies to a process when every condition in it holds. What a process may read is the
+union of the entries that apply; together they are its *application*, which has its own slice of the
+cache. Core decides on top of this with the agent's own rights. Paths match as in native policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from agent.settings import GrantSettings
+from secrethub.errors import InvalidPath, InvalidRequest
+from secrethub.policy.matching import NativeIndex, NativeRule
+from secrethub.wire.canonical_path import check_path
+
+OVERFLOW_ID = 65_534
+"""What the kernel shows for a uid or gid that has no name here: it identifies nobody."""
+
+PREFIX = "secrets/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Peer:
+    """A local process as the kernel describes it. What could not be read is None and never matches.
+
+    Attributes:
+        pid: for the log.
+        uid: effective user when it connected.
+        gids: effective and supplementary groups.
+        unit: systemd unit.
+        executable: path of the program it ran when looked at.
+    """
+
+    pid: int
+    uid: int
+    gids: frozenset[int]
+    unit: str | None = None
+    executable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Application:
+    """Who a process is to the agent, and what it may read.
+
+    Attributes:
+        name: stable name, made of the conditions that matched.
+    """
+
+    name: str
+    index: NativeIndex = field(repr=False)
+
+    def may_read(self, path: str) -> bool:
+        """Tell whether ``path`` (``secrets/…``) is granted."""
+        granted, _denied = self.index.bits(path, listing=False)
+        return granted != 0
+
+
+class Grants:
+    """The compiled ``[[socket.allow]]`` entries."""
+
+    def __init__(self, entries: Sequence[GrantSettings]) -> None:
+        self._entries = tuple(entries)
+
+    def application(self, peer: Peer) -> Application | None:
+        """Return the application a process belongs to; None when no entry applies."""
+        held = [entry for entry in self._entries if _applies(entry, peer)]
+        if not held:
+            return None
+        rules = [
+            NativeRule(policy="", path=path, denies=False, capabilities=1)
+            for entry in held
+            for path in entry.paths
+        ]
+        return Application(name="|".join(sorted(set(map(_name, held)))), index=NativeIndex(rules))
+
+
+def check_pattern(pattern: str) -> None:
+    """Check a path pattern: ``*`` within one segment, ``**`` for any number of segments.
+
+    Raises:
+        InvalidRequest: it does not begin with ``secrets/``, is no canonical path, or has ``**``
+            beside other characters.
+    """
+    try:
+        canonical = check_path(pattern)
+    except InvalidPath as exc:
+        raise InvalidRequest(f"{pattern!r}: {exc}") from exc
+    if canonical != pattern or not pattern.startswith(PREFIX):
+        raise InvalidRequest(f"{pattern!r} must begin with {PREFIX} and not end with a slash")
+    if any("**" in segment and segment != "**" for segment in pattern.split("/")):
+        raise InvalidRequest(f"{pattern!r}: ** stands alone between slashes")
+
+
+def _applies(entry: GrantSettings, peer: Peer) -> bool:
+    if entry.uid is None and entry.gid is None and entry.unit is None:
+        return False
+    return (
+        (entry.uid is None or entry.uid == peer.uid)
+        and (entry.gid is None or entry.gid in peer.gids)
+        and (entry.unit is None or entry.unit == peer.unit)
+        and (entry.executable is None or entry.executable == peer.executable)
+    )
+
+
+def _name(entry: GrantSettings) -> str:
+    parts = {"uid": entry.uid, "gid": entry.gid, "unit": entry.unit, "executable": entry.executable}
+    return ",".join(f"{key}={value}" for key, value in parts.items() if value is not None)

@@ -1,0 +1,181 @@
+"""The sections of ``agent.toml`` that hand secrets over: the socket, its grants, templates, reloads."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+import re
+import signal
+from collections.abc import Callable
+
+from agent.grants import OVERFLOW_ID, check_pattern
+from agent.settings import (
+    CommandReload,
+    GrantSettings,
+    HttpReload,
+    ReloadSettings,
+    SignalReload,
+    SocketSettings,
+    TemplateSettings,
+)
+from agent.table import Table
+from agent.urls import problem as url_problem
+from secrethub.errors import InvalidRequest
+
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|scope|socket|mount|swap)")
+_SIGNALS = ("HUP", "USR1", "USR2", "INT", "QUIT", "TERM", "WINCH", "CONT", "ALRM")
+
+
+def read_socket(table: Table) -> SocketSettings | None:
+    """Read ``[socket]``; None when no path is set.
+
+    Raises:
+        Misconfigured: names the setting that cannot work.
+    """
+    path = table.path("path")
+    if path is None:
+        for key in table.left():
+            raise table.wrong(key, "has no effect without socket.path")
+        return None
+    if len(str(path)) > 100:
+        raise table.wrong("path", "is too long for a Unix socket (at most 100 characters)")
+    uid, gid = _owner(table)
+    settings = SocketSettings(
+        path=path,
+        mode=table.mode("mode", default=0o660),
+        uid=uid,
+        gid=gid,
+        allow=tuple(_grant(grant) for grant in table.tables("allow")),
+    )
+    table.finish()
+    return settings
+
+
+def read_templates(tables: list[Table]) -> tuple[TemplateSettings, ...]:
+    """Read every ``[[template]]``.
+
+    Raises:
+        Misconfigured: names the setting that cannot work.
+    """
+    templates = []
+    taken = set()
+    for table in tables:
+        template = _template(table)
+        if template.destination in taken:
+            raise table.wrong("destination", "is written by another template already")
+        taken.add(template.destination)
+        templates.append(template)
+    return tuple(templates)
+
+
+def _grant(table: Table) -> GrantSettings:
+    uid = _number(table, "user", lambda name: pwd.getpwnam(name).pw_uid)
+    gid = _number(table, "group", lambda name: grp.getgrnam(name).gr_gid)
+    unit = table.text("unit")
+    if unit is not None and _UNIT.fullmatch(unit) is None:
+        raise table.wrong("unit", "must be a systemd unit with its suffix, like app.service")
+    executable = table.path("executable")
+    if uid is None and gid is None and unit is None:
+        raise table.wrong("user", "is missing: an entry needs user, group or unit (executable only narrows)")
+    if OVERFLOW_ID in {uid, gid}:
+        raise table.wrong("user", f"{OVERFLOW_ID} stands for everybody the kernel cannot name")
+    paths = table.texts("paths")
+    if not paths:
+        raise table.wrong("paths", "is missing")
+    for path in paths:
+        try:
+            check_pattern(path)
+        except InvalidRequest as exc:
+            raise table.wrong("paths", str(exc)) from exc
+    table.finish()
+    return GrantSettings(
+        uid=uid, gid=gid, unit=unit, executable=str(executable) if executable else None, paths=paths
+    )
+
+
+def _template(table: Table) -> TemplateSettings:
+    destination = table.path("destination")
+    if destination is None or not destination.name:
+        raise table.wrong("destination", "is missing")
+    uid, gid = _owner(table)
+    template = TemplateSettings(
+        destination=destination,
+        source=table.path("source"),
+        content=table.text("content"),
+        uid=uid,
+        gid=gid,
+        mode=table.mode("mode", default=0o400),
+        backup=table.flag("backup", default=False),
+        reload=_reload(table.table("reload")) if table.has("reload") else None,
+    )
+    table.finish()
+    if (template.source is None) == (template.content is None):
+        raise table.wrong("source", "or content must be set, and not both")
+    return template
+
+
+def _reload(table: Table) -> ReloadSettings:
+    ways = [key for key in ("signal", "command", "http") if table.has(key)]
+    if len(ways) != 1:
+        raise table.wrong("signal", "command or http must be set, exactly one of them")
+    readers: dict[str, Callable[[Table], ReloadSettings]] = {
+        "signal": _signal,
+        "command": _command,
+        "http": _http,
+    }
+    reload = readers[ways[0]](table)
+    table.finish()
+    return reload
+
+
+def _signal(table: Table) -> SignalReload:
+    name = table.needed("signal").upper().removeprefix("SIG")
+    if name not in _SIGNALS:
+        raise table.wrong("signal", f"must be one of {', '.join(_SIGNALS)}")
+    pid_file, unit = table.path("pid_file"), table.text("unit")
+    if (pid_file is None) == (unit is None):
+        raise table.wrong("pid_file", "or unit must be set, and not both")
+    if unit is not None and _UNIT.fullmatch(unit) is None:
+        raise table.wrong("unit", "must be a systemd unit with its suffix, like app.service")
+    return SignalReload(signal=int(signal.Signals[f"SIG{name}"]), pid_file=pid_file, unit=unit)
+
+
+def _command(table: Table) -> CommandReload:
+    if not isinstance(table.peek("command"), list):
+        raise table.wrong("command", 'must be a list of arguments, like ["systemctl", "reload", "app"]')
+    argv = table.texts("command")
+    if not argv or any("\0" in argument for argument in argv):
+        raise table.wrong("command", "needs at least one argument")
+    return CommandReload(argv=argv, timeout=_timeout(table))
+
+
+def _http(table: Table) -> HttpReload:
+    url = table.needed("http")
+    wrong = url_problem(url, bare=False)
+    if wrong is not None:
+        raise table.wrong("http", wrong)
+    return HttpReload(url=url, timeout=_timeout(table))
+
+
+def _timeout(table: Table) -> int:
+    timeout = table.seconds("timeout", default=30)
+    if not 1 <= timeout <= 3600:
+        raise table.wrong("timeout", "must be between 1s and 1h")
+    return timeout
+
+
+def _owner(table: Table) -> tuple[int | None, int | None]:
+    return (
+        _number(table, "owner", lambda name: pwd.getpwnam(name).pw_uid),
+        _number(table, "group", lambda name: grp.getgrnam(name).gr_gid),
+    )
+
+
+def _number(table: Table, key: str, look_up: Callable[[str], int]) -> int | None:
+    account = table.account(key)
+    if not isinstance(account, str):
+        return account
+    try:
+        return look_up(account)
+    except KeyError as exc:
+        raise table.wrong(key, f"{account!r} does not exist on this host") from exc
