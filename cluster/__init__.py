@@ -1,0 +1,1 @@
+"""Starting and joining a cluster: settings, embedded PostgreSQL, Ray nodes, command line."""

@@ -1,0 +1,131 @@
+"""``secrethub approle``: identities for machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cluster.cli.login import approle_login
+from cluster.cli.output import fields, names
+from cluster.cli.session import Session, save_file, with_session
+
+_ROLE = "auth/approle/role"
+
+
+@click.group()
+def approle() -> None:
+    """Roles, RoleIDs and SecretIDs for machines."""
+
+
+@approle.command()
+@click.argument("role")
+@click.option("--policy", "policies", multiple=True, metavar="NAME", help="A policy of the role's tokens.")
+@click.option("--token-ttl", metavar="DURATION", help="How long its tokens live, e.g. 1h.")
+@click.option("--token-max-ttl", metavar="DURATION", help="How long they may be renewed for.")
+@click.option("--secret-id-ttl", metavar="DURATION", help="How long its SecretIDs can be used.")
+@click.option(
+    "--secret-id-num-uses", type=int, metavar="N", help="Logins a SecretID is good for (0: any number)."
+)
+@click.option("--bound-cidr", "cidrs", multiple=True, metavar="CIDR", help="A network logins may come from.")
+@with_session
+def write(
+    session: Session, /, role: str, policies: tuple[str, ...], cidrs: tuple[str, ...], **given: Any
+) -> None:
+    """Create or change a role. What is not named stays as it is."""
+    body = {name: value for name, value in given.items() if value is not None}
+    if policies:
+        body["token_policies"] = list(policies)
+    if cidrs:
+        body["secret_id_bound_cidrs"] = list(cidrs)
+    with session.client() as client:
+        reply = client.write(f"{_ROLE}/{role}", body)
+    session.warn(reply.warnings)
+    session.say(f"Role {role} is written.")
+
+
+@approle.command()
+@click.argument("role")
+@with_session
+def read(session: Session, role: str) -> None:
+    """Show a role."""
+    with session.client() as client:
+        found = client.read(f"{_ROLE}/{role}").data
+    session.show(found)
+
+
+@approle.command("list")
+@with_session
+def list_(session: Session) -> None:
+    """List the roles' names."""
+    with session.client() as client:
+        found = client.list(_ROLE)
+    session.show(list(found), names(found))
+
+
+@approle.command()
+@click.argument("role")
+@with_session
+def delete(session: Session, role: str) -> None:
+    """Delete a role with its SecretIDs."""
+    with session.client() as client:
+        client.delete(f"{_ROLE}/{role}")
+    session.say(f"Role {role} is deleted.")
+
+
+@approle.command("role-id")
+@click.argument("role")
+@click.option("--plain", is_flag=True, help="Print the RoleID alone.")
+@with_session
+def role_id(session: Session, role: str, plain: bool) -> None:
+    """Show a role's RoleID. It names the role and is not secret."""
+    with session.client() as client:
+        found = client.read(f"{_ROLE}/{role}/role-id").data
+    if plain:
+        click.echo(found.get("role_id"))
+    else:
+        session.show(found)
+
+
+@approle.command("secret-id")
+@click.argument("role")
+@click.option("--ttl", metavar="DURATION", help="How long it can be used, never longer than the role says.")
+@click.option(
+    "--num-uses", type=int, metavar="N", help="Logins it is good for, never more than the role says."
+)
+@click.option(
+    "--bound-cidr", "cidrs", multiple=True, metavar="CIDR", help="A network its logins may come from."
+)
+@click.option(
+    "--out", metavar="FILE", type=Path, help="Write the SecretID there (0600) instead of printing it."
+)
+@click.option("--plain", is_flag=True, help="Print the SecretID alone.")
+@with_session
+def secret_id(
+    session: Session, /, role: str, out: Path | None, plain: bool, cidrs: tuple[str, ...], **given: Any
+) -> None:
+    """Make a SecretID, the secret half of a machine's login."""
+    body = {name: value for name, value in given.items() if value is not None}
+    if cidrs:
+        body["cidr_list"] = list(cidrs)
+    with session.client() as client:
+        reply = client.write(f"{_ROLE}/{role}/secret-id", body)
+    session.warn(reply.warnings)
+    made = dict(reply.data)
+    if out is not None:
+        save_file(out, str(made.pop("secret_id")).encode() + b"\n")
+        session.show(made, fields({"SecretID": f"written to {out}", **made}))
+    elif plain:
+        click.echo(made.get("secret_id"))
+    else:
+        session.show(made)
+
+
+@approle.command()
+@click.option("--role-id", required=True, metavar="ID")
+@click.option("--secret-id-file", metavar="FILE", help="File with the SecretID (- for standard input).")
+@with_session
+def login(session: Session, role_id: str, secret_id_file: str | None) -> None:
+    """Log in as a machine and print the token. `secrethub login --method approle` stores it instead."""
+    session.show(approle_login(session, role_id, secret_id_file))

@@ -1,0 +1,47 @@
+"""What went wrong, in one line: what happened, what to do next, and the request's id."""
+
+from __future__ import annotations
+
+from secrethub.client import ApiError, ClientError, NotReached, NotTrusted
+
+NO_TOKEN = "No token: run `secrethub login`, or set SECRETHUB_TOKEN."  # noqa: S105 - a sentence
+
+_ADVICE = {
+    "permission_denied": "check the token with `secrethub token lookup`: it may be unknown or expired, "
+    "or none of its policies allows this",
+    "sealed": "unseal with `secrethub operator unseal`",
+    "not_initialised": "initialise with `secrethub operator init`",
+    "unavailable": "nothing was disclosed; try again, and look at the server's log if it lasts",
+    "cas_mismatch": "read the current version with `secrethub kv get` and write again",
+    "too_many_requests": "try again later",
+    "integrity_failure": "a stored row was changed from outside; look at the server's log first",
+}
+
+
+def explain(error: ClientError) -> str:
+    """Return one line for the person at the terminal."""
+    if isinstance(error, NotReached):
+        doubt = " The change may have been made: check before repeating it." if error.sent else ""
+        advice = "" if error.sent else " Is the server running, and is --address (SECRETHUB_ADDR) right?"
+        return f"No answer from {error}.{doubt}{advice}"
+    if isinstance(error, NotTrusted):
+        return f"{error}. Name the right root with --ca-file (SECRETHUB_CACERT) or --ca-sha256."
+    if not isinstance(error, ApiError):
+        return str(error)
+    said = _deleted(error) or "; ".join(error.errors) or ("not found" if error.status == 404 else error.code)
+    advice = _ADVICE.get(error.code, "")
+    parts = [said + (f" ({advice})" if advice else "")]
+    if error.request_id:
+        parts.append(f"[request {error.request_id}]")
+    return " ".join(parts).replace("\n", " ")
+
+
+def _deleted(error: ApiError) -> str:
+    """Say which version of a secret is gone, and how; nothing when that is not what happened."""
+    metadata = (error.data or {}).get("metadata")
+    if error.status != 404 or not isinstance(metadata, dict):
+        return ""
+    version = f"version {metadata.get('version')}"
+    if metadata.get("destroyed"):
+        return f"{version} was destroyed"
+    return f"{version} was deleted at {metadata.get('deletion_time')}; read an older one with --version"

@@ -1,0 +1,81 @@
+"""The ``secrethub`` command: the table of commands and the one place where errors become exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. ``status`` has its own: 2 sealed, 3 not initialised.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from cluster.cli.lazy import LazyGroup
+from secrethub import __version__
+
+_COMMANDS = {
+    "dev": ("cluster.cli.start:dev", "Start a complete SecretHub for development on this machine."),
+    "server": ("cluster.cli.start:server", "Start a node of a cluster."),
+    "status": ("cluster.cli.status:status", "Tell whether the cluster is initialised and unsealed."),
+    "operator": ("cluster.cli.seal:operator", "Initialise, unseal and seal."),
+    "login": ("cluster.cli.login:login", "Log in and store the token for later commands."),
+    "kv": ("cluster.cli.kv:kv", "Read and write static secrets."),
+    "policy": ("cluster.cli.policy:policy", "Read and write policies."),
+    "approle": ("cluster.cli.approle:approle", "Roles, RoleIDs and SecretIDs for machines."),
+    "token": ("cluster.cli.tokens:token", "Create, look up, renew and revoke tokens."),
+    "pki": ("cluster.cli.pki:pki", "Issue certificates."),
+    "agent": ("cluster.cli.agent:agent", "Run an agent on this host, look after enrolled ones."),
+    "audit": ("cluster.cli.audit:audit", "Verify the audit ledger."),
+}
+
+
+@click.command(
+    cls=LazyGroup,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Where the server is, who asks and whom to trust also come from SECRETHUB_ADDR, SECRETHUB_TOKEN, "
+    "SECRETHUB_CACERT and SECRETHUB_CA_SHA256.",
+)
+@click.option("--address", metavar="URL", help="The server [default: http://127.0.0.1:4000].")
+@click.option("--ca-file", metavar="FILE", help="PEM file with the root certificate to trust.")
+@click.option("--ca-sha256", metavar="HEX", help="Fingerprint of the certificate to trust.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "yaml"]),
+    envvar="SECRETHUB_FORMAT",
+    help="How to print answers (SECRETHUB_FORMAT) [default: table].",
+)
+@click.version_option(__version__, prog_name="secrethub")
+@click.pass_context
+def cli(ctx: click.Context, /, **defaults: str | None) -> None:
+    """SecretHub gives machines their secrets."""
+    ctx.obj = defaults
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        code = cli.main(args=list(argv), prog_name="secrethub", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Aborted.", err=True)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has enough. The interpreter must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Entry point of ``secrethub``."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""``secrethub operator``: initialise, unseal and seal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cluster.cli.inputs import read_secret, read_text
+from cluster.cli.output import Table, fields
+from cluster.cli.session import Session, save_file, with_session
+from cluster.cli.status import seal_table
+
+
+@click.group()
+def operator() -> None:
+    """Initialise, unseal and seal."""
+
+
+@operator.command()
+@click.option("--shares", type=int, default=5, show_default=True, help="Shares the unseal key is split into.")
+@click.option("--threshold", type=int, default=3, show_default=True, help="Shares needed to unseal.")
+@click.option("--init-token-file", metavar="FILE", help="One-time token for init from another machine.")
+@click.option("--out", metavar="FILE", type=Path, help="Write keys and token there (JSON, 0600), not here.")
+@with_session
+def init(
+    session: Session, shares: int, threshold: int, init_token_file: str | None, out: Path | None
+) -> None:
+    """Initialise the cluster: make its keys and the root token.
+
+    The shares and the root token are shown once and kept nowhere. Give each share to another person.
+    """
+    body: dict[str, Any] = {"secret_shares": shares, "secret_threshold": threshold}
+    if init_token_file:
+        body["init_token"] = read_secret("Init token", init_token_file)
+    if out is not None and out.exists():
+        raise click.ClickException(f"{out} exists; keys are not written over something else")
+    with session.client(anonymous=True) as client:
+        made = client.write("sys/init", body).data
+    if out is not None:
+        save_file(out, json.dumps(made, indent=2).encode() + b"\n")
+        session.say(f"Initialised. Keys and root token are in {out}; move them to where they belong.")
+        return
+    session.show(made, *_keys(made))
+    session.say(
+        f"\nInitialised, and sealed until {threshold} of {shares} shares are given to `operator unseal`."
+    )
+
+
+@operator.command()
+@click.option("--file", "source", metavar="FILE", help="Read shares from a file, one a line (- for stdin).")
+@click.option("--reset", is_flag=True, help="Forget the shares given so far.")
+@click.argument("refused", nargs=-1, metavar="")
+@with_session
+def unseal(session: Session, source: str | None, refused: tuple[str, ...], reset: bool) -> None:
+    """Give unseal shares, base64 or hexadecimal.
+
+    Asks for one share on a terminal; otherwise reads standard input, one share a line.
+    """
+    if refused:
+        raise click.UsageError(
+            "a share on the command line can be read by every user of this machine: "
+            "type it when asked, or pipe it in"
+        )
+    with session.client(anonymous=True) as client:
+        if reset:
+            found = client.write("sys/unseal", {"reset": True}).data
+        else:
+            for share in _shares(source):
+                found = client.write("sys/unseal", {"key": share}).data
+                if not found.get("sealed"):
+                    break
+    session.show(found, seal_table(found))
+
+
+@operator.command()
+@with_session
+def seal(session: Session) -> None:
+    """Seal the cluster: no secret is answered until it is unsealed again."""
+    with session.client() as client:
+        client.write("sys/seal")
+    session.say("Sealed.")
+
+
+def _shares(source: str | None) -> list[str]:
+    if source is None and sys.stdin.isatty():
+        return [read_secret("Unseal share")]
+    shares = read_text(source or "-").split()
+    if not shares:
+        raise click.ClickException("no share was given")
+    return shares
+
+
+def _keys(made: Mapping[str, Any]) -> tuple[Table, Table]:
+    shares = {f"Share {number}": share for number, share in enumerate(made.get("keys_base64", ()), 1)}
+    return fields(shares, "Share", "Base64"), fields({"Root token": made.get("root_token")})

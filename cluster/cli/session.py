@@ -1,0 +1,140 @@
+"""What every command that talks to a server has: options, a client, a way to print and to fail.
+
+Imports the HTTP client only when a request is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+import click
+
+from cluster.cli import token_file
+from cluster.cli.output import Format, Table, render
+
+if TYPE_CHECKING:
+    from secrethub.client import Client, ClientSettings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """One command's way to the server and to its reader.
+
+    Attributes:
+        options: ``address``, ``ca_file``, ``ca_sha256`` as given, None where not.
+        format: how answers are printed.
+    """
+
+    options: Mapping[str, str | None]
+    format: Format = "table"
+
+    def settings(self, *, anonymous: bool = False) -> ClientSettings:
+        """Return the client's settings: options first, then the environment, then the token file.
+
+        Raises:
+            click.ClickException: a value cannot work, or the token file is not private.
+        """
+        from secrethub.client import BadSettings, ClientSettings
+
+        environ = dict(os.environ)
+        for option, variable in (("address", "ADDR"), ("ca_file", "CACERT"), ("ca_sha256", "CA_SHA256")):
+            if value := self.options.get(option):
+                environ[f"SECRETHUB_{variable}"] = value
+        if anonymous:
+            environ.pop("SECRETHUB_TOKEN", None)
+            environ.pop("VAULT_TOKEN", None)
+        stored = None
+        if not anonymous and not (environ.get("SECRETHUB_TOKEN") or environ.get("VAULT_TOKEN")):
+            stored = token_file.load(token_file.location(environ))
+        try:
+            return ClientSettings.from_environment(environ, token=stored)
+        except BadSettings as exc:
+            raise click.ClickException(str(exc)) from exc
+
+    @contextmanager
+    def client(self, *, anonymous: bool = False) -> Iterator[Client]:
+        """Open a client; what goes wrong inside becomes one line for people.
+
+        Args:
+            anonymous: send no token (init, unseal, login, status).
+        """
+        from cluster.cli.failures import NO_TOKEN, explain
+        from secrethub.client import Client, ClientError
+
+        settings = self.settings(anonymous=anonymous)
+        if settings.token is None and not anonymous and settings.endpoint.socket is None:
+            raise click.ClickException(NO_TOKEN)
+        try:
+            with Client(settings) as client:
+                yield client
+        except ClientError as exc:
+            raise click.ClickException(explain(exc)) from exc
+
+    def show(self, data: Any, *tables: Table) -> None:
+        """Print an answer.
+
+        Args:
+            data: what JSON and YAML show.
+            tables: what people see instead; by default a table of ``data``'s fields.
+        """
+        click.echo(render(data, self.format, tables))
+
+    def say(self, sentence: str) -> None:
+        """Tell people that something is done; other formats say it by their exit code."""
+        if self.format == "table":
+            click.echo(sentence)
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Print the server's warnings where they disturb no script."""
+        for warning in warnings:
+            click.echo(f"Warning: {warning}", err=True)
+
+
+def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """Give a command the common options and its :class:`Session` as first argument."""
+
+    @click.option("--address", metavar="URL", help="The server (SECRETHUB_ADDR).")
+    @click.option("--ca-file", metavar="FILE", help="PEM file with the root to trust (SECRETHUB_CACERT).")
+    @click.option("--ca-sha256", metavar="HEX", help="Fingerprint to trust (SECRETHUB_CA_SHA256).")
+    @click.option(
+        "--format", "format_", type=click.Choice(["table", "json", "yaml"]), help="How to print the answer."
+    )
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        given: Mapping[str, Any] = click.get_current_context().find_root().obj or {}
+        chosen = {name: kwargs.pop(name, None) or given.get(name) for name in _COMMON}
+        session = Session(
+            options={name: _text(chosen[name]) for name in ("address", "ca_file", "ca_sha256")},
+            format=cast("Format", chosen["format_"] or "table"),
+        )
+        return command(session, *args, **kwargs)
+
+    return run
+
+
+def save_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that holds a secret, whole or not at all.
+
+    Raises:
+        click.ClickException: it cannot be written.
+    """
+    try:
+        token_file.replace(path, content, mode)
+    except OSError as exc:
+        raise click.ClickException(f"{path}: {exc.strerror}") from exc
+
+
+_COMMON = ("address", "ca_file", "ca_sha256", "format_")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,70 @@
+"""The cluster's database before anything is started on it: reachable, migrated, and the right one."""
+
+from __future__ import annotations
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+from secrethub.errors import Misconfigured, Unavailable
+from secrethub.operations.seal_lifecycle import load_cluster
+from secrethub.storage.database import Database
+from secrethub.storage.migrate import upgrade
+
+_OLDEST = 150_000
+"""PostgreSQL 15, as ``server_version_num`` says it."""
+
+
+async def prepare_database(url: str, *, dev: bool) -> None:
+    """Check the database and bring its schema up to date.
+
+    Args:
+        url: ``postgresql://…``.
+        dev: whether ``secrethub dev`` asks. What dev has made is for dev: its unseal keys lie in a file.
+
+    Raises:
+        Unavailable: the database does not answer.
+        Misconfigured: it cannot be used, or belongs to the other kind of installation.
+    """
+    await _check_server(url)
+    try:
+        await upgrade(url)
+    except SQLAlchemyError as exc:
+        raise Unavailable(f"the database's schema could not be brought up to date: {_cause(exc)}") from exc
+    database = Database(url, size=1)
+    try:
+        cluster = await load_cluster(database)
+    finally:
+        await database.close()
+    if cluster is not None and cluster.dev and not dev:
+        raise Misconfigured(
+            "database_url: this database was made by 'secrethub dev', whose unseal keys lie in a file; "
+            "a server needs a database of its own"
+        )
+    if cluster is not None and dev and not cluster.dev:
+        raise Misconfigured("DATABASE_URL: this database belongs to a server; 'secrethub dev' needs its own")
+
+
+async def _check_server(url: str) -> None:
+    try:
+        connection = await asyncpg.connect(url, timeout=15.0)
+    except (ValueError, asyncpg.InterfaceError) as exc:
+        raise Misconfigured("database_url: it must be postgresql://user:password@host/database") from exc
+    except (OSError, TimeoutError, asyncpg.PostgresError) as exc:
+        raise Unavailable(
+            f"database_url: PostgreSQL does not let us in: {exc or type(exc).__name__}"
+        ) from exc
+    try:
+        version = int(await connection.fetchval("SHOW server_version_num"))
+        commit = await connection.fetchval("SHOW synchronous_commit")
+    finally:
+        await connection.close()
+    if version < _OLDEST:
+        raise Misconfigured(f"database_url: PostgreSQL 15 or newer is needed, this is {version // 10_000}")
+    if commit == "off":
+        raise Misconfigured("database_url: synchronous_commit is off, so acknowledged writes could be lost")
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    """Return the driver's own words; SQLAlchemy's message repeats the statement."""
+    original = getattr(error, "orig", None)
+    return str(original or type(error).__name__)

@@ -1,0 +1,123 @@
+"""Initialising and unsealing a development installation, through its own API as any client would."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+
+from cluster.dev_file import Keys, Root
+from cluster.folders import write_private
+from secrethub.errors import Misconfigured, Unavailable
+
+_SHARES = 5
+_THRESHOLD = 3
+_PATIENCE = 60.0
+"""Seconds until the gateways have their keys."""
+_LOOK_SECONDS = 0.1
+
+
+class DevSeal:
+    """The seal of a development installation and the file with its keys."""
+
+    def __init__(self, api: str, kept: Path, ca_file: Path) -> None:
+        """Prepare.
+
+        Args:
+            api: the plain HTTP door.
+            kept: 0600 file with the keys that init gave out.
+            ca_file: where the root certificate is written to.
+        """
+        self._api = f"{api}/v1"
+        self._kept = kept
+        self._ca_file = ca_file
+
+    async def open(self) -> Keys | None:
+        """Initialise if nobody has, unseal if it is sealed.
+
+        Returns:
+            The keys; None when somebody else initialised and kept them.
+
+        Raises:
+            Misconfigured: it is sealed, and the keys are not here.
+            Unavailable: the installation does not do as it should.
+        """
+        status = await self._call("GET", "sys/seal-status")
+        if not status["initialized"]:
+            await self._initialise()
+        keys = self._load()
+        if (await self._call("GET", "sys/seal-status"))["sealed"]:
+            await self._unseal(keys)
+        await self.wait_until_open(_PATIENCE)
+        return keys
+
+    async def wait_until_open(self, patience: float | None = None) -> None:
+        """Wait until requests are served.
+
+        Args:
+            patience: seconds; None waits for as long as it takes.
+
+        Raises:
+            Unavailable: time is over.
+        """
+        try:
+            async with asyncio.timeout(patience), httpx2.AsyncClient(trust_env=False) as client:
+                while await self._health(client) != httpx2.codes.OK:  # noqa: ASYNC110 - others' state
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            raise Unavailable("SecretHub is unsealed, but its gateways have no keys") from None
+
+    async def root_certificate(self) -> Root:
+        """Fetch the built-in root's certificate and keep it in a file."""
+        chain = (await self._call("GET", "pki/ca_chain"))["data"]["ca_chain"]
+        self._ca_file.write_text(chain[-1].strip() + "\n", "ascii")
+        return Root(
+            file=self._ca_file, sha256=hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain[-1])).hexdigest()
+        )
+
+    async def _initialise(self) -> None:
+        body = {"secret_shares": _SHARES, "secret_threshold": _THRESHOLD}
+        made = await self._call("PUT", "sys/init", body)
+        kept = {"root_token": made["root_token"], "unseal_keys": made["keys_base64"]}
+        write_private(self._kept, msgspec.json.encode(kept).decode())
+
+    def _load(self) -> Keys | None:
+        if not self._kept.exists():
+            return None
+        kept = msgspec.json.decode(self._kept.read_bytes())
+        return Keys(root_token=kept["root_token"], unseal_keys=tuple(kept["unseal_keys"]))
+
+    async def _unseal(self, keys: Keys | None) -> None:
+        if keys is None:
+            raise Misconfigured(
+                f"the database is sealed and {self._kept} is not there: "
+                "start with --uninitialised and unseal it yourself"
+            )
+        await self._call("PUT", "sys/unseal", {"reset": True})
+        for key in keys.unseal_keys:
+            answer = await self._call("PUT", "sys/unseal", {"key": key})
+            if not answer["sealed"]:
+                return
+        raise Unavailable("the kept unseal keys do not open the seal")
+
+    async def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        async with httpx2.AsyncClient(trust_env=False, timeout=_PATIENCE) as client:
+            try:
+                answer = await client.request(method, f"{self._api}/{path}", json=body)
+            except httpx2.TransportError as exc:
+                raise Unavailable(f"{path}: no answer") from exc
+        if answer.status_code != httpx2.codes.OK:
+            raise Unavailable(f"{path}: {answer.status_code} {answer.text[:500]}")
+        document: dict[str, Any] = answer.json()
+        return document
+
+    async def _health(self, client: httpx2.AsyncClient) -> int:
+        try:
+            return (await client.get(f"{self._api}/sys/health", timeout=5.0)).status_code
+        except httpx2.TransportError:
+            return 0

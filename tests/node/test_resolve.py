@@ -1,0 +1,167 @@
+"""From settings to a node file: what is made, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from cluster.resolve import Claims, plan_ray, resolve
+from cluster.settings import AgentSettings, HttpSettings, RaySettings, Settings, TlsSettings
+from secrethub.errors import Conflict, Misconfigured
+from secrethub.node import NodeSettings, read_node_file
+
+LOOPBACK = "127.0.0.1"
+Make = Callable[..., Settings]
+
+
+@pytest.fixture
+def claims() -> Iterator[Claims]:
+    """Claims that are released afterwards."""
+    made = Claims()
+    yield made
+    made.release()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Make:
+    """Settings on free ports with their files below ``tmp_path``."""
+    key = tmp_path / "cluster.key"
+    key.touch(0o600)
+    key.write_text("ab" * 32)
+
+    def make(**changes: object) -> Settings:
+        fields: dict[str, object] = {
+            "state_dir": tmp_path / "state",
+            "database_url": SecretStr("postgresql://user:pass@db/x"),
+            "cluster_key_file": key,
+            "http": HttpSettings(port=0),
+            "tls": TlsSettings(host=LOOPBACK, port=0, names=("core.example.com",)),
+            "agents": AgentSettings(host=LOOPBACK, port=0),
+            "serve": Settings.model_fields["serve"].default.model_copy(update={"port": 0}),
+            "metrics": Settings.model_fields["metrics"].default.model_copy(update={"port": 0}),
+            "ray": RaySettings(port=0, dashboard_port=0),
+        }
+        return Settings.model_construct(**(fields | changes))
+
+    return make
+
+
+def mode(path: str | Path) -> int:
+    """Permission bits."""
+    return stat.S_IMODE(Path(path).stat().st_mode)
+
+
+def test_a_node_file_is_written_for_the_node_s_processes(settings: Make, claims: Claims) -> None:
+    """Free ports are chosen, folders are private, and the node file holds what was resolved."""
+    node = resolve(settings(), claims)
+    assert read_node_file(f"{node.run_dir}/node.json") == node
+    assert mode(node.run_dir) == mode(node.state_dir) == 0o700
+    assert mode(f"{node.run_dir}/node.json") == 0o600
+    doors = [node.http, node.tls, node.agents, node.serve, node.metrics]
+    ports = {door.port for door in doors if door is not None}
+    assert len(ports) == 5
+    assert 0 not in ports
+    assert node.agents is not None
+    assert node.agent_urls == (f"wss://core.example.com:{node.agents.port}",)
+
+
+def test_a_node_keeps_its_name(settings: Make) -> None:
+    """A node without a given name makes one at its first start and has it ever after."""
+    names = set()
+    for _ in range(2):
+        claims = Claims()
+        names.add(resolve(settings(), claims).node)
+        claims.release()
+    assert len(names) == 1
+
+
+def test_one_node_per_state_directory(settings: Make, claims: Claims) -> None:
+    """A second node on the same state directory is refused."""
+    resolve(settings(), claims)
+    other = Claims()
+    with pytest.raises(Conflict, match="state_dir"):
+        resolve(settings(), other, patience=0)
+    other.release()
+
+
+def test_a_long_path_gets_a_short_run_directory(settings: Make, claims: Claims, tmp_path: Path) -> None:
+    """Sockets fit into their addresses: a run directory with a long path is replaced, and cleaned up."""
+    deep = tmp_path / ("d" * 60)
+    node = resolve(settings(state_dir=deep), claims)
+    assert len(os.fsencode(node.run_dir)) <= 36
+    assert mode(node.run_dir) == 0o700
+    claims.release()
+    again = Claims()
+    second = resolve(settings(state_dir=deep), again)
+    again.release()
+    assert not Path(node.run_dir).exists()
+    Path(second.run_dir, "node.json").unlink()
+    Path(second.run_dir).rmdir()
+
+
+def test_a_run_directory_with_other_people_s_files_is_refused(
+    settings: Make, claims: Claims, short: Path
+) -> None:
+    """A folder that is emptied at every start must not be one that somebody else uses."""
+    run = short / "run"
+    run.mkdir()
+    (run / "precious").write_text("keep")
+    with pytest.raises(Misconfigured, match="run_dir"):
+        resolve(settings(run_dir=run), claims)
+    assert (run / "precious").exists()
+
+
+def test_secret_files_must_be_private(settings: Make, claims: Claims, tmp_path: Path) -> None:
+    """A cluster key, Ray token or init token that others can read is refused by name."""
+    (tmp_path / "cluster.key").chmod(0o644)
+    with pytest.raises(Misconfigured, match="cluster key"):
+        resolve(settings(), claims)
+    (tmp_path / "cluster.key").chmod(0o600)
+    token = tmp_path / "token"
+    token.write_text("t")
+    token.chmod(0o640)
+    claims.release()
+    with pytest.raises(Misconfigured, match="init_token_file"):
+        resolve(settings(init_token_file=token), claims)
+
+
+def test_a_certificate_that_cannot_be_loaded_is_refused(
+    settings: Make, claims: Claims, tmp_path: Path
+) -> None:
+    """The operator's certificate is tried before anything is started."""
+    for name in ("c.pem", "k.pem"):
+        (tmp_path / name).touch(0o600)
+    tls = TlsSettings(host=LOOPBACK, port=0, certificate_file=tmp_path / "c.pem", key_file=tmp_path / "k.pem")
+    with pytest.raises(Misconfigured, match=r"tls\.certificate_file"):
+        resolve(settings(tls=tls), claims)
+
+
+def test_a_head_makes_its_ray_token_and_keeps_its_state(settings: Make, claims: Claims) -> None:
+    """A head has a private token and a place for what Ray remembers; a dev node remembers nothing."""
+    wanted = settings()
+    node = resolve(wanted, claims)
+    plan = plan_ray(wanted, node, claims)
+    assert mode(plan.token_file) == 0o600
+    assert len(Path(plan.token_file).read_text().strip()) == 64
+    assert plan.storage is not None
+    assert mode(plan.storage) == 0o700
+    assert mode(plan.temp_dir) == 0o700
+    assert plan.host == LOOPBACK
+    assert "pass" not in repr(plan)
+    dev = NodeSettings(**{name: getattr(node, name) for name in node.__struct_fields__} | {"dev": True})
+    assert plan_ray(wanted, dev, claims).storage is None
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a short path."""
+    made = Path(tempfile.mkdtemp(prefix="shr-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
