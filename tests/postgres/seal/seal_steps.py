@@ -1,0 +1,62 @@
+"""Steps that the tests of the seal share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from actors.handles import SealClient, fetch_keyring
+from actors.local import LocalTree
+from secrethub.storage.database import Database
+from secrethub.storage.seal_store import ClusterRow, load_cluster
+
+NODE = "n1"
+
+
+async def unsealed(client: SealClient, shares: int = 5, threshold: int = 3) -> tuple[bytes, ...]:
+    """Initialise and unseal; return the shares."""
+    made = await client.initialise(shares, threshold)
+    for share in made.keys[:threshold]:
+        await client.submit_share(share)
+    assert not (await client.status()).sealed
+    return made.keys
+
+
+async def row_of(database: Database) -> ClusterRow:
+    """The cluster's row."""
+    row = await load_cluster(database)
+    assert row is not None
+    return row
+
+
+async def keyring_bytes(tree: LocalTree, psk: bytes, database: Database) -> bytes:
+    """What a gateway gets from its KeyHolder."""
+    row = await row_of(database)
+    keyring = await fetch_keyring(tree.handles, psk, cluster=row.cluster_id, node=NODE, epoch=row.seal_epoch)
+    return keyring.export()
+
+
+async def crash(name: str) -> None:
+    """End an actor's life as a crash would."""
+    lives = [task for task in asyncio.all_tasks() if task.get_name() == name]
+    assert len(lives) == 1
+    lives[0].cancel()
+    await asyncio.wait(lives)
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something that happens by itself has happened."""
+    async with asyncio.timeout(15):
+        while not await holds():  # noqa: ASYNC110 - a database cannot signal
+            await asyncio.sleep(0.02)
+
+
+async def successor(tree: LocalTree, name: str, old: object) -> Any:
+    """The actor that took over a name."""
+
+    async def replaced() -> bool:
+        return await tree.handles.find(name) is not old
+
+    await until(replaced)
+    return await tree.handles.find(name)
