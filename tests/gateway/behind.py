@@ -1,0 +1,66 @@
+"""What a database writer does behind Core's back, and what the ledger and metrics say of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+
+from tests.gateway.conftest import Node
+
+T = TypeVar("T")
+
+
+async def sql(url: str, statement: str, *values: Any) -> list[Any]:
+    """Run a statement on the database and return its rows."""
+    connection = await asyncpg.connect(url)
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
+
+
+async def until(condition: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:
+    """Return the first result of ``condition`` that is true."""
+    async with asyncio.timeout(seconds):
+        while True:
+            result = await condition()
+            if result:
+                return result
+            await asyncio.sleep(0.02)
+
+
+async def entries(url: str, **fields: str) -> list[dict[str, Any]]:
+    """Return the ledger's entries with these fields, oldest first; ``detail`` decoded."""
+    conditions = [f"{name} = ${place}" for place, name in enumerate(fields, 1)]
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    found = await sql(
+        url, f"SELECT * FROM audit_entries {where} ORDER BY at, stream, number", *fields.values()
+    )
+    return [{**dict(row), "detail": json.loads(row["detail"])} for row in found]
+
+
+async def reasons(url: str, **fields: str) -> list[str]:
+    """Return the reasons in the ledger's entries with these fields."""
+    return [entry["reason"] for entry in await entries(url, **fields) if entry["reason"]]
+
+
+async def integrity_failures(node: Node) -> dict[str, float]:
+    """Return what ``secrethub_integrity_failures`` counts, by table."""
+    text = (await node.call("GET", "sys/metrics")).text
+    counted: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith("secrethub_integrity_failures_total{"):
+            table = line.partition('table="')[2].partition('"')[0]
+            counted[table] = counted.get(table, 0) + float(line.rpartition(" ")[2])
+    return counted
+
+
+async def ledger_is_good(node: Node) -> dict[str, Any]:
+    """Check that the whole ledger verifies, and return the verdict."""
+    verdict: dict[str, Any] = (await node.call("POST", "sys/audit/verify")).json()["data"]
+    assert verdict["ok"], verdict
+    return verdict

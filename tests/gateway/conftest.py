@@ -1,0 +1,130 @@
+"""A whole node in this process, without Ray: the same classes as in a cluster, on real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from actors.local import LocalTree
+from secrethub.node import Listener, NodeSettings
+from serve.wiring import Process
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def node_settings(folder: Path, database_url: str, name: str = "n1", key: str | None = None) -> NodeSettings:
+    """Settings of a node on free ports of loopback; ``key`` shares another node's cluster key."""
+    base = folder / name
+    for part in ("run", "state"):
+        (base / part).mkdir(parents=True, mode=0o700)
+    cluster_key = base / "cluster-key"
+    cluster_key.touch(mode=0o600)
+    cluster_key.write_text(key or os.urandom(32).hex())
+    agents = Listener("127.0.0.1", free_port())
+    return NodeSettings(
+        node=name,
+        run_dir=str(base / "run"),
+        state_dir=str(base / "state"),
+        database_url=database_url,
+        cluster_key_file=str(cluster_key),
+        http=Listener("127.0.0.1", free_port()),
+        tls=Listener("127.0.0.1", free_port()),
+        agents=agents,
+        serve=None,
+        metrics=Listener("127.0.0.1", free_port()),
+        agent_urls=(f"wss://127.0.0.1:{agents.port}",),
+    )
+
+
+@dataclass
+class Node:
+    """A running node and a client of its plain HTTP door."""
+
+    settings: NodeSettings
+    tree: LocalTree
+    process: Process
+    client: httpx2.AsyncClient
+    root: str = ""
+    shares: list[str] = field(default_factory=list)
+
+    async def call(self, method: str, path: str, token: str | None = None, **options: Any) -> httpx2.Response:
+        headers = options.pop("headers", {})
+        chosen = self.root if token is None else token
+        if chosen:
+            headers = {"X-Vault-Token": chosen, **headers}
+        return await self.client.request(method, f"/v1/{path}", headers=headers, **options)
+
+    async def initialise(self, shares: int = 5, threshold: int = 3) -> None:
+        answer = await self.call(
+            "PUT", "sys/init", json={"secret_shares": shares, "secret_threshold": threshold}
+        )
+        assert answer.status_code == 200, answer.text
+        self.root = answer.json()["root_token"]
+        self.shares = answer.json()["keys_base64"]
+
+    async def unseal(self) -> None:
+        for share in self.shares[:3]:
+            answer = await self.call("PUT", "sys/unseal", json={"key": share})
+            assert answer.status_code == 200, answer.text
+        assert answer.json()["sealed"] is False
+
+    async def token(self, name: str, policy: dict[str, Any], **options: Any) -> str:
+        """Write a policy and return a token that has it."""
+        written = await self.call("PUT", f"sys/policies/acl/{name}", json={"policy": policy})
+        assert written.status_code == 204, written.text
+        made = await self.call("POST", "auth/token/create", json={"policies": [name], **options})
+        assert made.status_code == 200, made.text
+        return str(made.json()["auth"]["client_token"])
+
+
+@contextlib.asynccontextmanager
+async def running(settings: NodeSettings) -> AsyncIterator[Node]:
+    """Start a node that is a cluster by itself."""
+    tree = LocalTree(settings)
+    await tree.start()
+    process = Process(settings, tree.handles, ("gateway", "agents"), "single")
+    try:
+        await process.start()
+        assert settings.http is not None
+        async with httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{settings.http.port}", timeout=20
+        ) as client:
+            yield Node(settings, tree, process, client)
+    finally:
+        await process.stop()
+        await tree.stop()
+
+
+@pytest.fixture
+async def sealed_node(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
+    """A node on an empty database."""
+    async with running(node_settings(tmp_path, database_url)) as node:
+        yield node
+
+
+@pytest.fixture
+async def node(sealed_node: Node) -> Node:
+    """A node that is initialised and unsealed."""
+    await sealed_node.initialise()
+    await sealed_node.unseal()
+    return sealed_node
+
+
+def native(*paths: str, capabilities: tuple[str, ...] = ("read",), effect: str = "allow") -> dict[str, Any]:
+    """A native policy with one statement."""
+    return {
+        "version": "1",
+        "statements": [{"effect": effect, "paths": list(paths), "capabilities": list(capabilities)}],
+    }

@@ -1,0 +1,96 @@
+"""Hosts with AppRole credentials that become agents, on a process of ``authority_core``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from authority_core import Running, running
+from cryptography.hazmat.primitives import serialization
+
+from secrethub.errors import PermissionDenied
+from secrethub.operations.call import AgentCertificate
+from secrethub.operations.transport_ca import check_agent_certificate
+from secrethub.pki import chain, keys
+from secrethub.pki.csr import make_request
+
+ENROLLING = {
+    "version": "1",
+    "statements": [
+        {
+            "effect": "allow",
+            "paths": ["agents/enroll", "agents/enroll/begin"],
+            "capabilities": ["create", "update"],
+        },
+        {"effect": "allow", "paths": ["secrets/app/**"], "capabilities": ["read"]},
+    ],
+}
+
+
+@dataclass(kw_only=True)
+class Host:
+    """A host with AppRole credentials: logs in, and enrols with its key."""
+
+    hub: Running
+    token: str
+    key: keys.PrivateKey = field(default_factory=lambda: keys.generate("ecdsa-p256"))
+
+    async def begin(self) -> str:
+        """Ask for a nonce."""
+        return str((await self.hub.data("write", "agents/enroll/begin", {}, token=self.token))["nonce"])
+
+    async def enroll(self, name: str = "web-1", csr: str | None = None, **more: Any) -> Mapping[str, Any]:
+        """Enrol as ``name``, by default with an honest request."""
+        if csr is None:
+            csr = make_request(self.key, await self.begin())
+        body = {"csr": csr, "name": name, **more}
+        found: Mapping[str, Any] = await self.hub.data("write", "agents/enroll", body, token=self.token)
+        return found
+
+
+def certificate_of(answer: Mapping[str, Any]) -> AgentCertificate:
+    """Return what the gateway learns from the certificate of an enrolled agent's connection."""
+    leaf = chain.from_pem(answer["certificate"])[0]
+    agent_id, serial = check_agent_certificate(leaf.public_bytes(serialization.Encoding.DER))
+    return AgentCertificate(agent_id=agent_id, serial=serial)
+
+
+@asynccontextmanager
+async def enrolling_hub(url: str, folder: Path) -> AsyncIterator[Running]:
+    """One process on a fresh cluster, with a policy and a secret."""
+    async with running(url, folder) as started:
+        await started.ask("write", "sys/policies/acl/enrolling", {"policy": ENROLLING})
+        await started.ask("write", "secret/data/app/db", {"data": {"password": "canary-1"}})
+        yield started
+
+
+async def host_of(hub: Running, role: str, **more: Any) -> Host:
+    """Return a host of an AppRole role, logged in."""
+    return Host(hub=hub, token=await hub.login(*await hub.role(role, "enrolling")), **more)
+
+
+async def sql(hub: Running, statement: str, *values: Any) -> list[Any]:
+    """Run a statement behind Core's back."""
+    connection = await asyncpg.connect(hub.url)
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
+
+
+async def read(hub: Running, agent: AgentCertificate) -> Any:
+    """Read the secret's password as an agent."""
+    found = await hub.data("read", "secret/data/app/db", agent=agent)
+    return msgspec.json.decode(found["data"])["password"]
+
+
+async def refused(hub: Running, agent: AgentCertificate) -> None:
+    """Check that an agent may not read."""
+    with pytest.raises(PermissionDenied):
+        await read(hub, agent)

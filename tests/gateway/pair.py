@@ -1,0 +1,27 @@
+"""Fixtures of tests on two processes of one cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.behind import until
+from tests.gateway.conftest import Node, node_settings
+from tests.gateway.second_process import Second, started
+
+
+async def healthy(process: Second) -> bool:
+    """Tell whether the second process answers requests."""
+    return (await process.call("GET", "sys/health", "")).status_code == 200
+
+
+@pytest.fixture
+async def second(node: Node, tmp_path: Path) -> AsyncIterator[Second]:
+    """A second process of the node's cluster, with its keys."""
+    key = Path(node.settings.cluster_key_file).read_text()
+    settings = node_settings(tmp_path, node.settings.database_url, "n2", key)
+    async with started(settings, node.tree.handles) as process:
+        await until(lambda: healthy(process))
+        yield process

@@ -1,0 +1,662 @@
+"""The agents' door on a real database, over real TLS: who gets in, what they are told, how they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import msgspec
+import pytest
+import uvloop
+from authority_core import Running, running
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from actors.handles import LocalHandles
+from actors.session_directory import SessionDirectory
+from actors.sessions.rules import Limits
+from actors.tree import SESSION_DIRECTORY
+from secrethub.clock import SystemClock
+from secrethub.crypto.keyring import Keyring
+from secrethub.node import Listener
+from secrethub.operations.transport_ca import issue_gateway_certificate, load_trust
+from secrethub.pki import keys
+from secrethub.storage.seal_store import set_sealed
+from secrethub.wire import messages as wire
+from secrethub.wire.codec import TO_CORE_LIMIT
+from secrethub.wire.session import Session
+from serve.agent_gateway import AgentGateway
+
+M = TypeVar("M")
+NO_TLS = (ssl.SSLError, ConnectionError, EOFError, ConnectionClosed, InvalidHandshake)
+"""How a client learns that it was cut off: TLS 1.3 tells it only after its own handshake is done."""
+POLICY = {
+    "version": "1",
+    "statements": [{"effect": "allow", "paths": ["secrets/web/**"], "capabilities": ["read", "list"]}],
+}
+ENROLLING = {
+    "version": "1",
+    "statements": [
+        {"effect": "allow", "paths": ["agents/enroll", "agents/enroll/begin"], "capabilities": ["update"]}
+    ],
+}
+ELSEWHERE = "wss://other.example.com:4665"
+
+pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy"')
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """Run on the loop that serving processes use."""
+    return uvloop.EventLoopPolicy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """An enrolled host: its certificate and key, in files."""
+
+    agent_id: str
+    serial: str
+    folder: Path
+
+    def tls(self) -> ssl.SSLContext:
+        """Return a client's context with this host's certificate."""
+        context = ssl.create_default_context(cafile=self.folder / "ca.pem")
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(self.folder / "cert.pem", self.folder / "key.pem")
+        return context
+
+
+class Agent:
+    """A connected agent: the websockets client and the agent's side of the protocol."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.protocol = Session("agent")
+
+    async def say(self, message: wire.Message) -> None:
+        """Send a message."""
+        await self.socket.send(self.protocol.send(message), text=True)
+
+    async def hear(self, kind: type[M]) -> M:
+        """Return the next message, which must be of this kind."""
+        message = self.protocol.receive(await self.socket.recv(decode=False))
+        assert isinstance(message, kind), message
+        return message
+
+    async def closed(self) -> int:
+        """Wait for the end and return the close code."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await self.socket.recv()
+        assert self.socket.close_code is not None
+        return self.socket.close_code
+
+    async def read(self, path: str, version: int | None = None) -> wire.Result | wire.Error:
+        """Read a secret."""
+        await self.say(wire.Read(id=7, path=path, version=version))
+        return await self.hear(wire.Result | wire.Error)  # type: ignore[arg-type]
+
+    async def watch(self, *paths: str) -> wire.Watching:
+        """Watch paths."""
+        await self.say(wire.Watch(id=8, paths=paths))
+        return await self.hear(wire.Watching)
+
+
+class House:
+    """A cluster in this process with its agents' door open."""
+
+    def __init__(
+        self, hub: Running, gateway: AgentGateway, directory: SessionDirectory, folder: Path
+    ) -> None:
+        self.hub, self.gateway, self.directory, self.folder = hub, gateway, directory, folder
+
+    async def enrol(self, name: str = "web-1") -> Host:
+        """Enrol a host under the role ``web``."""
+        token = await self.hub.login(*await self.hub.role("web", "web", "enrolling"))
+        nonce = (await self.hub.data("write", "agents/enroll/begin", {}, token=token))["nonce"]
+        key = keys.generate("ecdsa-p256")
+        body = {"csr": request(key, nonce), "name": name}
+        enrolled = await self.hub.data("write", "agents/enroll", body, token=token)
+        folder = self.folder / name
+        folder.mkdir()
+        (folder / "ca.pem").write_text(enrolled["ca_chain"][-1])
+        (folder / "cert.pem").write_text(enrolled["certificate"] + enrolled["ca_chain"][0])
+        (folder / "key.pem").write_bytes(keys.private_pem(key))
+        certificate = x509.load_pem_x509_certificate(enrolled["certificate"].encode())
+        serial = format(certificate.serial_number, "x")
+        return Host(agent_id=enrolled["agent_id"], serial=serial, folder=folder)
+
+    @asynccontextmanager
+    async def socket(self, tls: ssl.SSLContext | None, **how: Any) -> AsyncIterator[ClientConnection]:
+        """Connect to the door."""
+        scheme = "wss" if tls is not None else "ws"
+        how.setdefault("subprotocols", [wire.SUBPROTOCOL])
+        url = f"{scheme}://127.0.0.1:{self.gateway.port}"
+        async with connect(url, ssl=tls, compression=None, proxy=None, close_timeout=1, **how) as socket:
+            yield socket
+
+    @asynccontextmanager
+    async def agent(self, host: Host) -> AsyncIterator[Agent]:
+        """Connect and greet."""
+        async with self.socket(host.tls()) as socket:
+            agent = Agent(socket)
+            await agent.say(wire.Hello(version="0", name="n"))
+            welcome = await agent.hear(wire.Welcome)
+            assert welcome.agent_id == host.agent_id
+            yield agent
+
+    async def put(self, path: str, **data: Any) -> int:
+        """Write a secret and return its version."""
+        return int((await self.hub.data("write", f"secret/data/{path}", {"data": data}))["version"])
+
+    async def ledger(self, operation: str) -> list[dict[str, Any]]:
+        """Return the entries of an operation."""
+        connection = await asyncpg.connect(self.hub.url)
+        try:
+            rows = await connection.fetch(
+                "SELECT * FROM audit_entries WHERE operation = $1 ORDER BY at", operation
+            )
+        finally:
+            await connection.close()
+        return [dict(row) for row in rows]
+
+    def refusals(self, reason: str) -> float:
+        """Return how many connections were refused for ``reason``."""
+        value = self.hub.core.metrics.registry.get_sample_value(
+            "secrethub_agent_refusals_total", {"reason": reason}
+        )
+        return value or 0.0
+
+
+def request(key: Any, challenge: str = "") -> str:
+    """Return a signing request in PEM, with a challenge password if given."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    if challenge:
+        password = x509.oid.AttributeOID.CHALLENGE_PASSWORD
+        builder = builder.add_attribute(password, challenge.encode())
+    return builder.sign(key, hashes.SHA256()).public_bytes(keys.serialization.Encoding.PEM).decode()
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait until something holds that nothing announces; the test's own limit bounds it."""
+    while True:
+        found = holds()
+        if found is True or (isinstance(found, Awaitable) and await found):
+            return
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def opened(url: str, folder: Path, gateway: AgentGateway) -> AsyncIterator[House]:
+    """Run a cluster and open the door."""
+    handles = LocalHandles("n1")
+    directory = SessionDirectory(SystemClock())
+    await handles.enter(SESSION_DIRECTORY, directory)
+    async with running(url, folder) as hub:
+        hub.core.settings = msgspec.structs.replace(
+            hub.core.settings,
+            agents=Listener(host="127.0.0.1", port=0),
+            agent_urls=("wss://here.example.com:4665", ELSEWHERE),
+        )
+        await hub.ask("write", "sys/policies/acl/web", {"policy": POLICY})
+        await hub.ask("write", "sys/policies/acl/enrolling", {"policy": ENROLLING})
+        await gateway.start(hub.core, handles)
+        try:
+            await gateway.opened()
+            yield House(hub, gateway, directory, folder)
+        finally:
+            await gateway.stop(within=0.05)
+
+
+@pytest.fixture
+async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
+    """A cluster with its agents' door open."""
+    async with opened(database_url, tmp_path, AgentGateway()) as house:
+        yield house
+        assert house.gateway.healthy
+
+
+async def test_an_agent_reads_what_its_policy_allows(house: House) -> None:
+    """Over mutual TLS a permitted secret is read, in any version, and the reads are in the ledger."""
+    await house.put("web/db", password="one")
+    await house.put("web/db", password="two")
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        newest = await agent.read("secrets/web/db")
+        assert isinstance(newest, wire.Result)
+        assert (newest.data, newest.version) == ({"password": "two"}, 2)
+        older = await agent.read("secrets/web/db", version=1)
+        assert isinstance(older, wire.Result)
+        assert older.data == {"password": "one"}
+    entries = [e for e in await house.ledger("kv.read") if e["door"] == "agent"]
+    assert [(e["outcome"], e["path"], e["client"]) for e in entries] == [
+        ("done", "secret/data/web/db", "127.0.0.1")
+    ] * 2
+    assert entries[0]["actor"].startswith(f"agent:{host.agent_id}:")
+    connects = await house.ledger("agents.connect")
+    assert [(e["outcome"], e["path"]) for e in connects] == [("done", f"agents/{host.agent_id}")]
+
+
+async def test_what_is_not_allowed_is_refused_and_recorded(house: House) -> None:
+    """A path of another agent is denied without a reason to the agent and with one in the ledger."""
+    await house.put("db/root", password="canary")
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        assert await agent.read("secrets/db/root") == wire.Error(
+            id=7, code="permission_denied", message="permission denied"
+        )
+        missing = await agent.read("secrets/web/none")
+        assert isinstance(missing, wire.Error)
+        assert missing.code == "not_found"
+        for path in ("secrets//a", "secrets/../sys/mounts", "secrets/a\u0000"):
+            refused = await agent.read(path)
+            assert isinstance(refused, wire.Error)
+            assert refused.code == "invalid_path"
+        for path in ("sys/mounts", "auth/token/lookup-self", "nowhere"):
+            refused = await agent.read(path)
+            assert isinstance(refused, wire.Error)
+            assert refused.code == "invalid_path"
+        watching = await agent.watch("secrets/web/db", "secrets/db/root", "sys/mounts", "secrets/web/db/")
+        assert watching.paths == ("secrets/web/db",)
+        assert {r.path: r.code for r in watching.refused} == {
+            "secrets/db/root": "permission_denied",
+            "sys/mounts": "invalid_path",
+            "secrets/web/db/": "invalid_path",
+        }
+    reads = [e for e in await house.ledger("kv.read") if e["outcome"] == "denied"]
+    assert [e["path"] for e in reads] == ["secret/data/db/root"]
+    assert reads[0]["reason"]
+    others = [e for e in await house.ledger("kv.read") if e["outcome"] == "refused"]
+    assert [e["path"] for e in others] == ["sys/mounts", "auth/token/lookup-self", "nowhere"]
+    watches = await house.ledger("kv.watch")
+    assert {(e["path"], e["outcome"]) for e in watches} == {
+        ("secret/data/web/db", "done"),
+        ("secret/data/db/root", "denied"),
+    }
+
+
+async def test_a_change_is_pushed_without_its_value(house: House) -> None:
+    """A watched secret's new version is announced, its deletion too; the value has to be read."""
+    await house.put("web/db", password="one")
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        await agent.watch("secrets/web/db", "secrets/web/new")
+        assert await house.put("web/db", password="canary") == 2
+        frame = await agent.socket.recv(decode=False)
+        assert b"canary" not in frame
+        changed = agent.protocol.receive(frame)
+        assert isinstance(changed, wire.Changed)
+        assert (changed.path, changed.version) == ("secrets/web/db", 2)
+        result = await agent.read("secrets/web/db")
+        assert isinstance(result, wire.Result)
+        assert result.data == {"password": "canary"}
+        await agent.say(wire.Confirm(path="secrets/web/db", version=2))
+        await house.put("web/new", first="x")
+        assert (await agent.hear(wire.Changed)).path == "secrets/web/new"
+        await house.hub.ask("delete", "secret/data/web/new")
+        assert (await agent.hear(wire.Changed)).path == "secrets/web/new"
+        gone = await agent.read("secrets/web/new")
+        assert isinstance(gone, wire.Error)
+        assert gone.code == "not_found"
+    registry = house.hub.core.metrics.registry
+    assert registry.get_sample_value("secrethub_agent_confirm_seconds_count") == 1
+    assert registry.get_sample_value("secrethub_agent_pushes_total", {"kind": "changed"}) == 3
+
+
+async def test_a_connection_without_a_certificate_is_refused(house: House) -> None:
+    """TLS without a client certificate fails, and so does no TLS at all; both are counted."""
+    host = await house.enrol()
+    without = ssl.create_default_context(cafile=host.folder / "ca.pem")
+    with pytest.raises(NO_TLS):
+        async with house.socket(without):
+            pass
+    await until(lambda: house.refusals("no_certificate") == 1)
+    with pytest.raises(NO_TLS):
+        async with house.socket(None):
+            pass
+    await until(lambda: house.refusals("no_tls") == 1)
+
+
+async def test_only_the_transport_authority_makes_agents(house: House) -> None:
+    """A certificate of another authority, the PKI mount's included, does not get in."""
+    host = await house.enrol()
+    issued = await house.hub.data(
+        "write", "pki/issue/default", {"common_name": "agent.example.com", "ttl": "1h"}
+    )
+    (host.folder / "cert.pem").write_text(issued["certificate"] + "\n" + "\n".join(issued["ca_chain"]))
+    (host.folder / "key.pem").write_text(issued["private_key"])
+    with pytest.raises(NO_TLS):
+        async with house.socket(host.tls()):
+            pass
+    await until(lambda: house.refusals("bad_certificate") == 1)
+
+
+async def test_a_gateway_is_not_an_agent(house: House) -> None:
+    """The transport authority's own gateway certificate does not open a session."""
+    host = await house.enrol()
+    chain, key = await issue_gateway_certificate(house.hub.core, "n1", ("localhost",), ("127.0.0.1",))
+    (host.folder / "cert.pem").write_bytes(chain)
+    (host.folder / "key.pem").write_bytes(key)
+    with pytest.raises(NO_TLS):
+        async with house.socket(host.tls()):
+            pass
+    await until(lambda: house.refusals("bad_certificate") + house.refusals("not_an_agent") == 1)
+    assert (await house.gateway.health())["agents"] == 0
+
+
+async def test_revocation_ends_the_live_connection_and_all_others(house: House) -> None:
+    """A revoked agent is cut off at once, does not come back, and both are on record."""
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        await house.hub.ask("write", f"agents/{host.agent_id}/revoke", {})
+        assert await agent.closed() == wire.CloseCode.REVOKED
+    async with house.socket(host.tls()) as socket:
+        again = Agent(socket)
+        await again.say(wire.Hello(version="0", name="n"))
+        assert await again.closed() == wire.CloseCode.REVOKED
+    refused = [e for e in await house.ledger("agents.connect") if e["outcome"] == "denied"]
+    assert [e["actor"] for e in refused] == [f"agent:{host.agent_id}"]
+    assert "revoked" in refused[0]["reason"]
+    assert house.refusals("permission_denied") == 1
+
+
+async def test_an_agent_whose_role_is_gone_may_do_nothing_but_is_not_revoked(house: House) -> None:
+    """When its role is deleted an agent is refused everything; when it is back, it reads on."""
+    await house.put("web/db", password="one")
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        await agent.watch("secrets/web/db")
+        await house.hub.ask("delete", "auth/approle/role/web")
+        await agent.hear(wire.PolicyChanged)
+        refused = await agent.read("secrets/web/db")
+        assert isinstance(refused, wire.Error)
+        assert refused.code == "permission_denied"
+        await house.put("web/db", password="two")
+        await house.hub.role("web", "web")
+        await agent.hear(wire.PolicyChanged)
+        assert isinstance(await agent.read("secrets/web/db"), wire.Result)
+
+
+async def test_a_certificate_that_is_not_the_agents_any_more_is_refused(house: House) -> None:
+    """After enrolling anew, the earlier certificate of the same agent opens nothing."""
+    host = await house.enrol()
+    await house.hub.ask("write", f"agents/{host.agent_id}/approve", {})
+    kept = Host(agent_id=host.agent_id, serial=host.serial, folder=host.folder.rename(house.folder / "old"))
+    newer = await house.enrol()
+    assert newer.agent_id == host.agent_id
+    async with house.agent(newer):
+        async with house.socket(kept.tls()) as socket:
+            assert await Agent(socket).closed() == wire.CloseCode.REVOKED
+        entries = await house.ledger("agents.connect")
+        assert "not one of the agent's present ones" in entries[-1]["reason"]
+
+
+async def test_a_refused_certificate_does_not_push_out_the_good_one(house: House) -> None:
+    """Whoever is refused on connecting leaves the agent's living session alone."""
+    host = await house.enrol()
+    await house.hub.ask("write", f"agents/{host.agent_id}/approve", {})
+    old = Host(agent_id=host.agent_id, serial=host.serial, folder=host.folder.rename(house.folder / "old"))
+    newer = await house.enrol()
+    async with house.agent(newer) as agent:
+        async with house.socket(old.tls()) as socket:
+            assert await Agent(socket).closed() == wire.CloseCode.REVOKED
+        await house.put("web/db", password="one")
+        assert isinstance(await agent.read("secrets/web/db"), wire.Result)
+
+
+async def test_a_newer_connection_replaces_the_older(house: House) -> None:
+    """One agent, one session: the newest; the directory knows which."""
+    host = await house.enrol()
+    async with house.agent(host) as older, house.agent(host) as newer:
+        assert await older.closed() == wire.CloseCode.REPLACED
+        await newer.watch("secrets/web/db")
+
+        async def known() -> bool:
+            return await house.directory.count() == 1
+
+        await until(known)
+        assert (await house.gateway.health())["agents"] == 1
+
+    async def forgotten() -> bool:
+        return await house.directory.count() == 0
+
+    await until(forgotten)
+
+
+async def test_a_changed_policy_is_told_and_takes_effect(house: House) -> None:
+    """When a policy takes a path away, the agent hears of it, reads it no more and is told no more."""
+    await house.put("web/db", password="one")
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        await agent.watch("secrets/web/db", "secrets/web/open")
+        only = {**POLICY, "statements": [{**POLICY["statements"][0], "paths": ["secrets/web/open"]}]}  # type: ignore[dict-item]
+        await house.hub.ask("write", "sys/policies/acl/web", {"policy": only})
+        await agent.hear(wire.PolicyChanged)
+        refused = await agent.read("secrets/web/db")
+        assert isinstance(refused, wire.Error)
+        assert refused.code == "permission_denied"
+        await house.put("web/db", password="two")
+        await house.put("web/open", password="x")
+        assert (await agent.hear(wire.Changed)).path == "secrets/web/open"
+
+
+async def test_missed_changes_are_made_up_for(house: House) -> None:
+    """When changes may have been missed agents are told to look at everything again."""
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        await agent.watch("secrets/web/db")
+        house.hub.core.caches.flush()
+        await agent.hear(wire.PolicyChanged)
+        changed = await agent.hear(wire.Changed)
+        assert (changed.path, changed.version) == ("secrets/web/db", 0)
+
+
+async def test_connections_that_say_nothing_hold_nobody_up(house: House) -> None:
+    """Agents get in beside many connections that never begin their handshake."""
+    host = await house.enrol()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(100):
+            _, writer = await asyncio.open_connection("127.0.0.1", house.gateway.port)
+            stack.callback(writer.close)
+        async with house.agent(host):
+            pass
+
+
+async def test_a_sealed_core_keeps_its_agents_and_tells_them(house: House) -> None:
+    """While sealed reads are answered with sealed; after unsealing the same connection reads on."""
+    await house.put("web/db", password="one")
+    host = await house.enrol()
+    core = house.hub.core
+    kept = Keyring.load(core.keyring().export())
+    async with house.agent(host) as agent:
+        await set_sealed(core.database, sealed=True, epoch=None)
+        refused = await agent.read("secrets/web/db")
+        assert isinstance(refused, wire.Error)
+        assert refused.code == "sealed"
+        async with house.socket(host.tls()) as socket:
+            assert await Agent(socket).closed() == wire.CloseCode.TRY_AGAIN_LATER
+        epoch = await set_sealed(core.database, sealed=False, epoch=None)
+        await core.unseal(kept, epoch, core.keys.cluster_id)
+        assert isinstance(await agent.read("secrets/web/db"), wire.Result)
+
+
+async def test_a_certificate_is_renewed_over_the_connection(house: House) -> None:
+    """A new key gets a new certificate, and it connects."""
+    host = await house.enrol()
+    key = keys.generate("ecdsa-p256")
+    async with house.agent(host) as agent:
+        await agent.say(wire.RenewCertificate(id=1, csr=request(key)))
+        issued = await agent.hear(wire.Certificate)
+        await agent.say(wire.RenewCertificate(id=2, csr="no csr"))
+        assert (await agent.hear(wire.Error)).code == "invalid_request"
+    (host.folder / "cert.pem").write_text(issued.certificate + issued.ca_chain[0])
+    (host.folder / "key.pem").write_bytes(keys.private_pem(key))
+    async with house.agent(host):
+        pass
+
+
+async def test_fragments_are_joined(house: House) -> None:
+    """A message in several frames is one message."""
+    await house.put("web/db", password="one")
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        frame = agent.protocol.send(wire.Read(id=1, path="secrets/web/db")).decode()
+        await agent.socket.send([frame[:5], "", frame[5:9], frame[9:]])
+        assert (await agent.hear(wire.Result)).data == {"password": "one"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"\x00\x01", wire.CloseCode.PROTOCOL),
+        ("{}", wire.CloseCode.PROTOCOL),
+        ('{"type":"read","id":1,"path":"secrets/web/db"', wire.CloseCode.PROTOCOL),
+        ("x" * (TO_CORE_LIMIT + 1), wire.CloseCode.TOO_BIG),
+    ],
+    ids=["binary", "no-message", "cut-off", "too-big"],
+)
+async def test_what_is_no_message_ends_the_connection(
+    house: House, sent: bytes | str, code: wire.CloseCode
+) -> None:
+    """Binary, malformed and oversized messages close the connection with a telling code."""
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        await agent.socket.send(sent)
+        assert await agent.closed() == code
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ({"subprotocols": None}, 400),
+        ({"subprotocols": ["secrethub.agent.v2"]}, 400),
+        ({"origin": "https://evil.example.com"}, 403),
+    ],
+    ids=["no-subprotocol", "other-subprotocol", "browser"],
+)
+async def test_what_is_no_agent_gets_no_websocket(house: House, how: dict[str, Any], status: int) -> None:
+    """Other subprotocols and browsers are turned away before the WebSocket opens."""
+    host = await house.enrol()
+    with pytest.raises(InvalidStatus) as caught:
+        async with house.socket(host.tls(), **how):
+            pass
+    assert caught.value.response.status_code == status
+
+
+async def test_a_herd_is_let_in_bit_by_bit(database_url: str, tmp_path: Path) -> None:
+    """Beyond the burst agents are told to come back later, each a bit later than the one before."""
+    gateway = AgentGateway(rate=0.5, burst=2)
+    async with opened(database_url, tmp_path, gateway) as house:
+        host = await house.enrol()
+        async with house.agent(host), house.agent(host):
+            waits = []
+            for _ in range(3):
+                with pytest.raises(InvalidStatus) as caught:
+                    async with house.socket(host.tls()):
+                        pass
+                assert caught.value.response.status_code == 503
+                waits.append(int(caught.value.response.headers["Retry-After"]))
+        assert waits == sorted(waits)
+        assert waits[0] < waits[-1]
+        assert house.refusals("busy") == 3
+
+
+async def test_an_agent_that_does_not_read_is_cut_off(database_url: str, tmp_path: Path) -> None:
+    """Answers that nobody takes do not pile up: the connection ends, others do not notice."""
+    gateway = AgentGateway(limits=Limits(slow=0.2, inbox=8))
+    async with opened(database_url, tmp_path, gateway) as house:
+        await house.put("web/big", blob="x" * 900_000)
+        slow, other = await house.enrol("slow"), await house.enrol("other")
+        async with house.agent(other) as good:
+            agent_context = slow.tls()
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=agent_context)
+            writer.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Protocol: secrethub.agent.v1\r\n\r\n"
+            )
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(_masked(wire.Hello(version="0", name="n")))
+            await until(lambda: len(gateway._supervisor) == 2)
+            session = gateway._supervisor.find(slow.agent_id)
+            assert session is not None
+            await until(lambda: session.is_open)
+            for number in range(1, 60):
+                writer.write(_masked(wire.Read(id=number, path="secrets/web/big")))
+            await until(lambda: session.ended)
+            await until(lambda: len(gateway._supervisor) == 1)
+            writer.transport.abort()
+            del reader
+            assert isinstance(await good.read("secrets/web/big"), wire.Result)
+
+
+def _masked(message: wire.Message) -> bytes:
+    """Return a message in a client's frame, masked with zeros."""
+    data = json.dumps(msgspec.to_builtins(message)).encode()
+    assert len(data) < 126
+    return bytes([0x81, 0x80 | len(data), 0, 0, 0, 0]) + data
+
+
+async def test_stopping_has_agents_move_elsewhere(house: House) -> None:
+    """Before the gateway closes it says where else to connect."""
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        stopping = asyncio.create_task(house.gateway.stop(within=60))
+        drain = await agent.hear(wire.Drain)
+        assert drain.urls == (ELSEWHERE,)
+        await agent.socket.close()
+        await stopping
+    assert house.gateway.port == 0
+
+
+async def test_stopping_closes_those_who_stay(house: House) -> None:
+    """Agents that do not move in time are closed with a code that says so."""
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        stopping = asyncio.create_task(house.gateway.stop(within=0.01))
+        await agent.hear(wire.Drain)
+        assert await agent.closed() == wire.CloseCode.DRAINED
+        await stopping
+
+
+async def test_the_gateway_names_itself_by_uri(house: House) -> None:
+    """The listener shows a gateway's certificate of this cluster, and TLS 1.3 only."""
+    host = await house.enrol()
+    async with house.agent(host) as agent:
+        tls = agent.socket.transport.get_extra_info("ssl_object")
+        assert tls.version() == "TLSv1.3"
+        uris = [value for kind, value in tls.getpeercert()["subjectAltName"] if kind == "URI"]
+        cluster = (await load_trust(house.hub.core)).cluster
+        assert uris == [f"secrethub://{cluster}/gateway/n1"]
+    older = host.tls()
+    older.minimum_version = ssl.TLSVersion.TLSv1_2
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(NO_TLS):
+        async with house.socket(older):
+            pass
+
+
+async def test_an_edited_row_does_not_let_an_agent_in(house: House) -> None:
+    """An agent's row that was edited by SQL is not believed, on connecting and afterwards."""
+    host = await house.enrol()
+    connection = await asyncpg.connect(house.hub.url)
+    await connection.execute("UPDATE agents SET body = jsonb_set(body, '{role}', '\"root\"')")
+    await connection.close()
+    house.hub.core.authority.drop()
+    async with house.socket(host.tls()) as socket:
+        assert await Agent(socket).closed() in {wire.CloseCode.TRY_AGAIN_LATER, wire.CloseCode.REVOKED}
+    entries = await house.ledger("agents.connect")
+    assert entries[-1]["outcome"] == "denied"
+    assert re.search("integrity", entries[-1]["reason"])

@@ -1,0 +1,188 @@
+"""Secrets under load from two processes: no write is lost, and nobody reads the past."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import httpx2
+
+from tests.gateway.behind import ledger_is_good, sql
+from tests.gateway.conftest import Node
+from tests.gateway.pair import second
+from tests.gateway.second_process import Second
+
+__all__ = ["second"]  # the fixture
+
+
+@dataclass
+class History:
+    """What clients saw of one secret, on one monotonic clock."""
+
+    acknowledged: list[tuple[float, int]] = field(default_factory=list)
+    """(instant of the acknowledgement, version)"""
+    seen: list[tuple[float, float, int]] = field(default_factory=list)
+    """(instant of the request, instant of the answer, version)"""
+    values: dict[int, str] = field(default_factory=dict)
+    refused: list[int] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Check that every read saw at least what was acknowledged, or seen, before it began."""
+        done = sorted([*self.acknowledged, *((answered, version) for _, answered, version in self.seen)])
+        for asked, _, version in self.seen:
+            known = max((v for instant, v in done if instant < asked), default=0)
+            assert version >= known, f"version {version} was read after {known} was known"
+
+
+async def write(history: History, process: Node | Second, token: str, path: str, value: str) -> None:
+    """Write once and remember what was acknowledged."""
+    answer = await process.call("POST", path, token, json={"data": {"value": value}})
+    if answer.status_code == 200:
+        version = answer.json()["data"]["version"]
+        assert version not in history.values, "two writes were given one version"
+        history.values[version] = value
+        history.acknowledged.append((time.monotonic(), version))
+    else:
+        history.refused.append(answer.status_code)
+
+
+async def read(history: History, process: Node | Second, token: str, path: str) -> None:
+    """Read once and remember what was seen."""
+    asked = time.monotonic()
+    answer = await process.call("GET", path, token)
+    if answer.status_code == 200:
+        version = answer.json()["data"]["metadata"]["version"]
+        history.seen.append((asked, time.monotonic(), version))
+        known = history.values.get(version)
+        assert known is None or answer.json()["data"]["data"] == {"value": known}
+    else:
+        history.refused.append(answer.status_code)
+
+
+async def test_reads_never_go_back(node: Node, second: Second) -> None:
+    """With writers and readers at both processes, each read sees everything acknowledged before it."""
+    histories = {f"secrets/hot/{n}": History() for n in range(3)}
+    await asyncio.gather(*(write(h, node, node.root, path, "first") for path, h in histories.items()))
+
+    async def writer(process: Node | Second, path: str, name: str) -> None:
+        for n in range(25):
+            await write(histories[path], process, node.root, path, f"{name}-{n}")
+
+    async def reader(process: Node | Second, path: str) -> None:
+        for _ in range(60):
+            await read(histories[path], process, node.root, path)
+
+    both: tuple[Node | Second, ...] = (node, second)
+    await asyncio.gather(
+        *(writer(p, path, f"w{i}") for i, p in enumerate(both) for path in histories),
+        *(reader(p, path) for p in both * 2 for path in histories),
+    )
+    for path, history in histories.items():
+        history.check()
+        assert history.refused == []
+        assert len(history.acknowledged) == 51
+        newest = (await second.call("GET", path, node.root)).json()["data"]
+        assert newest["metadata"]["version"] == 51
+        assert newest["data"] == {"value": history.values[51]}
+
+
+async def test_a_hot_secret_is_read_however_often_it_is_written(node: Node, second: Second) -> None:
+    """Reads of a secret, and lists above it, are answered while it is written without a pause."""
+    history = History()
+    path = "secrets/hot/one"
+    await write(history, node, node.root, path, "first")
+    stop = asyncio.Event()
+
+    async def writer(process: Node | Second, name: str) -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            await write(history, process, node.root, path, f"{name}-{n}")
+
+    writers = [asyncio.create_task(writer(p, f"w{i}")) for i, p in enumerate((node, second) * 3)]
+    for _ in range(100):
+        await read(history, node, node.root, path)
+        assert (await node.call("LIST", "secrets/hot")).status_code == 200
+    stop.set()
+    await asyncio.gather(*writers)
+    history.check()
+    assert history.refused == []
+
+
+async def test_many_writers_of_one_secret_all_succeed(node: Node, second: Second) -> None:
+    """Of many concurrent writes to one path none is lost and none is turned away."""
+    history = History()
+    await asyncio.gather(
+        *(write(history, (node, second)[n % 2], node.root, "secrets/one", str(n)) for n in range(64))
+    )
+    assert history.refused == []
+    assert sorted(history.values) == list(range(1, 65))
+    assert set(history.values.values()) == {str(n) for n in range(64)}
+
+
+async def test_counters_by_check_and_set_lose_nothing(node: Node, second: Second) -> None:
+    """Read-modify-write with check-and-set from both processes counts every increment."""
+    await node.call("POST", "secrets/count", json={"data": {"n": 0}})
+
+    async def increment(process: Node | Second) -> int:
+        tries = 0
+        while True:
+            tries += 1
+            now = (await process.call("GET", "secrets/count", node.root)).json()["data"]
+            body = {"data": {"n": now["data"]["n"] + 1}, "options": {"cas": now["metadata"]["version"]}}
+            answer = await process.call("POST", "secrets/count", node.root, json=body)
+            if answer.status_code == 200:
+                return tries
+            assert answer.json()["code"] == "cas_mismatch"
+
+    async def worker(process: Node | Second) -> None:
+        for _ in range(8):
+            await increment(process)
+
+    await asyncio.gather(*(worker(p) for p in (node, second) * 2))
+    final = (await node.call("GET", "secrets/count")).json()["data"]
+    assert final["data"] == {"n": 32}
+    assert final["metadata"]["version"] == 33
+
+
+async def test_acknowledged_writes_survive_a_killed_process(node: Node, second: Second) -> None:
+    """What a process acknowledged before SIGKILL is there, and the ledger of the dead process verifies."""
+    acknowledged: dict[str, int] = {}
+    attempted: set[str] = set()
+
+    async def writer(number: int) -> None:
+        n = 0
+        while True:
+            n += 1
+            path = f"secrets/w{number}/{n}"
+            attempted.add(path)
+            try:
+                answer = await second.call("POST", path, node.root, json={"data": {"n": n}})
+            except httpx2.TransportError:
+                return
+            assert answer.status_code == 200
+            acknowledged[path] = n
+            if len(acknowledged) == 200:
+                second.kill()
+
+    await asyncio.gather(*(writer(number) for number in range(8)))
+    assert len(acknowledged) >= 200
+    for path, n in acknowledged.items():
+        found = (await node.call("GET", path)).json()["data"]
+        assert found["data"] == {"n": n}
+    url = node.settings.database_url
+    there = await sql(url, "SELECT path FROM kv_secrets WHERE path LIKE 'w%'")
+    assert {f"secrets/{row['path']}" for row in there} <= attempted
+    # Every acknowledged write has its outcome; what was under way has an intent.
+    intents = await sql(
+        url, "SELECT path FROM audit_entries WHERE operation = 'kv.write' AND kind = 'intent'"
+    )
+    outcomes = await sql(
+        url,
+        "SELECT path FROM audit_entries WHERE operation = 'kv.write' AND outcome = 'done'",
+    )
+    assert {f"secret/data/{row['path']}" for row in there} <= {row["path"] for row in intents}
+    known = {path.replace("secrets/", "secret/data/", 1) for path in acknowledged}
+    assert known <= {row["path"] for row in outcomes}
+    await ledger_is_good(node)

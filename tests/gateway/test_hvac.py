@@ -1,0 +1,243 @@
+"""The hvac client, unmodified, does everything that exists here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import hvac
+import pytest
+from hvac import exceptions
+
+from tests.gateway.conftest import Node, native
+
+T = TypeVar("T")
+
+
+async def with_client(node: Node, work: Callable[[hvac.Client], T], token: str | None = None) -> T:
+    """Run ``work`` with a client in a thread of its own, as hvac is synchronous."""
+    assert node.settings.http is not None
+    url = f"http://127.0.0.1:{node.settings.http.port}"
+
+    def run() -> T:
+        client = hvac.Client(url=url, token=node.root if token is None else token)
+        try:
+            return work(client)
+        finally:
+            client.adapter.close()
+
+    return await asyncio.to_thread(run)
+
+
+async def test_seal(sealed_node: Node) -> None:
+    """init, unseal with progress and reset, status, health, leader, seal."""
+
+    def work(client: hvac.Client) -> None:
+        assert client.sys.is_initialized() is False
+        assert client.sys.is_sealed() is True
+        assert client.sys.read_health_status().status_code == 501
+        made = client.sys.initialize(secret_shares=5, secret_threshold=3)
+        assert len(made["keys"]) == len(made["keys_base64"]) == 5
+        client.token = made["root_token"]
+        assert client.sys.is_initialized() is True
+        assert client.sys.read_health_status().status_code == 503
+        overridden = client.sys.read_health_status(method="GET", sealed_code=299)
+        assert (overridden.status_code, overridden.json()["sealed"]) == (299, True)
+        with pytest.raises(exceptions.VaultDown, match="sealed"):
+            client.secrets.kv.v2.read_secret_version("a")
+        assert client.sys.submit_unseal_key(made["keys"][0])["progress"] == 1
+        assert client.sys.submit_unseal_key(reset=True)["progress"] == 0
+        client.sys.submit_unseal_keys(made["keys_base64"][:3])
+        assert client.sys.is_sealed() is False
+        status = client.sys.read_seal_status()
+        assert (status["t"], status["n"], status["progress"]) == (3, 5, 0)
+        health = client.sys.read_health_status(method="GET")
+        assert (health["initialized"], health["sealed"], health["standby"]) == (True, False, False)
+        assert health["version"].startswith("1.16.")
+        assert client.sys.read_leader_status()["is_self"] is True
+        assert client.is_authenticated()
+        with pytest.raises(exceptions.InvalidRequest, match="already initialized"):
+            client.sys.initialize()
+        assert client.sys.seal().status_code == 204
+        assert client.sys.is_sealed() is True
+        client.sys.submit_unseal_keys(made["keys"][2:])
+        assert client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"})["data"]["version"] == 1
+
+    await with_client(sealed_node, work, "")
+
+
+async def test_key_value(node: Node) -> None:
+    """Write, read any version, check-and-set, patch, list, soft delete."""
+
+    def work(client: hvac.Client) -> None:
+        kv = client.secrets.kv.v2
+        with pytest.raises(exceptions.InvalidPath):
+            kv.read_secret_version("app/db")
+        with pytest.raises(exceptions.InvalidPath):
+            kv.list_secrets("app")
+        assert kv.create_or_update_secret("app/db", {"password": "one"}, cas=0)["data"]["version"] == 1
+        with pytest.raises(exceptions.InvalidRequest, match="check-and-set"):
+            kv.create_or_update_secret("app/db", {"password": "other"}, cas=0)
+        assert kv.create_or_update_secret("app/db", {"password": "two"})["data"]["version"] == 2
+        assert kv.patch("app/db", {"user": "u"})["data"]["version"] == 3
+        newest = kv.read_secret_version("app/db", raise_on_deleted_version=True)["data"]
+        assert newest["data"] == {"password": "two", "user": "u"}
+        assert newest["metadata"]["version"] == 3
+        assert kv.read_secret_version("app/db", version=1)["data"]["data"] == {"password": "one"}
+        assert kv.read_secret("app/db")["data"]["data"]["user"] == "u"
+        with pytest.raises(exceptions.InvalidPath):
+            kv.read_secret_version("app/db", version=9)
+        assert kv.list_secrets("")["data"]["keys"] == ["app/"]
+        assert kv.list_secrets("app")["data"]["keys"] == ["db"]
+        versions = kv.read_secret_metadata("app/db")["data"]["versions"]
+        assert list(versions) == ["1", "2", "3"]
+        assert kv.delete_latest_version_of_secret("app/db").status_code == 204
+        with pytest.raises(exceptions.InvalidPath) as gone:
+            kv.read_secret_version("app/db", raise_on_deleted_version=True)
+        assert gone.value.json["data"]["metadata"]["deletion_time"] != ""
+        deleted = kv.read_secret_version("app/db", raise_on_deleted_version=False)["data"]
+        assert deleted["data"] is None
+        assert deleted["metadata"]["version"] == 3
+        assert kv.read_secret_version("app/db", version=2)["data"]["data"] == {"password": "two"}
+        assert kv.create_or_update_secret("app/db", {})["data"]["version"] == 4
+
+    await with_client(node, work)
+
+
+async def test_generic_reads_and_writes(node: Node) -> None:
+    """read, write_data, list and delete work on any path, the flat view included."""
+
+    def work(client: hvac.Client) -> None:
+        client.write_data("secrets/a/b", data={"data": {"k": "v"}})
+        assert client.read("secrets/a/b")["data"]["data"] == {"k": "v"}
+        assert client.list("secrets/a")["data"]["keys"] == ["b"]
+        assert client.read("secrets/none") is None
+        assert client.list("secrets/none") is None
+        client.delete("secrets/a/b")
+        client.write_data("secret/data/c", data={"data": {"n": 1.5, "l": [None, True], "ü": "ß"}})
+        assert client.read("secrets/c")["data"]["data"] == {"n": 1.5, "l": [None, True], "ü": "ß"}
+
+    await with_client(node, work)
+
+
+async def test_mounts_and_policies(node: Node) -> None:
+    """Mounts are added and listed; policies are written, read, listed and deleted under both paths."""
+
+    def work(client: hvac.Client) -> None:
+        client.sys.enable_secrets_engine("kv", path="team", options={"version": "2"}, description="ours")
+        assert client.sys.list_mounted_secrets_engines()["data"]["team/"]["description"] == "ours"
+        client.secrets.kv.v2.create_or_update_secret("x", {"k": 1}, mount_point="team")
+        assert client.secrets.kv.v2.list_secrets("", mount_point="team")["data"]["keys"] == ["x"]
+        assert "approle/" in client.sys.list_auth_methods()["data"]
+        policy = {"path": {"secret/data/*": {"capabilities": ["read"]}}}
+        client.sys.create_or_update_policy("one", policy)
+        client.sys.create_or_update_acl_policy("two", native("secrets/**"))
+        client.sys.create_or_update_policy("three", json.dumps(policy), pretty_print=False)
+        assert client.sys.list_policies()["data"]["policies"] == ["default", "one", "root", "three", "two"]
+        assert client.sys.list_acl_policies()["data"]["keys"] == ["default", "one", "root", "three", "two"]
+        assert json.loads(client.sys.read_policy("one")["data"]["rules"]) == policy
+        assert json.loads(client.sys.read_acl_policy("two")["data"]["policy"]) == native("secrets/**")
+        assert json.loads(client.get_policy("three")) == policy
+        client.sys.delete_policy("one")
+        client.sys.delete_acl_policy("two")
+        with pytest.raises(exceptions.InvalidPath):
+            client.sys.read_policy("one")
+        with pytest.raises(exceptions.InvalidRequest):
+            client.sys.delete_policy("root")
+
+    await with_client(node, work)
+
+
+async def test_tokens(node: Node) -> None:
+    """create, lookup-self, renew-self, revoke-self."""
+
+    def work(client: hvac.Client) -> None:
+        made = client.auth.token.create(
+            policies=["default"], ttl="1h", explicit_max_ttl="2h", display_name="ci", meta={"team": "x"}
+        )["auth"]
+        root, client.token = client.token, made["client_token"]
+        seen = client.auth.token.lookup_self()["data"]
+        assert seen["policies"] == ["default"]
+        assert seen["display_name"] == "token-ci"
+        assert seen["meta"] == {"team": "x"}
+        assert client.lookup_token()["data"]["accessor"] == made["accessor"]
+        assert client.auth.token.renew_self(increment="90m")["auth"]["lease_duration"] == 5400
+        with pytest.raises(exceptions.Forbidden, match="permission denied"):
+            client.auth.token.create(policies=["default"])
+        client.auth.token.revoke_self()
+        assert not client.is_authenticated()
+        with pytest.raises(exceptions.Forbidden):
+            client.auth.token.lookup_self()
+        client.token = root
+        assert client.is_authenticated()
+        client.logout(revoke_token=True)
+        assert client.token is None
+
+    await with_client(node, work)
+
+
+async def test_approle(node: Node) -> None:
+    """A role is written and read, gives out RoleID and SecretID, and lets its machine in."""
+    await node.call("POST", "secrets/app/db", json={"data": {"k": "v"}})
+    await node.call("PUT", "sys/policies/acl/app", json={"policy": native("secrets/app/**")})
+
+    def work(client: hvac.Client) -> None:
+        approle = client.auth.approle
+        approle.create_or_update_approle(
+            "app",
+            token_policies=["app"],
+            token_ttl="20m",
+            token_max_ttl="1h",
+            secret_id_ttl="24h",
+            secret_id_num_uses=2,
+            token_type="default",
+            bind_secret_id=True,
+        )
+        assert approle.list_roles()["data"]["keys"] == ["app"]
+        assert approle.read_role("app")["data"]["token_policies"] == ["app"]
+        role_id = approle.read_role_id("app")["data"]["role_id"]
+        made = approle.generate_secret_id("app", metadata={"host": "h1"}, cidr_list=["127.0.0.0/8"])["data"]
+        listed = approle.list_secret_id_accessors("app")["data"]["keys"]
+        assert listed == [made["secret_id_accessor"]]
+        for _ in range(2):
+            auth = approle.login(role_id, made["secret_id"])["auth"]
+            assert client.token == auth["client_token"]
+            assert auth["metadata"]["host"] == "h1"
+            assert client.secrets.kv.v2.read_secret_version("app/db")["data"]["data"] == {"k": "v"}
+            with pytest.raises(exceptions.Forbidden):
+                client.secrets.kv.v2.read_secret_version("other")
+        with pytest.raises(exceptions.InvalidRequest, match="invalid role or secret ID"):
+            approle.login(role_id, made["secret_id"])
+        client.token = node.root
+        approle.update_role_id("app", "chosen-role-id")
+        assert approle.read_role_id("app")["data"]["role_id"] == "chosen-role-id"
+        approle.delete_role("app")
+        with pytest.raises(exceptions.InvalidPath):
+            approle.read_role("app")
+        with pytest.raises(exceptions.InvalidPath):
+            approle.list_roles()
+
+    await with_client(node, work)
+
+
+async def test_errors_are_the_ones_that_hvac_knows(node: Node) -> None:
+    """Every status arrives as the exception that code written for Vault catches (for 405 hvac has none)."""
+
+    def caught(work: Callable[[], Any]) -> type[BaseException]:
+        try:
+            work()
+        except exceptions.VaultError as exc:
+            return type(exc)
+        raise AssertionError("nothing was raised")
+
+    def work(client: hvac.Client) -> None:
+        adapter = client.adapter
+        assert caught(lambda: adapter.post("/v1/secrets/a", json={})) is exceptions.InvalidRequest
+        assert caught(lambda: adapter.get("/v1/nothing/here")) is exceptions.InvalidPath
+        assert caught(lambda: adapter.delete("/v1/sys/mounts")) is exceptions.UnexpectedError
+        client.token = "hvs.unknown"
+        assert caught(lambda: adapter.get("/v1/secrets/a")) is exceptions.Forbidden
+
+    await with_client(node, work)

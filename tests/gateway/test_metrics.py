@@ -1,0 +1,198 @@
+"""Metrics: one port a node, every process in it, and nothing in them that says who asked for what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import httpx2
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+import serve.metrics
+from serve.wiring import Process
+from tests.gateway.conftest import Node, native
+from tests.gateway.raw_http import GUARD
+
+
+def families(text: str) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+async def scraped(node: Node) -> httpx2.Response:
+    assert node.settings.metrics is not None
+    async with httpx2.AsyncClient() as client:
+        return await client.get(f"http://127.0.0.1:{node.settings.metrics.port}/metrics")
+
+
+async def test_the_port_tells_what_happened(node: Node) -> None:
+    """Requests by operation and outcome, latency, seal, agents and ledger are told in Prometheus' format."""
+    await node.call("POST", "secrets/a", json={"data": {}})
+    for _ in range(3):
+        await node.call("GET", "secrets/a")
+    await node.call("GET", "secrets/a", "hvs.unknown")
+    answer = await scraped(node)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    found = families(answer.text)
+    counted = {
+        (sample.labels["operation"], sample.labels["outcome"]): sample.value
+        for sample in found["secrethub_requests"].samples
+        if sample.name == "secrethub_requests_total"
+    }
+    assert counted["kv.read", "done"] == 3
+    assert counted["kv.write", "done"] == 1
+    assert sum(n for (_, outcome), n in counted.items() if outcome == "permission_denied") == 1
+    assert found["secrethub_request_seconds"].type == "histogram"
+    for name in (
+        "secrethub_unsealed",
+        "secrethub_agents_connected",
+        "secrethub_audit_commit_seconds",
+        "secrethub_audit_waiting",
+        "secrethub_audit_entries_written",
+        "secrethub_throttled",
+        "secrethub_integrity_failures",
+    ):
+        assert name in found, name
+    assert [sample.value for sample in found["secrethub_unsealed"].samples] == [1]
+    assert all(family.documentation for family in found.values() if not family.name.endswith("_created"))
+
+
+async def test_nothing_says_who_or_what(node: Node) -> None:
+    """Tokens, names, paths and addresses are in no label, whoever makes them up."""
+    canary = "canary7f3a"
+    token = await node.token(canary, native(f"secrets/{canary}/**"), display_name=canary)
+    await node.call("POST", f"secrets/{canary}/a", json={"data": {canary: canary}})
+    await node.call("GET", f"secrets/{canary}/a", token)
+    await node.call("GET", f"{canary}/unknown", token)
+    await node.call("POST", f"sys/{canary}", canary, json={canary: canary})
+    await node.call("POST", f"auth/approle/role/{canary}", json={})
+    await node.call("PROPFIND", canary)
+    for path in (None, "sys/metrics"):
+        text = (await scraped(node)).text if path is None else (await node.call("GET", path)).text
+        assert canary not in text
+        assert token not in text
+        assert node.root not in text
+        assert "127.0.0.1" not in text
+    operations = {
+        sample.labels["operation"]
+        for sample in families(text)["secrethub_requests"].samples
+        if "operation" in sample.labels
+    }
+    declared = {
+        operation.name
+        for engine in ("system", "kv", "token", "approle", "pki", "agents")
+        for operation in node.process.core.mounts._engines[engine].operations()
+    }
+    assert operations <= declared | {"unknown"}
+
+
+async def test_the_api_tells_them_too(sealed_node: Node) -> None:
+    """GET /v1/sys/metrics needs neither token nor keys."""
+    answer = await sealed_node.call("GET", "sys/metrics", "")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    found = families(answer.text)
+    assert [sample.value for sample in found["secrethub_unsealed"].samples] == [0]
+    assert (await sealed_node.call("POST", "sys/metrics", "")).status_code == 503
+
+
+async def test_processes_are_merged_and_the_port_is_taken_over(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes of a node share its ports; when the owner of the metrics goes, the other takes over."""
+    monkeypatch.setattr(serve.metrics, "_TRY_SECONDS", 0.05)
+    second = Process(node.settings, node.tree.handles, ("gateway",), "second")
+    await second.start()
+    try:
+        async with asyncio.timeout(GUARD):
+            await second.core.opened.wait()
+        found = families((await scraped(node)).text)
+        names = {sample.labels["process"] for sample in found["secrethub_unsealed"].samples}
+        assert {name.partition("-")[0] for name in names} == {"single", "second"}
+        await node.process.stop()
+        async with asyncio.timeout(GUARD):
+            while True:
+                try:
+                    answer = await scraped(node)
+                except httpx2.TransportError:
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+        found = families(answer.text)
+        names = {sample.labels["process"] for sample in found["secrethub_unsealed"].samples}
+        assert {name.partition("-")[0] for name in names} == {"second"}
+        assert (await node.call("GET", "auth/token/lookup-self")).status_code == 200
+    finally:
+        await second.stop()
+
+
+async def test_a_killed_process_is_left_out(node: Node) -> None:
+    """The socket of a process that is gone is cleared away."""
+    gone = serve.metrics.Path(node.settings.run_dir) / "metrics" / "gone-1.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(gone))
+    assert gone.exists()
+    assert "gone-1" not in (await scraped(node)).text
+    assert not gone.exists()
+
+
+async def test_the_port_serves_nothing_else(node: Node) -> None:
+    """Other paths, verbs and rubbish get a short no."""
+    assert node.settings.metrics is not None
+    for data, status in (
+        (b"GET / HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /v1/sys/seal-status HTTP/1.1\r\n\r\n", b"404"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", b"400"),
+        (b"GET /metrics?name=x HTTP/1.0\r\n\r\n", b"200"),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.settings.metrics.port)
+        writer.write(data)
+        async with asyncio.timeout(GUARD):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 " + status), data
+        assert b"cache-control: no-store" in answer
+
+
+async def test_the_port_waits_for_nobody(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence and endless heads end the connection, and others are served meanwhile."""
+    monkeypatch.setattr(serve.metrics, "_ASK_SECONDS", 0.2)
+    assert node.settings.metrics is not None
+    for data in (b"", b"GET /met", b"a" * 200_000):
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.settings.metrics.port)
+        writer.write(data)
+        async with asyncio.timeout(GUARD):
+            assert (await scraped(node)).status_code == 200
+            with contextlib.suppress(ConnectionError):
+                assert b" 200 " not in await reader.read()
+        writer.close()
+
+
+async def test_asking_costs_little(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks at the same time shares one merge, which has everything up to the question."""
+    metrics = node.process._metrics
+    real, begun = metrics._merge, 0
+
+    async def counted() -> bytes:
+        nonlocal begun
+        begun += 1
+        return await real()
+
+    monkeypatch.setattr(metrics._merged, "_work", counted)
+    for number in range(3):
+        await node.call("GET", f"secrets/none{number}")
+        texts = await asyncio.gather(*(metrics.text() for _ in range(50)))
+        for text in (texts[0], texts[-1]):
+            reads = [
+                sample.value
+                for sample in families(text.decode())["secrethub_requests"].samples
+                if sample.name == "secrethub_requests_total" and sample.labels["operation"] == "kv.read"
+            ]
+            assert sum(reads) == number + 1
+    assert begun == 3

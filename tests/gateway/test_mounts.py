@@ -1,0 +1,143 @@
+"""Mounts: what is there from the beginning, what can be added, and what clients are told of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.gateway.conftest import Node, native
+
+
+async def test_default_mounts(node: Node) -> None:
+    """Everything that init mounts is listed, with what clients look for, at the top level too."""
+    answer = (await node.call("GET", "sys/mounts")).json()
+    assert set(answer["data"]) == {"agents/", "pki/", "secret/", "secrets/", "sys/"}
+    secret = answer["data"]["secret/"]
+    assert answer["secret/"] == secret
+    assert (secret["type"], secret["options"]) == ("kv", {"version": "2"})
+    assert answer["data"]["secrets/"]["type"] == "flat"
+    assert set(secret) >= {"accessor", "config", "description", "local", "seal_wrap", "uuid"}
+    auth = (await node.call("GET", "sys/auth")).json()["data"]
+    assert {path: shown["type"] for path, shown in auth.items()} == {"approle/": "approle", "token/": "token"}
+
+
+async def test_a_new_store_is_a_store_of_its_own(node: Node) -> None:
+    """A mounted store keeps its secrets apart from others with the same path."""
+    made = await node.call(
+        "POST", "sys/mounts/team/kv", json={"type": "kv", "options": {"version": 2}, "description": "ours"}
+    )
+    assert made.status_code == 204
+    assert (await node.call("POST", "sys/mounts/other", json={"type": "kv-v2"})).status_code == 204
+    for mount, value in (("team/kv", 1), ("other", 2), ("secret", 3)):
+        written = await node.call("POST", f"{mount}/data/same/path", json={"data": {"v": value}})
+        assert written.status_code == 200
+    for mount, value in (("team/kv", 1), ("other", 2), ("secret", 3)):
+        read = await node.call("GET", f"{mount}/data/same/path")
+        assert read.json()["data"]["data"] == {"v": value}
+        assert (await node.call("LIST", f"{mount}/metadata")).json()["data"]["keys"] == ["same/"]
+    shown = (await node.call("GET", "sys/mounts")).json()["data"]["team/kv/"]
+    assert shown["description"] == "ours"
+    token = await node.token("team", native("team/kv/**"))
+    assert (await node.call("GET", "team/kv/data/same/path", token)).status_code == 200
+    assert (await node.call("GET", "other/data/same/path", token)).status_code == 403
+
+
+async def test_paths_that_cannot_be_mounted(node: Node) -> None:
+    """Nothing is mounted above, below or beside what has the path, nor where it could not be granted."""
+    await node.call("POST", "sys/mounts/a/b", json={"type": "kv"})
+    for path in (
+        "secret",
+        "secret/below",
+        "secrets/below",
+        "secrets/dynamic/below",
+        "a",
+        "a/b",
+        "a/b/c",
+        "sys/x",
+        "auth/x",
+        "auth",
+        "agents/x",
+        "pki/x",
+        "cubbyhole",
+        "cubbyhole/x",
+        "identity/x",
+        "w*",
+        "w/+/x",
+        "+",
+        "w/%2e%2e/x",
+        "w//x",
+        "w%00",
+        "w%0ax",
+    ):
+        refused = await node.call("POST", f"sys/mounts/{path}", json={"type": "kv"})
+        assert refused.status_code == 400, (path, refused.text)
+    assert set((await node.call("GET", "sys/mounts")).json()["data"]) == {
+        "a/b/",
+        "agents/",
+        "pki/",
+        "secret/",
+        "secrets/",
+        "sys/",
+    }
+
+
+async def test_kinds_that_cannot_be_mounted(node: Node) -> None:
+    """Only what works can be mounted, and it says so."""
+    for body in (
+        {},
+        {"type": ""},
+        {"type": "database"},
+        {"type": "kv", "options": {"version": "1"}},
+        {"type": "kv", "options": {"version": 3}},
+        {"type": "kv", "description": "a\u0000b"},
+        {"type": "kv", "description": "x" * 5000},
+        {"type": ["kv"]},
+        {"type": "flat"},
+        {"type": "system"},
+        {"type": "kv", "options": "version=2"},
+    ):
+        refused = await node.call("POST", "sys/mounts/new", json=body)
+        assert refused.status_code == 400, (body, refused.text)
+    assert (await node.call("GET", "new/data/x")).status_code == 404
+
+
+async def test_mounting_the_same_path_twice_at_once(node: Node) -> None:
+    """Of requests for overlapping paths one wins."""
+    paths = ["race", "race/a", "race/a/b", "race"]
+    answers = await asyncio.gather(
+        *(node.call("POST", f"sys/mounts/{path}", json={"type": "kv"}) for path in paths)
+    )
+    assert sorted(answer.status_code for answer in answers) == [204, 400, 400, 400]
+
+
+async def test_what_clients_ask_before_every_call(node: Node) -> None:
+    """sys/internal/ui/mounts/<path> tells the mount to those who may do something below it, nobody else."""
+    for path, mount, kind in (
+        ("secret/a/b", "secret/", "kv"),
+        ("secret", "secret/", "kv"),
+        ("secrets/a", "secrets/", "flat"),
+        ("pki/x", "pki/", "pki"),
+    ):
+        shown = (await node.call("GET", f"sys/internal/ui/mounts/{path}")).json()["data"]
+        assert (shown["path"], shown["type"]) == (mount, kind)
+    assert shown["options"] is None
+    shown = (await node.call("GET", "sys/internal/ui/mounts/secret/x")).json()
+    assert shown["data"]["options"]["version"] == "2"
+    assert shown["path"] == "secret/"
+    token = await node.token("reader", {"path": {"secret/data/a": {"capabilities": ["read"]}}})
+    assert (await node.call("GET", "sys/internal/ui/mounts/secret/a", token)).status_code == 200
+    hidden = await node.call("GET", "sys/internal/ui/mounts/pki/a", token)
+    missing = await node.call("GET", "sys/internal/ui/mounts/nothing/a", token)
+    assert hidden.status_code == missing.status_code == 403
+    assert hidden.json()["errors"] == missing.json()["errors"]
+    listed = (await node.call("GET", "sys/internal/ui/mounts", token)).json()["data"]
+    assert "secret/" in listed["secret"]
+    assert "pki/" not in listed["secret"]
+
+
+async def test_keys_do_not_shadow_dynamic_engines(node: Node) -> None:
+    """Below secrets/dynamic/ no key can be written, by neither of its names."""
+    for path in ("secret/data/dynamic/postgresql/creds/app", "secret/data/dynamic", "secrets/dynamic"):
+        refused = await node.call("POST", path, json={"data": {}})
+        assert refused.status_code == 400, path
+    assert (await node.call("POST", "secrets/dynamic/a", json={"data": {}})).status_code in {404, 405}
+    assert (await node.call("POST", "secrets/dynamics", json={"data": {}})).status_code == 200

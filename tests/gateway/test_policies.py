@@ -1,0 +1,278 @@
+"""Policies over HTTP: both languages, clear refusals, what is built in, and what a list may tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.gateway.conftest import Node, native
+
+ACL = {"path": {"secret/data/app/*": {"capabilities": ["read"]}}}
+
+
+async def write(node: Node, name: str, policy: Any, *, legacy: bool = False) -> Any:
+    return await node.call(
+        "PUT", f"sys/{'policy' if legacy else 'policies/acl'}/{name}", json={"policy": policy}
+    )
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["acl", "legacy"])
+async def test_both_languages_as_text_and_object(node: Node, legacy: bool) -> None:
+    """A document is kept and given back as it was written, in force at once, under both paths."""
+    documents = (
+        ACL,
+        native("secrets/app/**"),
+        json.dumps(ACL, indent=4),
+        json.dumps(native("secrets/app/**")),
+    )
+    await node.call("POST", "secrets/app/db", json={"data": {}})
+    for number, document in enumerate(documents):
+        name = f"p{number}"
+        assert (await write(node, name, document, legacy=legacy)).status_code == 204
+        new = (await node.call("GET", f"sys/policies/acl/{name}")).json()
+        old = (await node.call("GET", f"sys/policy/{name}")).json()
+        assert new["data"]["name"] == old["name"] == name
+        assert new["data"]["policy"] == old["data"]["rules"] == new["policy"]
+        kept = new["data"]["policy"]
+        assert kept == document if isinstance(document, str) else json.loads(kept) == document
+        made = await node.call("POST", "auth/token/create", json={"policies": [name]})
+        token = made.json()["auth"]["client_token"]
+        assert (await node.call("GET", "secrets/app/db", token)).status_code == 200
+        assert (await node.call("GET", "secrets/other/db", token)).status_code == 403
+    listed = (await node.call("LIST", "sys/policies/acl")).json()["data"]
+    assert listed["keys"] == listed["policies"] == ["default", "p0", "p1", "p2", "p3", "root"]
+    assert (await node.call("GET", "sys/policy")).json()["policies"] == listed["keys"]
+    assert (await node.call("GET", "sys/policies/acl?list=true")).json()["keys"] == listed["keys"]
+    assert (await node.call("LIST", "sys/policies/acl/")).json()["keys"] == listed["keys"]
+
+
+async def test_invalid_documents_say_where(node: Node) -> None:
+    """What is not understood is refused with its place, and nothing is kept."""
+    statement = {"effect": "allow", "paths": ["secrets/a"], "capabilities": ["read"]}
+    for policy, part in (
+        ("", "empty"),
+        ("   ", "empty"),
+        ("{", "line 1"),
+        ('path "secret/*" { capabilities = ["read"] }', "HCL"),
+        ({}, "$"),
+        ({"version": "2", "statements": []}, "$.version"),
+        ({"version": "1", "statements": [statement], "path": {}}, "either"),
+        ({"version": "1", "statements": [{**statement, "conditions": {}}]}, "$.statements[0].conditions"),
+        ({"version": "1", "statements": [{**statement, "effect": "maybe"}]}, "$.statements[0].effect"),
+        ({"version": "1", "statements": [{**statement, "paths": []}]}, "$.statements[0].paths"),
+        ({"version": "1", "statements": [{**statement, "paths": ["secret/data/a"]}]}, "secrets/"),
+        ({"version": "1", "statements": [{**statement, "paths": ["a/../b"]}]}, "$.statements[0].paths[0]"),
+        ({"version": "1", "statements": [{**statement, "capabilities": ["fly"]}]}, "capabilities[0]"),
+        ({"version": "1", "statements": [statement], "extra": 1}, "extra"),
+        ({"path": {"secrets/app/*": {"capabilities": ["read"]}}}, "secret/data/"),
+        ({"path": {"secret/*": {"capabilities": ["read"], "allowed_parameters": {}}}}, "allowed_parameters"),
+        ({"path": {"secret/*": {"capabilities": "read"}}}, "capabilities"),
+        ({"path": {"secret/*": {"capabilities": ["fly"]}}}, "fly"),
+        ('{"path": {"a": {}, "a": {}}}', "a"),
+        ('{"path": {"a\\u0000": {}}}', "path"),
+        ("[" * 50_000, "HCL"),
+        ('{"path": ' + '{"a":' * 20_000, "policy"),
+        ('{"version": "1", "statements": [' + "1" * 5000 + "]}", ""),
+        ("x" * 300_000, ""),
+    ):
+        refused = await write(node, "wrong", policy)
+        assert refused.status_code == 400, policy
+        assert part in refused.json()["errors"][0], (policy, refused.text)
+    assert (await node.call("GET", "sys/policies/acl/wrong")).status_code == 404
+
+
+async def test_bodies_are_strict(node: Node) -> None:
+    """Beside the document nothing is taken, for what is ignored might have narrowed it."""
+    for body in (
+        {},
+        {"policy": None},
+        {"policy": ACL, "ttl": "1h"},
+        {"policy": 1},
+        {"policy": []},
+        {"polic": ACL},
+    ):
+        refused = await node.call("PUT", "sys/policies/acl/p", json=body)
+        assert refused.status_code == 400, body
+    assert (await node.call("PUT", "sys/policy/p", json={"rules": json.dumps(ACL)})).status_code == 204
+
+
+async def test_root_and_default(node: Node) -> None:
+    """``root`` is neither written nor deleted, ``default`` is written but never deleted."""
+    for prefix in ("sys/policies/acl", "sys/policy"):
+        for method in ("PUT", "DELETE"):
+            refused = await node.call(method, f"{prefix}/root", json={"policy": ACL})
+            assert refused.status_code == 400
+            assert "root" in refused.json()["errors"][0]
+        assert (await node.call("GET", f"{prefix}/root")).status_code == 200
+        assert (await node.call("DELETE", f"{prefix}/default")).status_code == 400
+    kept = json.loads((await node.call("GET", "sys/policies/acl/default")).json()["policy"])
+    assert sorted(kept["path"]) == [
+        "agents/enroll",
+        "agents/enroll/begin",
+        "auth/token/lookup-self",
+        "auth/token/renew-self",
+        "auth/token/revoke-self",
+        "cubbyhole/*",
+        "sys/capabilities-self",
+        "sys/internal/ui/mounts",
+        "sys/internal/ui/mounts/*",
+        "sys/wrapping/lookup",
+        "sys/wrapping/unwrap",
+        "sys/wrapping/wrap",
+    ]
+    assert (await write(node, "default", ACL)).status_code == 204
+
+
+async def test_names_of_policies(node: Node) -> None:
+    """A name is written in lower case where it is decided on, so that no other spelling leads past a rule."""
+    for name in ("Admin", "ROOT", "Default"):
+        for method in ("PUT", "DELETE", "GET"):
+            refused = await node.call(method, f"sys/policies/acl/{name}", json={"policy": ACL})
+            assert refused.status_code == 400, (method, name)
+            assert "lower case" in refused.json()["errors"][0]
+    for name in ("a%20b", "ä", "a*", "x" * 129, "a:b"):
+        assert (await write(node, name, ACL)).status_code == 400, name
+    rules = {
+        "path": {
+            "sys/policies/acl/*": {"capabilities": ["create", "update", "read", "delete"]},
+            "sys/policies/acl/admin": {"capabilities": ["deny"]},
+        }
+    }
+    token = await node.token("author", rules)
+    body = {"policy": {"path": {"*": {"capabilities": ["sudo", "read"]}}}}
+    assert (await node.call("PUT", "sys/policies/acl/admin", token, json=body)).status_code == 403
+    assert (await node.call("PUT", "sys/policies/acl/ADMIN", token, json=body)).status_code == 400
+    assert (await node.call("GET", "sys/policies/acl/admin")).status_code == 404
+
+
+async def test_missing_and_deleted(node: Node) -> None:
+    """A missing policy is missing; deleting one twice is no error; writing again replaces it."""
+    assert (await node.call("GET", "sys/policies/acl/none")).json()["errors"] == []
+    assert (await node.call("DELETE", "sys/policies/acl/none")).status_code == 204
+    await write(node, "p", ACL)
+    await write(node, "p", native("secrets/b"))
+    assert json.loads((await node.call("GET", "sys/policy/p")).json()["rules"]) == native("secrets/b")
+    assert (await node.call("DELETE", "sys/policies/acl/p")).status_code == 204
+    assert (await node.call("GET", "sys/policies/acl/p")).status_code == 404
+
+
+async def test_both_languages_together(node: Node) -> None:
+    """One language's denial holds against the other's grant; silence of one takes nothing from the other."""
+    for path in ("app/a", "app/b", "app/c"):
+        await node.call("POST", f"secrets/{path}", json={"data": {}})
+    await write(node, "acl", {"path": {"secret/data/app/*": {"capabilities": ["read"]}}})
+    await write(node, "acl-deny", {"path": {"secret/data/app/b": {"capabilities": ["deny"]}}})
+    await write(node, "native", native("secrets/app/*", capabilities=("read", "delete")))
+    await write(node, "native-deny", native("secrets/app/c", capabilities=("*",), effect="deny"))
+    made = await node.call(
+        "POST", "auth/token/create", json={"policies": ["acl", "acl-deny", "native", "native-deny"]}
+    )
+    token = made.json()["auth"]["client_token"]
+    for path, status in (("app/a", 200), ("app/b", 403), ("app/c", 403), ("other", 403)):
+        assert (await node.call("GET", f"secrets/{path}", token)).status_code == status
+        assert (await node.call("GET", f"secret/data/{path}", token)).status_code == status
+    assert (await node.call("DELETE", "secrets/app/a", token)).status_code == 204
+    assert (await node.call("DELETE", "secrets/app/c", token)).status_code == 403
+    assert (await node.call("POST", "secrets/app/a", token, json={"data": {}})).status_code == 403
+
+
+async def test_create_and_update_are_different_rights(node: Node) -> None:
+    """Who may create may not change what is there, and the other way round."""
+    creates = await node.token("creates", {"path": {"secret/data/*": {"capabilities": ["create"]}}})
+    updates = await node.token("updates", native("secrets/**", capabilities=("update",)))
+    assert (await node.call("POST", "secrets/n", updates, json={"data": {}})).status_code == 403
+    assert (await node.call("POST", "secrets/n", creates, json={"data": {}})).status_code == 200
+    assert (await node.call("POST", "secrets/n", creates, json={"data": {}})).status_code == 403
+    assert (await node.call("PUT", "secret/data/n", updates, json={"data": {}})).status_code == 200
+
+
+async def test_creating_is_not_updating_in_a_race(node: Node) -> None:
+    """Of writers that may only create one makes the secret, and none of them writes over it."""
+    creates = await node.token("creates", {"path": {"secret/data/*": {"capabilities": ["create"]}}})
+    both = await node.token("both", native("secrets/**", capabilities=("create", "update")))
+    for number in range(3):
+        path = f"secrets/race{number}"
+        answers = await asyncio.gather(
+            *(node.call("POST", path, creates, json={"data": {"n": n}}) for n in range(8))
+        )
+        assert sorted(answer.status_code for answer in answers) == [200] + [403] * 7
+        assert (await node.call("GET", path)).json()["data"]["metadata"]["version"] == 1
+        path = f"secrets/both{number}"
+        answers = await asyncio.gather(*(node.call("POST", path, both, json={"data": {}}) for _ in range(8)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert (await node.call("GET", path)).json()["data"]["metadata"]["version"] == 8
+
+
+async def test_sudo_is_asked_for(node: Node) -> None:
+    """Mounting, sealing and verifying the ledger need sudo beside the capability."""
+    rules = {"path": {"sys/*": {"capabilities": ["create", "update", "read"]}}}
+    plain = await node.token("plain", rules)
+    for path in ("sys/mounts/new", "sys/seal", "sys/audit/verify"):
+        body = {"type": "kv"} if "mounts" in path else {}
+        assert (await node.call("PUT", path, plain, json=body)).status_code == 403, path
+    rules["path"]["sys/*"]["capabilities"].append("sudo")
+    trusted = await node.token("trusted", rules)
+    for path in ("sys/mounts/new", "sys/audit/verify", "sys/seal"):
+        body = {"type": "kv"} if "mounts" in path else {}
+        assert (await node.call("PUT", path, trusted, json=body)).status_code in {200, 204}, path
+
+
+async def test_a_list_leaves_out_what_is_denied(node: Node) -> None:
+    """A list that is allowed tells nothing of names that a more specific rule denies."""
+    for path in ("app/a", "app/hidden/x", "app/hidden/y", "app/b", "app/c/d"):
+        await node.call("POST", f"secrets/{path}", json={"data": {}})
+    full = ["a", "b", "c/", "hidden/"]
+    assert (await node.call("LIST", "secrets/app")).json()["data"]["keys"] == full
+    both = native("secrets/**", capabilities=("list",))
+    both["statements"] += native(
+        "secrets/app/hidden/**", "secrets/app/b", capabilities=("*",), effect="deny"
+    )["statements"]
+    acl = {
+        "path": {
+            "secret/metadata/*": {"capabilities": ["list"]},
+            "secret/metadata/app/hidden/*": {"capabilities": ["deny"]},
+            "secret/metadata/app/b": {"capabilities": ["deny"]},
+        }
+    }
+    for name, policy in (("native", both), ("acl", acl)):
+        token = await node.token(name, policy)
+        for path in ("secrets/app", "secret/metadata/app", "secret/metadata/app/"):
+            assert (await node.call("LIST", path, token)).json()["data"]["keys"] == ["a", "c/"], (name, path)
+        inside = await node.call("LIST", "secrets/app/hidden", token)
+        assert inside.status_code in {403, 404}
+        assert inside.json().get("data") is None
+
+
+async def test_a_list_is_filled_up_after_what_is_denied(node: Node) -> None:
+    """Names that are left out do not shorten a page, so that paging reaches the end."""
+    for number in range(10):
+        await node.call("POST", f"secrets/many/{number}", json={"data": {}})
+    policy = native("secrets/**", capabilities=("list",))
+    policy["statements"] += native(
+        *(f"secrets/many/{number}" for number in range(6)), capabilities=("list",), effect="deny"
+    )["statements"]
+    token = await node.token("pages", policy)
+    seen: list[str] = []
+    while True:
+        after = seen[-1] if seen else ""
+        page = await node.call("GET", f"secrets/many?list=true&limit=2&after={after}", token)
+        if page.status_code == 404:
+            break
+        assert len(page.json()["data"]["keys"]) == 2
+        seen += page.json()["data"]["keys"]
+    assert seen == ["6", "7", "8", "9"]
+
+
+async def test_the_top_of_a_store_is_listed_by_its_name(node: Node) -> None:
+    """Native rules name the top of a store as a person writes it, in the flat view and in other stores."""
+    await node.call("POST", "sys/mounts/team", json={"type": "kv"})
+    for path in ("secrets/a", "team/data/b"):
+        await node.call("POST", path, json={"data": {}})
+    token = await node.token("top", native("secrets/**", "team", capabilities=("list",)))
+    for path, keys in (("secrets", ["a"]), ("secret/metadata/", ["a"]), ("team/metadata", ["b"])):
+        assert (await node.call("LIST", path, token)).json()["data"]["keys"] == keys, path
+    below = await node.token("below", native("secrets/x/**", capabilities=("list",)))
+    assert (await node.call("LIST", "secrets", below)).status_code == 403

@@ -1,0 +1,73 @@
+"""Refusals as clients meet them: status, words, headers; and the summary of what was throttled."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.gateway.behind import entries, ledger_is_good, until
+from tests.gateway.conftest import Node, native
+
+_CANARY = "canary-of-refusals"
+
+
+async def test_every_refusal_says_no_more_than_no(node: Node) -> None:
+    """No token, a wrong, an expired and an unauthorised one get one and the same answer."""
+    await node.call("POST", "secrets/a", json={"data": {"k": _CANARY}})
+    other = await node.token("other", native("secrets/b"))
+    brief = await node.token("reader", native("secrets/a"), ttl="1s")
+
+    async def expired() -> bool:
+        return (await node.call("GET", "secrets/a", brief)).status_code == 403
+
+    await until(expired)
+    for token in ("", "hvs.unknown", other, brief):
+        answer = await node.call("GET", "secrets/a", token)
+        assert answer.status_code == 403
+        assert answer.json()["errors"] == ["permission denied"]
+        assert answer.json()["code"] == "permission_denied"
+        assert set(answer.json()) == {"errors", "code", "request_id"}
+    denied = await entries(node.settings.database_url, outcome="denied")
+    told = {entry["reason"] for entry in denied}
+    assert {"no token was given", "unknown token"} <= told
+    assert any("has expired" in reason for reason in told)
+    assert all(
+        entry["client"] == "127.0.0.1"
+        for entry in await entries(node.settings.database_url, outcome="denied")
+    )
+    await ledger_is_good(node)
+
+
+async def test_missing_and_forbidden_look_alike_to_strangers(node: Node) -> None:
+    """Whoever may not read a path does not find out whether something is there."""
+    await node.call("POST", "secrets/there", json={"data": {"k": _CANARY}})
+    other = await node.token("other", native("secrets/b"))
+    for path in ("secrets/there", "secrets/missing", "nowhere", "agents/x", "pki/certs"):
+        assert (await node.call("GET", path, other)).status_code == 403
+
+
+async def test_throttled_requests_are_summed_up(node: Node) -> None:
+    """A flood of unknown tokens gets 429 with a time to wait, and one entry that counts what was left out."""
+    url = node.settings.database_url
+    before = len(await entries(url, outcome="denied"))
+    statuses: list[int] = []
+
+    async def flood() -> None:
+        for _ in range(80):
+            answer = await node.call("GET", "secrets/a", "hvs.unknown")
+            statuses.append(answer.status_code)
+            if answer.status_code == 429:
+                assert int(answer.headers["retry-after"]) >= 1
+                assert answer.json()["code"] == "too_many_requests"
+
+    await asyncio.gather(*(flood() for _ in range(8)))
+    assert set(statuses) == {403, 429}
+    assert len(await entries(url, outcome="denied")) - before == statuses.count(403)
+    assert (await node.call("GET", "sys/mounts")).status_code == 200
+
+    async def summed() -> bool:
+        found = await entries(url, operation="request.throttled")
+        return sum(entry["detail"]["count"] for entry in found) == statuses.count(429)
+
+    await until(summed)
+    assert "secrethub_throttled_total{" in (await node.call("GET", "sys/metrics")).text
+    await ledger_is_good(node)
