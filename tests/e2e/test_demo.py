@@ -1,0 +1,120 @@
+"""The demo as a person runs it: to its end, and interrupted on the way."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.demo.core import environment
+from cluster.demo.processes import descendants
+
+TIMEOUT = 170
+pytestmark = pytest.mark.timeout(TIMEOUT + 60)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A temporary folder for temporary folders, which must be empty in the end."""
+    with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+def usable_by(user: str) -> bool:
+    """Tell whether another user can run this Python and find our code."""
+    argv = [sys.executable, "-c", "import cluster.demo.story"]
+    try:
+        done = subprocess.run(argv, env=dict(environment()), cwd="/", user=user, check=False, timeout=60)
+    except PermissionError:
+        return False
+    return done.returncode == 0
+
+
+def start(place: Path, *, user: str | None = None) -> subprocess.Popen[str]:
+    """Start the demo with ``place`` as its temporary folder, as ``user`` if one is named."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cluster.demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=place,
+        env={**environment(), "TMPDIR": str(place), "HOME": str(place)},
+        user=user,
+        group=None if user is None else pwd.getpwnam(user).pw_gid,
+        extra_groups=None if user is None else [],
+    )
+
+
+def finish(demo: subprocess.Popen[str], heard: str = "") -> list[str]:
+    """Read the demo's output to its end; end it and what it started if it hangs."""
+    try:
+        output, _ = demo.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        demo.terminate()
+        output, _ = demo.communicate(timeout=60)
+    return (heard + output).splitlines()
+
+
+def test_the_demo_shows_everything_and_leaves_nothing(place: Path) -> None:
+    """Every step happens, the last line is `demo: ok`, and no process or file is left."""
+    demo = start(place)
+    lines = finish(demo)
+    text = "\n".join(lines)
+    assert demo.returncode == 0, text
+    assert lines[-1] == "demo: ok"
+    steps = re.findall(r"^\[ *[0-9.]+ s\] +\d+\. (.*)$", text, re.MULTILINE)
+    for wanted in (
+        "Start",
+        "Initialise",
+        "Unseal",
+        "agent",
+        "socket",
+        "Change",
+        "Kill",
+        "Seal",
+        "Verify",
+        "SQL",
+        "Stop",
+    ):
+        assert any(wanted in step for step in steps), f"no step {wanted!r} in {steps}"
+    assert "LEFT BEHIND" not in text
+    assert list(place.iterdir()) == []
+    assert not [line for line in descendants(os.getpid()).values() if str(place) in line]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_demo_works_for_an_ordinary_user(place: Path) -> None:
+    """What root can show, anybody can show."""
+    if not usable_by("daemon"):
+        pytest.skip("this Python lies where other users cannot go")
+    demo = start(place, user="daemon")
+    lines = finish(demo)
+    assert (demo.returncode, lines[-1]) == (0, "demo: ok"), "\n".join(lines)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_ends_everything_it_started(place: Path, number: signal.Signals) -> None:
+    """Ctrl-C in the middle stops the cluster, removes its files, and is no success."""
+    demo = start(place)
+    assert demo.stdout is not None
+    heard = ""
+    for line in demo.stdout:
+        heard += line
+        if "2. " in line:
+            break
+    demo.send_signal(number)
+    lines = finish(demo, heard)
+    assert demo.returncode == 1, "\n".join(lines)
+    assert lines[-1] == "demo: failed"
+    assert "LEFT BEHIND" not in "\n".join(lines)
+    assert list(place.iterdir()) == []

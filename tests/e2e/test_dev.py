@@ -1,0 +1,219 @@
+"""``secrethub dev`` as a process: what it leaves, what it keeps, who can reach it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from cluster.demo.core import Core, environment
+from cluster.demo.processes import command, descendants
+from tests.e2e.processes import alive, until
+
+pytestmark = pytest.mark.timeout(400)
+
+KINDS = pytest.mark.parametrize("options", [(), ("--single-process",)], ids=["ray", "single process"])
+_SECRET = "a canary in the store"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that PostgreSQL's unprivileged user can traverse to."""
+    folder = Path(tempfile.mkdtemp(prefix="she-", dir="/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Callable[..., Core]]:
+    """Starts ``secrethub dev`` on the same data each time; what still runs is ended."""
+    started: list[Core] = []
+
+    def begin(*options: str) -> Core:
+        shutil.rmtree(place / "tmp", ignore_errors=True)
+        # A killed dev could not take it away, and it would be taken for the new one's.
+        (place / "core" / "dev.json").unlink(missing_ok=True)
+        core = Core(place, *options)
+        started.append(core)
+        core.wait()
+        return core
+
+    yield begin
+    for core in started:
+        core.child.stop(60.0)
+
+
+def put(core: Core) -> None:
+    """Write a secret."""
+    core.client(core.addresses().root_token).write("secrets/kept", {"data": {"value": _SECRET}})
+
+
+def value(core: Core) -> object:
+    """Read it."""
+    return core.client(core.addresses().root_token).read("secrets/kept").data["data"]["value"]
+
+
+@KINDS
+def test_data_survives_kill_and_nothing_else_does(
+    start: Callable[..., Core], options: tuple[str, ...]
+) -> None:
+    """After SIGKILL no process is left, PostgreSQL ended cleanly, and a new start has the data, unsealed."""
+    core = start(*options)
+    put(core)
+    everybody = {core.child.pid, *descendants(core.child.pid)}
+    database = Path(json.loads((core.data_dir / "dev.json").read_text())["postgres_dir"])
+    os.kill(core.child.pid, signal.SIGKILL)
+    until(lambda: not any(alive(pid) for pid in everybody), "the end of everything dev had started")
+    assert "database system is shut down" in (database / "log").read_text()
+    again = start(*options)
+    assert value(again) == _SECRET
+
+
+@KINDS
+def test_a_told_end_leaves_no_process_and_no_dev_json(
+    start: Callable[..., Core], options: tuple[str, ...]
+) -> None:
+    """After SIGTERM no process is left and ``dev.json`` no longer promises anything."""
+    core = start(*options)
+    everybody = {core.child.pid, *descendants(core.child.pid)}
+    core.child.stop(60.0)
+    until(lambda: not any(alive(pid) for pid in everybody), "the end of everything dev had started")
+    assert not (core.data_dir / "dev.json").exists()
+
+
+def test_without_a_folder_nothing_is_kept(place: Path) -> None:
+    """Without ``--data-dir`` the data's temporary folder is gone when dev has ended."""
+    ports = [
+        word for name in ("--port", "--tls-port", "--agent-port", "--metrics-port") for word in (name, "0")
+    ]
+    with subprocess.Popen(
+        command("dev", "--single-process", *ports),
+        env={**environment(), "TMPDIR": str(place)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as dev:
+        assert dev.stdout is not None
+        assert "ready" in dev.stdout.readline()
+        assert list(place.glob("secrethub-dev-*/dev.json"))
+        dev.terminate()
+        assert dev.wait(60) == 0
+    assert not list(place.iterdir())
+
+
+def test_only_this_machine_reaches_it(start: Callable[..., Core]) -> None:
+    """Every socket that dev and Ray listen on is on loopback, and Ray does nothing without its token."""
+    core = start()
+    listening = listeners({core.child.pid, *descendants(core.child.pid)})
+    assert listening
+    assert not {address for address in listening if not address.startswith(("127.", "::1", "::ffff:127."))}
+    plan = json.loads((core.data_dir / "run" / "ray.json").read_text()) if short(core) else ray_plan(core)
+    for port, path in ((plan["dashboard_port"], "/api/jobs/"), (plan["agent_port"], "/api/job_agent/jobs/")):
+        answer = httpx2.post(f"http://127.0.0.1:{port}{path}", json={"entrypoint": "id"}, trust_env=False)
+        assert answer.status_code in {401, 403}
+
+
+def test_a_stranger_s_folder_shadows_nothing(place: Path) -> None:
+    """Packages of our names in the working directory are not imported by any process that dev starts."""
+    strange = place / "strange"
+    for name in ("serve", "agent", "actors", "secrethub", "cluster"):
+        (strange / name).mkdir(parents=True)
+        (strange / name / "__init__.py").write_text(f"open({str(place / 'shadowed')!r}, 'w').close()\n")
+    ports = ("--port", "--tls-port", "--agent-port", "--serve-port", "--metrics-port")
+    argv = [sys.executable, "-P", "-m", "cluster.cli.main", "dev", "--data-dir", str(place / "core")]
+    with subprocess.Popen(
+        [*argv, *(word for name in ports for word in (name, "0"))],
+        env=environment(),
+        cwd=strange,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as dev:
+        assert dev.stdout is not None
+        assert "ready" in dev.stdout.readline()
+        dev.terminate()
+        assert dev.wait(60) == 0
+    assert not (place / "shadowed").exists()
+
+
+def test_a_server_refuses_dev_s_database(start: Callable[..., Core], place: Path) -> None:
+    """A server does not start on a database that dev has made, and says why."""
+    core = start("--single-process")
+    key = place / "cluster.key"
+    key.touch(0o600)
+    key.write_text("ab" * 32)
+    config = place / "secrethub.toml"
+    doors = "".join(f"[{door}]\nport = 0\n" for door in ("http", "tls", "agents", "serve", "metrics"))
+    files = f'state_dir = "{place}/server"\ncluster_key_file = "{key}"\n'
+    config.write_text(f"{files}{doors}[ray]\nport = 0\ndashboard_port = 0\n")
+    done = subprocess.run(
+        command("server", "--config", str(config)),
+        env={**environment(), "DATABASE_URL": core.addresses().database_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "secrethub dev" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_secret_is_in_any_argument(start: Callable[..., Core]) -> None:
+    """No process that dev starts has a token, key, share or database password in its arguments."""
+    core = start()
+    told = json.loads((core.data_dir / "dev.json").read_text())
+    password = re.search(r":([^:@/]+)@", told["database_url"])
+    assert password is not None
+    secrets = [told["root_token"], *told["unseal_keys"], password[1]]
+    secrets.append((core.data_dir / "state" / "cluster.key").read_text().strip())
+    secrets.append((core.data_dir / "state" / "ray-token").read_text().strip())
+    lines = descendants(core.child.pid).values()
+    assert lines
+    assert not [line for line in lines for secret in secrets if secret in line]
+
+
+def short(core: Core) -> bool:
+    """Whether the run directory lies below the data directory."""
+    return (core.data_dir / "run" / "ray.json").exists()
+
+
+def ray_plan(core: Core) -> dict[str, int]:
+    """How Ray was started, where the run directory is elsewhere."""
+    return dict(json.loads(((core.data_dir / "state" / "run-dir").readlink() / "ray.json").read_text()))
+
+
+def listeners(pids: set[int]) -> set[str]:
+    """Addresses that these processes listen on, TCP over IPv4 and IPv6."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                target = str(link.readlink())
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add(_address(fields[1].partition(":")[0]))
+    return found
+
+
+def _address(text: str) -> str:
+    words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
