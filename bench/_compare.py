@@ -1,0 +1,182 @@
+"""SecretHub beside a bare ASGI app, in one run: the frame of ``kv-read`` and ``kv-write``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench._bare import serving
+from bench._load import Load, Measured, generator, measure
+from cluster.cli.output import Table, render
+from cluster.demo.core import Addresses, Core
+from cluster.demo.processes import adopt_orphans, end_rest
+from secrethub.client import Client, ClientSettings
+from secrethub.sensitive import Sensitive
+
+CONNECTIONS = (1, 64)
+SECRET = {"user": "app", "password": "x" * 24}
+_WARM_UP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What is measured.
+
+    Attributes:
+        name: for the report.
+        target: the path that the load calls.
+        body: what it writes, or nothing.
+    """
+
+    name: str
+    target: str
+    body: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One door with one number of connections: ours and the bare app's."""
+
+    door: str
+    connections: int
+    ours: Measured
+    bare: Measured
+
+    @property
+    def ratio(self) -> float:
+        """Our rate as a share of the bare app's."""
+        return self.ours.rate / self.bare.rate
+
+
+def run(kind: Kind, argv: Sequence[str]) -> int:
+    """Measure and report; 1 when any request failed.
+
+    Args:
+        kind: reads or writes.
+        argv: ``--json``, ``--seconds N``, ``--single-process``.
+    """
+    parser = argparse.ArgumentParser(prog=f"./dev bench {kind.name}")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--seconds", type=float, default=5.0, metavar="N", help="of each measurement (5)")
+    parser.add_argument("--single-process", action="store_true", help="without Ray, ours and the bare app")
+    options = parser.parse_args(argv)
+    say: Callable[[str], Any] = (lambda _text: None) if options.json else print
+    say(f"{kind.name}: starting SecretHub and a bare ASGI app; load by {generator()}")
+    with (
+        _core(single=options.single_process) as (addresses, token),
+        serving(ray=not options.single_process) as bare,
+    ):
+        doors = (("4443 (TLS)", addresses.api_tls, bare["https"]), ("4000", addresses.api, bare["http"]))
+        lines = []
+        for door, ours, yardstick in doors:
+            for connections in CONNECTIONS:
+                say(f"  {door}, {connections} connections, {options.seconds:g} s each …")
+                lines.append(_line(kind, door, connections, options.seconds, ours, yardstick, token))
+    failed = sum(line.ours.failed + line.bare.failed for line in lines)
+    print(_json(kind, lines, options) if options.json else _table(lines))
+    if failed:
+        print(f"{failed} requests failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _core(*, single: bool) -> Iterator[tuple[Addresses, str]]:
+    """Start ``secrethub dev`` in a temporary folder, with a secret and a token of three policies."""
+    adopt_orphans()
+    folder = Path(tempfile.mkdtemp(prefix="sh-"))
+    folder.chmod(0o711)
+    core = Core(folder, *(["--single-process"] if single else []))
+    try:
+        core.wait()
+        addresses = core.addresses()
+        with Client(
+            ClientSettings(address=addresses.api, token=Sensitive(addresses.root_token or ""))
+        ) as client:
+            token = _prepare(client)
+        yield addresses, token
+    finally:
+        core.stop()
+        end_rest()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(client: Client) -> str:
+    """Write three policies, of which the last one looked at allows; a secret; return a token."""
+    names = ("bench-a", "bench-b", "bench-c")
+    for name, paths in zip(names, (["secrets/a/*"], ["secrets/b/**"], ["secrets/bench/**"]), strict=True):
+        statement = {"effect": "allow", "paths": paths, "capabilities": ["create", "read", "update"]}
+        client.write(f"sys/policies/acl/{name}", {"policy": {"version": "1", "statements": [statement]}})
+    client.write("secrets/bench/read", {"data": SECRET})
+    made = client.write(
+        "auth/token/create", {"policies": list(names), "no_default_policy": True, "ttl": "1h"}
+    ).auth
+    assert made is not None
+    return str(made["client_token"])
+
+
+def _line(
+    kind: Kind, door: str, connections: int, seconds: float, ours: str, yardstick: str, token: str
+) -> Line:
+    found = []
+    for base in (yardstick, ours):
+        for duration in (_WARM_UP_SECONDS, seconds):
+            load = Load(
+                base=base,
+                target=kind.target,
+                body=kind.body,
+                token=token,
+                connections=connections,
+                seconds=duration,
+            )
+            measured = measure(load)
+        found.append(measured)
+    return Line(door=door, connections=connections, bare=found[0], ours=found[1])
+
+
+def _table(lines: Sequence[Line]) -> str:
+    columns = (
+        "Door",
+        "Connections",
+        "req/s",
+        "p50 ms",
+        "p99 ms",
+        "bare req/s",
+        "bare p50",
+        "bare p99",
+        "Ratio",
+    )
+    rows = tuple(
+        (
+            line.door,
+            str(line.connections),
+            *(
+                word
+                for m in (line.ours, line.bare)
+                for word in (f"{m.rate:,.0f}", f"{m.p50:.2f}", f"{m.p99:.2f}")
+            ),
+            f"{line.ratio:.2f}",
+        )
+        for line in lines
+    )
+    return "\n" + render({}, "table", [Table(columns=columns, rows=rows)])
+
+
+def _json(kind: Kind, lines: Sequence[Line], options: argparse.Namespace) -> str:
+    return json.dumps(
+        {
+            "bench": kind.name,
+            "load": generator(),
+            "seconds": options.seconds,
+            "single_process": options.single_process,
+            "results": [{**asdict(line), "ratio": line.ratio} for line in lines],
+        },
+        indent=2,
+    )
