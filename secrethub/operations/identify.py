@@ -13,6 +13,8 @@ from secrethub.storage.authority import AGENTS, APPROLES, TOKENS, Row
 
 MAX_TOKEN = 256
 """Characters that a token has at most."""
+IDENTITIES = tuple(("issued", f"{table.name}/") for table in (TOKENS, AGENTS))
+"""What may come to be good without a new authority generation, as the stream of changes names it."""
 _DEEPEST = 64
 
 

@@ -35,7 +35,7 @@ from secrethub.errors import (
 from secrethub.operations.call import Call, Token
 from secrethub.operations.decision import require
 from secrethub.operations.decode import decode_body
-from secrethub.operations.identify import MAX_TOKEN, identify
+from secrethub.operations.identify import IDENTITIES, MAX_TOKEN, identify
 from secrethub.operations.note import request_note
 
 _ATTEMPTS = 8
@@ -274,7 +274,9 @@ class _Request:
             "denied" if isinstance(exc, PermissionDenied) else "refused",
             exc.reason if isinstance(exc, PermissionDenied) else f"{exc.code}: {exc}",
         )
-        if core.caches.moved(position, ()):
+        # A token renewed, or a certificate given, elsewhere takes nothing away and moves no generation, but
+        # who was refused for want of it is asked again, once.
+        if core.caches.moved(position, () if self.looked else IDENTITIES):
             raise Stale("authority moved on")
         raise exc
 

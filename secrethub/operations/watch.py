@@ -12,7 +12,7 @@ from secrethub.errors import IntegrityFailure, InvalidPath, NotFound, Permission
 from secrethub.ids import new_uuid
 from secrethub.operations.call import AgentCertificate
 from secrethub.operations.decision import require
-from secrethub.operations.identify import identify
+from secrethub.operations.identify import IDENTITIES, identify
 from secrethub.operations.note import note
 from secrethub.operations.perform import flat_view
 from secrethub.wire.canonical_path import check_path
@@ -41,7 +41,7 @@ async def watch(core: Core, credential: AgentCertificate, path: str, client_addr
         Unavailable: it could not be decided or written down.
     """
     canonical = check_path(path)
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         position = core.caches.position
         identity: Identity | None = None
         key, denied = "", None
@@ -65,7 +65,8 @@ async def watch(core: Core, credential: AgentCertificate, path: str, client_addr
         )
         if not core.unsealed:
             raise Sealed
-        if core.caches.moved(position, ()):
+        # As for requests: a certificate that was given a moment ago may be good by now.
+        if core.caches.moved(position, IDENTITIES if denied is not None and not attempt else ()):
             continue
         if denied is not None:
             raise denied
