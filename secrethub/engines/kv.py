@@ -254,7 +254,11 @@ class KvEngine:
         path = _path(context)
         context.depends("kv", context.mount + path)
         core = context.core
-        async with core.database.read() as connection:
+        # One snapshot: a version that a write removes meanwhile is not missing.
+        async with (
+            core.database.read() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             found = await kv.load(connection, core.keyring(), context.mount_id, path)
             if found is None:
                 raise NotFound("no such secret")

@@ -186,3 +186,32 @@ async def test_acknowledged_writes_survive_a_killed_process(node: Node, second: 
     known = {path.replace("secrets/", "secret/data/", 1) for path in acknowledged}
     assert known <= {row["path"] for row in outcomes}
     await ledger_is_good(node)
+
+
+async def test_metadata_while_versions_go(node: Node) -> None:
+    """What exists of a secret can be read while each write removes its oldest version."""
+    path = "secret/data/short"
+    for n in range(12):
+        await node.call("POST", path, json={"data": {"n": n}})
+    writing = True
+
+    async def writer() -> None:
+        for n in range(40):
+            answer = await node.call("POST", path, json={"data": {"n": n}})
+            assert answer.status_code == 200
+
+    async def reader() -> int:
+        read = 0
+        while writing:
+            answer = await node.call("GET", "secret/metadata/short")
+            assert answer.status_code == 200, answer.text
+            versions = sorted(map(int, answer.json()["data"]["versions"]))
+            newest = answer.json()["data"]["current_version"]
+            assert versions == list(range(newest - 9, newest + 1))
+            read += 1
+        return read
+
+    readers = [asyncio.create_task(reader()) for _ in range(8)]
+    await asyncio.gather(*(writer() for _ in range(4)))
+    writing = False
+    assert all(await asyncio.gather(*readers))
