@@ -396,7 +396,7 @@ async def test_a_generation_set_back(office: Office, other: Office) -> None:
 
 
 async def test_an_answer_overtaken_by_a_change_of_ours_is_no_alarm(office: Office) -> None:
-    """What the database said before a change of this process is taken for what it is, though it comes late."""
+    """What the database said before a change of this process is no alarm, though it comes late."""
     least = office.caches.expected
     async with office.database.read() as connection:
         late = await connection.fetch("SELECT * FROM freshness($1)", office.caches.cursor)
