@@ -58,7 +58,7 @@ def canonical_json(value: Any) -> str:
         raise ValueError("nested too deeply") from None
 
 
-def mask(value: Any, key: bytes, plain: frozenset[str] = frozenset()) -> Any:
+def mask(value: Any, key: bytes, plain: frozenset[str] = frozenset(), *, size: int = MAX_SIZE) -> Any:
     """Return ``value`` with every leaf masked, in the same shape.
 
     Args:
@@ -67,6 +67,7 @@ def mask(value: Any, key: bytes, plain: frozenset[str] = frozenset()) -> Any:
         key: the cluster's masking key.
         plain: places that stay readable, as dotted names from the root; elements of a list have the
             place of the list. Only leaves stay readable, objects below are looked at key by key.
+        size: bytes of JSON that the result may take; what does not fit becomes one mask.
 
     Returns:
         Objects, lists, strings and null, and the readable leaves.
@@ -74,7 +75,7 @@ def mask(value: Any, key: bytes, plain: frozenset[str] = frozenset()) -> Any:
     Raises:
         TypeError: a value of another type.
     """
-    return _Masking(key).value(value, _places(plain) if plain else _NOTHING_PLAIN, 0)
+    return _Masking(key, size).value(value, _places(plain) if plain else _NOTHING_PLAIN, 0)
 
 
 def mask_leaf(value: str | float | bool | bytes | date | None, key: bytes) -> str | None:
@@ -91,9 +92,9 @@ class _Masking:
 
     __slots__ = ("_key", "_left")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, size: int) -> None:
         self._key = key
-        self._left = MAX_SIZE
+        self._left = size
 
     def value(self, value: Any, plain: _Plain | None, depth: int) -> Any:
         """Mask ``value``; ``plain`` has the readable places below, None makes this one readable."""

@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.event import Kind
-from secrethub.audit.masking import canonical_json, mask
+from secrethub.audit.masking import MAX_SIZE, canonical_json, mask
 from secrethub.engines.engine import Identity, Operation
 from secrethub.engines.runtime import Core
 from secrethub.operations.call import AgentCertificate, Call
 from secrethub.storage.ledger import Note
+
+ANONYMOUS_SIZE = 512
+"""Bytes that each part of an entry may take while it is not known who asks: nobody fills the disk."""
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
@@ -42,6 +45,7 @@ def request_note(
 ) -> Note:
     """Return the entry of a request; values of body and query are masked unless declared plain."""
     detail: dict[str, Any] = {}
+    size = ANONYMOUS_SIZE if identity is None else MAX_SIZE
     if answer:
         detail["answer"] = answer
     if with_body and (call.body or call.query):
@@ -49,23 +53,28 @@ def request_note(
         plain = declared.plain if declared is not None else frozenset()
         if call.body:
             try:
-                detail["body"] = mask(msgspec.json.decode(call.body), key, plain)
+                detail["body"] = mask(msgspec.json.decode(call.body), key, plain, size=size)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 detail["body"] = mask(call.body.hex(), key, frozenset())
         if call.query:
-            detail["query"] = mask(dict(call.query), key, plain)
+            detail["query"] = mask(dict(call.query), key, plain, size=size)
     return Note(
         kind=kind,
         request_id=call.request_id,
         actor=actor_of(call, identity),
         operation=operation,
-        path=path,
+        path=path if identity is not None else shortened(path),
         outcome=outcome,
-        reason=reason,
+        reason=reason if identity is not None else shortened(reason),
         client=call.client_address or "",
         door=call.door,
         detail=_text(detail),
     )
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of a text that somebody unknown chose."""
+    return text if len(text) <= ANONYMOUS_SIZE else text[: ANONYMOUS_SIZE - 1] + "…"
 
 
 def _text(detail: Mapping[str, Any]) -> str:
