@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from secrethub.errors import TooManyRequests
 
 _ADDRESSES = 10_000
+_UNKNOWN = "unknown"
+"""Stands for everybody whose address is not known: together they are one, so they lock out nobody else."""
 _SITE_BITS = 64
 """An IPv6 host chooses the rest of its address as it likes."""
 
@@ -70,7 +72,7 @@ class Throttle:
 
         Args:
             now: seconds on a clock that never goes back.
-            address: the client's, or None when it is unknown: then only the common bucket counts.
+            address: the client's, or None when it is unknown.
 
         Raises:
             TooManyRequests: a bucket is empty.
@@ -96,9 +98,9 @@ class Throttle:
         return count
 
     def _buckets(self, address: str | None) -> list[Bucket]:
-        if address is None or self.address_rate == math.inf:
+        if self.address_rate == math.inf:
             return [self._all]
-        return [self._of(address), self._all]
+        return [self._of(address if address is not None else _UNKNOWN), self._all]
 
     def _of(self, address: str) -> Bucket:
         site = _site(address)

@@ -21,6 +21,7 @@ from secrethub.errors import (
 )
 from secrethub.ids import new_uuid
 from secrethub.operations.call import AgentCertificate, Call
+from secrethub.operations.identify import IDENTITIES
 from secrethub.operations.note import note
 from secrethub.operations.perform import flat_view, perform
 from secrethub.operations.watch import may_watch, watch
@@ -46,7 +47,7 @@ class CoreAccess:
     async def admit(self, peer: Peer) -> frozenset[str]:
         """Check the peer's row, write the connection or its refusal down, and return what it rests on."""
         core = self._core
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             position = core.caches.position
             name, rests_on = "", frozenset[str]()
             refusal: SecretHubError | None = None
@@ -55,7 +56,7 @@ class CoreAccess:
             except (PermissionDenied, IntegrityFailure) as exc:
                 refusal = exc
                 core.metrics.refusals.labels(exc.code).inc()
-                core.throttle_anonymous.admit(core.clock.monotonic())
+                core.throttle_anonymous.admit(core.clock.monotonic(), peer.address)
             await note(
                 core,
                 operation=CONNECT,
@@ -69,7 +70,8 @@ class CoreAccess:
             )
             if not core.unsealed:
                 raise Sealed
-            if core.caches.moved(position, ()):
+            # As for requests: the certificate may have been given a moment ago.
+            if core.caches.moved(position, IDENTITIES if refusal is not None and not attempt else ()):
                 continue
             if refusal is not None:
                 raise refusal
@@ -84,7 +86,7 @@ class CoreAccess:
         """Return the agent's name and the authority rows that decide what it may do.
 
         An agent whose role is gone may do nothing, but it is not revoked: it stays connected, and
-        hears of it when the role comes back.
+        may enrol again under a role that is made anew.
 
         Raises:
             PermissionDenied: the agent is unknown or revoked, or the certificate is no longer good.

@@ -280,7 +280,7 @@ class AgentGateway:
     def _note_refusal(self, reason: str, address: str) -> None:
         """Write a refusal down, beside the loop: whoever is refused does not wait for it."""
         try:
-            self._core.throttle_anonymous.admit(self._core.clock.monotonic())
+            self._core.throttle_anonymous.admit(self._core.clock.monotonic(), address)
         except SecretHubError:
             return
         task = asyncio.create_task(self._write_refusal(reason, address), name="agents-refusal")

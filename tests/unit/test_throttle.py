@@ -34,8 +34,14 @@ def test_one_address_does_not_use_up_the_others_share() -> None:
     throttle = Throttle(rate=1, burst=100, address_rate=1, address_burst=10)
     assert admitted(throttle, 0.0, "10.0.0.1") == 10
     assert admitted(throttle, 0.0, "10.0.0.2") == 10
-    assert admitted(throttle, 0.0) == 80
-    assert admitted(throttle, 0.0, "10.0.0.3") == 0
+    assert sum(admitted(throttle, 0.0, f"10.0.1.{n}") for n in range(20)) == 80
+
+
+def test_those_without_an_address_share_one_bound() -> None:
+    """Clients whose address is unknown cannot lock out those whose address is known."""
+    throttle = Throttle(rate=1, burst=100, address_rate=1, address_burst=10)
+    assert admitted(throttle, 0.0) == 10
+    assert admitted(throttle, 0.0, "10.0.0.1") == 10
 
 
 def test_addresses_of_one_host_count_as_one() -> None:
