@@ -299,6 +299,8 @@ def describe(keyring: Keyring, row: Row, now: datetime) -> dict[str, Any]:
 
 async def lookup_self(context: Context, _body: None) -> Answer:
     """Answer what is known of the caller's token."""
+    # A renewal by way of another process takes nothing away, so only this tells that it happened.
+    context.depends("issued", f"{TOKENS.name}/{context.identity.key if context.identity else ''}")
     row = await _own(context)
     data = describe(context.core.keyring(), row, context.now)
     data["id"] = context.token.reveal() if context.token is not None else ""

@@ -117,3 +117,13 @@ async def test_a_new_token_and_a_new_secret(hub: Running, idle: Running) -> None
         await hub.ask("write", "secret/data/app/db", {"data": {"n": n}})
         found = await idle.data("read", "secret/data/app/db", token=token)
         assert found["metadata"]["version"] == n + 2
+
+
+async def test_a_lookup_tells_of_a_renewal_elsewhere(hub: Running, idle: Running) -> None:
+    """A lookup answers the end that a renewal in another process has just set."""
+    token = await _token(hub, "60s")
+    for asked in (100, 200, 300):
+        await idle.data("read", "auth/token/lookup-self", token=token)
+        await hub.ask("write", "auth/token/renew-self", {"increment": f"{asked}s"}, token=token)
+        found = await idle.data("read", "auth/token/lookup-self", token=token)
+        assert asked - 10 < found["ttl"] <= asked
