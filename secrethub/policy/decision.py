@@ -175,7 +175,11 @@ def decide(question: Question, policies: CompiledPolicies) -> Decision:
     if granted & DENY:
         return Denied(question, policies)
     needed_native = BITS[question.native_capability] | sudo
-    allowed, denied = policies.native.bits(question.native_path, listing=question.native_capability == "list")
+    listing = question.native_capability == "list"
+    allowed, denied = policies.native.bits(question.native_path, listing=listing)
+    if question.path != question.native_path:
+        # A denial that is written with the endpoint's path must not be the one that protects nothing.
+        denied |= policies.native.bits(question.path, listing=listing)[1]
     if denied & needed_native:
         return Denied(question, policies)
     if granted & needed == needed or allowed & needed_native == needed_native:
@@ -198,7 +202,12 @@ def _trace(question: Question, policies: CompiledPolicies) -> tuple[Step, ...]:
         steps.append(
             Step(language="acl", policy=policy, rule=entry.path, effect=effect, capabilities=names(bits))
         )
-    for rule in policies.native.matching(question.native_path, listing=question.native_capability == "list"):
+    listing = question.native_capability == "list"
+    matching = list(policies.native.matching(question.native_path, listing=listing))
+    if question.path != question.native_path:
+        also = policies.native.matching(question.path, listing=listing)
+        matching += [rule for rule in also if rule.denies and rule not in matching]
+    for rule in matching:
         speaks = rule.capabilities & (BITS[question.native_capability] | sudo)
         effect = "silent" if not speaks else "deny" if rule.denies else "allow"
         steps.append(
