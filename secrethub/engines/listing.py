@@ -10,10 +10,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from secrethub.engines.engine import Context
 from secrethub.policy.decision import CompiledPolicies, Denied, Question, decide
 
 _TURN = 200
 """Names that are decided on before other requests have their turn."""
+
+
+async def shown(context: Context, names: Iterable[str]) -> list[str]:
+    """Return of the names below the path that is listed those that the caller may know of.
+
+    Args:
+        context: of a list whose names are paths as every rule spells them.
+        names: what is there.
+    """
+    assert context.identity is not None
+    folder = context.path + "/"
+    policies = await context.core.policies.compiled(context.identity.policies)
+    return await without_denied(names, policies, folder=folder, native_folder=folder)
 
 
 async def without_denied(

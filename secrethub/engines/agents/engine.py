@@ -12,6 +12,7 @@ from secrethub.engines.agents.enrolment import AGENTS_MOUNT, BeginRequest, Enrol
 from secrethub.engines.agents.records import Approval, instant, require, shown, store
 from secrethub.engines.approle.roles import role_key
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.listing import shown as visible
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
 from secrethub.storage import certificates
@@ -119,10 +120,10 @@ class AgentsEngine:
             raise InvalidRequest("after is the id of an agent")
         found = await core.authority.keys(AGENTS, after=after, limit=_PAGE)
         info: dict[str, Any] = {}
-        for agent_id in found:
+        for agent_id in await visible(context, found):
             _, agent = await require(core, agent_id)
             info[agent_id] = shown(agent_id, agent)
-        if not info:
+        if not found:
             raise NotFound
         warnings = (f"there may be more: list again with after={found[-1]}",) if len(found) == _PAGE else ()
         return Answer(data={"keys": list(info), "key_info": info}, warnings=warnings)

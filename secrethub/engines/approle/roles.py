@@ -11,6 +11,7 @@ import msgspec
 
 from secrethub.auth.digests import role_id_digest
 from secrethub.engines.engine import Answer, Context, Fence
+from secrethub.engines.listing import shown
 from secrethub.errors import InvalidRequest, NotFound, Sealed, Stale, Unavailable
 from secrethub.ids import is_identity_value, new_uuid
 from secrethub.policy.builtin import ROOT, normalise_policy_name
@@ -81,9 +82,10 @@ async def role_exists(context: Context) -> bool:
 
 async def list_roles(context: Context, _body: None) -> Answer:
     """Answer the names of all roles."""
-    names: list[str] = []
-    while page := await context.core.authority.keys(APPROLES, after=names[-1] if names else ""):
-        names += page
+    rows, broken = await context.core.authority.everything(APPROLES)
+    for trouble in broken.values():
+        raise trouble
+    names = await shown(context, sorted(row.key for row in rows))
     if not names:
         raise NotFound("no roles")
     return Answer(data={"keys": names})

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.listing import shown
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.policy.builtin import DEFAULT, ROOT, check_policy_name, normalise_policy_name
 from secrethub.policy.document import parse_policy
@@ -73,10 +74,10 @@ def policy_operations() -> tuple[Operation, ...]:
 
 async def list_policies(context: Context, _body: None) -> Answer:
     """Answer every name, ``root`` included."""
-    names: list[str] = []
-    while page := await context.core.authority.keys(POLICIES, after=names[-1] if names else ""):
-        names += page
-    names = sorted({*names, ROOT})
+    rows, broken = await context.core.authority.everything(POLICIES)
+    for trouble in broken.values():
+        raise trouble
+    names = await shown(context, sorted({*(row.key for row in rows), ROOT}))
     return Answer(data={"keys": names, "policies": names})
 
 
