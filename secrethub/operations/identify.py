@@ -86,7 +86,7 @@ async def _agent(core: Core, certificate: AgentCertificate) -> Identity:
     if certificate.serial not in row.body["serials"]:
         raise PermissionDenied(f"certificate {certificate.serial} is not one of the agent's")
     role = await core.authority.get(APPROLES, row.body["role"])
-    if role is None:
+    if role is None or role.body["uuid"] != row.body["role_uuid"]:
         raise PermissionDenied(f"role {row.body['role']} of the agent no longer exists")
     return Identity(
         kind="agent",

@@ -228,6 +228,11 @@ async def test_rights_follow_the_role(hub: Running, host: Host) -> None:
     assert await read(hub, agent) == "canary-1"
     await hub.ask("delete", "auth/approle/role/web")
     await refused(hub, agent)
+    again = await host_of(hub, "web", key=host.key)
+    await refused(hub, agent)
+    with pytest.raises(PermissionDenied):
+        await host.enroll()
+    assert await read(hub, certificate_of(await again.enroll())) == "canary-1"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from secrethub.pki.names import agent_uri, gateway_prefix
 from secrethub.pki.profiles import AGENT, TRANSPORT
 from secrethub.pki.revocation import Standing
 from secrethub.storage import certificates, enrollments
-from secrethub.storage.authority import APPROLES, TOKENS, Change
+from secrethub.storage.authority import APPROLES, TOKENS, Change, Row
 from secrethub.wire.durations import format_rfc3339
 
 AGENTS_MOUNT = "agents/"
@@ -91,11 +91,11 @@ async def enroll(context: Context, body: EnrollRequest) -> Answer:
         await _admit(context, change, agent_id, role, body, request, made, known=known)
         await certificates.record(change.connection, inventory_row(agent_id, made, context.now))
     serial = serial_text(made.serial_number)
-    detail = {"agent_id": agent_id, "name": body.name, "role": role, "serial_number": serial}
+    detail = {"agent_id": agent_id, "name": body.name, "role": role.key, "serial_number": serial}
     return Answer(data=_enrolled(context, agent_id, issuer, made), detail=detail)
 
 
-async def _enrolling(context: Context) -> tuple[Identity, str]:
+async def _enrolling(context: Context) -> tuple[Identity, Row]:
     """Return the caller and the AppRole role that its token was given for.
 
     Raises:
@@ -113,8 +113,9 @@ async def _enrolling(context: Context) -> tuple[Identity, str]:
         mount = None
     if mount is None or mount.type != "approle" or origin != f"{mount.path}login":
         raise PermissionDenied("only a token of an AppRole login enrols")
-    role = identity.metadata.get("role", "")
-    if not role or await core.authority.get(APPROLES, role) is None:
+    name = identity.metadata.get("role", "")
+    role = await core.authority.get(APPROLES, name) if name else None
+    if role is None or role.body["uuid"] != identity.metadata.get("role_uuid"):
         raise PermissionDenied("the role of the AppRole login no longer exists")
     return identity, role
 
@@ -137,7 +138,7 @@ async def _admit(
     context: Context,
     change: Change,
     agent_id: str,
-    role: str,
+    role: Row,
     body: EnrollRequest,
     request: SigningRequest,
     made: x509.Certificate,
@@ -149,8 +150,8 @@ async def _admit(
         if not known:
             raise Stale("the name was enrolled meanwhile")
         row, old = found
-        held = old.status == "active" and old.key_digest == request.key_digest and old.role == role
-        if not held and not old.approved(role, context.now):
+        held = old.status == "active" and old.key_digest == request.key_digest and old.role == role.key
+        if not held and not old.approved(role.key, context.now):
             raise Conflict(
                 f"an agent named {body.name} exists: enrol with its key and role, or have it approved"
             )
@@ -158,7 +159,8 @@ async def _admit(
     standing = Standing(status="active", serials={}).enrolled(serial, end)
     agent = Agent(
         name=body.name,
-        role=role,
+        role=role.key,
+        role_uuid=role.body["uuid"],
         status=standing.status,
         serials={},
         certificate_serial=serial,

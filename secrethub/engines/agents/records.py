@@ -41,6 +41,7 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     Attributes:
         name: chosen by the host, unique.
         role: key of the AppRole role whose policies are the agent's, resolved at each decision.
+        role_uuid: which role of that name: one made anew after a deletion is another.
         status: ``active`` or ``revoked``.
         serials: serial numbers of its good certificates, with the end of each.
         certificate_serial: the newest of them.
@@ -54,6 +55,7 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     name: str
     role: str
+    role_uuid: str
     status: str
     serials: dict[str, str]
     certificate_serial: str
@@ -138,7 +140,7 @@ async def store(change: Change, agent_id: str, agent: Agent, *, over: Row | None
 
 def shown(agent_id: str, agent: Agent) -> dict[str, Any]:
     """Return what lookups show of an agent."""
-    hidden = {"serials", "key_digest"}
+    hidden = {"serials", "key_digest", "role_uuid"}
     fields = {name: value for name, value in msgspec.to_builtins(agent).items() if name not in hidden}
     return {"agent_id": agent_id, **fields}
 

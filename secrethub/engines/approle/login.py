@@ -109,7 +109,12 @@ async def login(context: Context, body: Login) -> Answer:
             max_ttl=limit,
             renewable=True,
             path=context.path,
-            meta={**secret.body["metadata"], "role_name": role.body["name"], "role": role.key},
+            meta={
+                **secret.body["metadata"],
+                "role_name": role.body["name"],
+                "role": role.key,
+                "role_uuid": role.body["uuid"],
+            },
         )
     return Answer(
         auth=auth,
