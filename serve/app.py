@@ -20,6 +20,7 @@ from secrethub.errors import NotFound, SecretHubError, UnsupportedOperation
 from secrethub.ids import new_uuid
 from secrethub.operations.call import Call
 from secrethub.operations.perform import perform
+from secrethub.operations.unread import refused_unread
 from secrethub.wire.canonical_path import parse_path
 from secrethub.wire.envelope import encode_envelope
 from serve.doors import HostCheck, peer_address
@@ -109,10 +110,36 @@ class Application:
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+        raw = scope.get("raw_path") or quote(scope["path"], safe="/").encode()
+        try:
+            call = await self._read(scope, receive, request_id, raw)
+        except SecretHubError as exc:
+            await refused_unread(
+                self._core,
+                exc,
+                path=raw.removeprefix(b"/v1/").decode("ascii", "backslashreplace"),
+                client_address=peer_address(scope.get("client"), self._door),
+                door=self._door,
+                request_id=request_id,
+            )
+            raise
+        if call.path == "sys/metrics" and call.method == "read" and self._metrics_text is not None:
+            return 200, await self._metrics_text(), [METRICS_TYPE]
+        answer = await perform(self._core, call)
+        if answer.stream is not None:
+            await self._stream(answer, send, request_id)
+            return 0, b"", []
+        return *_encoded(answer, call.path, request_id), []
+
+    async def _read(self, scope: Scope, receive: Receive, request_id: str, raw: bytes) -> Call:
+        """Return what is asked for.
+
+        Raises:
+            SecretHubError: it cannot be understood, or asks for what nobody here does.
+        """
         headers = single_headers(scope["headers"])
         if self._hosts is not None:
             self._hosts.check(headers.get(b"host"), headers.get(b"origin"))
-        raw = scope.get("raw_path") or quote(scope["path"], safe="/").encode()
         if not raw.startswith(b"/v1/"):
             raise NotFound("the API is below /v1/")
         path = parse_path(raw[4:])
@@ -122,10 +149,8 @@ class Application:
             raise UnsupportedOperation(f"method {scope['method']} is not known here")
         if method == "read" and query.pop("list", "") in _TRUE:
             method = "list"
-        if path == "sys/metrics" and method == "read" and self._metrics_text is not None:
-            return 200, await self._metrics_text(), [METRICS_TYPE]
         check_headers(headers)
-        call = Call(
+        return Call(
             method=method,
             path=path,
             credential=credential_of(headers),
@@ -136,11 +161,6 @@ class Application:
             body=await read_body(receive, headers, self._core.settings.max_body),
             query=query,
         )
-        answer = await perform(self._core, call)
-        if answer.stream is not None:
-            await self._stream(answer, send, request_id)
-            return 0, b"", []
-        return *_encoded(answer, path, request_id), []
 
     async def _stream(self, answer: Answer, send: Send, request_id: str) -> None:
         """Send one JSON value a line. A failure on the way is the last line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.gateway.behind import entries, ledger_is_good, until
+from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native
 
 _CANARY = "canary-of-refusals"
@@ -70,4 +70,48 @@ async def test_throttled_requests_are_summed_up(node: Node) -> None:
 
     await until(summed)
     assert "secrethub_throttled_total{" in (await node.call("GET", "sys/metrics")).text
+    await ledger_is_good(node)
+
+
+async def test_what_is_not_understood_is_written_down(node: Node) -> None:
+    """A request that is refused before anybody is asked leaves its path and reason, and is counted."""
+    url = node.settings.database_url
+    tried = (
+        ("GET", "secret/data/a%2fb", {}, 400, "invalid_path"),
+        ("GET", "secrets/a", {"X-Vault-Namespace": "team"}, 400, "invalid_request"),
+        ("GET", "secrets/a", {"X-Vault-Wrap-TTL": "60"}, 400, "invalid_request"),
+        ("GET", "secrets/a?x=1&x=2", {}, 400, "invalid_request"),
+        ("OPTIONS", "secrets/a", {}, 405, "unsupported_operation"),
+        ("GET", "secrets/a", {"Host": "evil.example"}, 400, "invalid_request"),
+    )
+    for method, path, headers, status, code in tried:
+        assert (await node.call(method, path, headers=headers)).status_code == status
+        newest = (await entries(url, operation="unread"))[-1]
+        assert newest["path"] == path.partition("?")[0]
+        assert newest["reason"].startswith(f"{code}: ")
+        assert (newest["outcome"], newest["client"], newest["door"]) == ("refused", "127.0.0.1", "http")
+    large = await node.call("POST", "secrets/large", content=b"x" * (node.settings.max_body + 1))
+    assert large.status_code == 413
+    assert (await entries(url, operation="unread"))[-1]["path"] == "secrets/large"
+    counted = (await node.call("GET", "sys/metrics")).text
+    assert 'secrethub_requests_total{operation="unread",outcome="too_large"' in counted or (
+        "too_large" in counted
+    )
+    await ledger_is_good(node)
+
+
+async def test_a_stranger_fills_little_of_the_ledger(node: Node) -> None:
+    """What somebody without an identity sends takes little room, however much it is."""
+    url = node.settings.database_url
+    body = {f"field-{n}": "x" for n in range(400)}
+    path = "secret/data/" + "/".join("p" * 200 for _ in range(18))
+    query = "&".join(f"q{n}=1" for n in range(60))
+    assert (await node.call("POST", f"{path}?{query}", "", json=body)).status_code == 403
+    login = {"role_id": "r", "secret_id": "s", **body}
+    assert (await node.call("POST", "auth/approle/login", "", json=login)).status_code == 400
+    rows = await sql(
+        url, "SELECT octet_length(a::text) AS size FROM audit_entries a WHERE actor = 'anonymous'"
+    )
+    assert len(rows) >= 3
+    assert max(row["size"] for row in rows) < 3000
     await ledger_is_good(node)
