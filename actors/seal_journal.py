@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.root_key import RootKey
+from secrethub.audit.event import Origin
 from secrethub.storage.database import Database
 from secrethub.storage.seal_store import ClusterRow
 from secrethub.storage.sealed_stream import SealedStream
+
+_ITSELF = Origin()
 
 
 class SealJournal:
@@ -18,24 +21,28 @@ class SealJournal:
         self._database = database
         self._node = node
         self._stream = SealedStream(database, node=node)
+        self.signed_with: tuple[RootKey, ClusterRow] | None = None
+        """What entries are signed with; None while the root key is not here."""
 
     async def record(
         self,
+        origin: Origin | None,
         operation: str,
         outcome: str,
         *,
         reason: str = "",
         detail: Mapping[str, Any] | None = None,
-        signed_with: tuple[RootKey, ClusterRow] | None = None,
     ) -> None:
         """Write an event down; what it tells of may happen, or be answered, once this returns.
 
         Raises:
             Unavailable: it could not be made durable.
         """
-        keyring = signed_with[0].keyring(signed_with[1]) if signed_with is not None else None
+        keyring = None if self.signed_with is None else self.signed_with[0].keyring(self.signed_with[1])
         try:
-            await self._stream.record(operation, outcome, keyring=keyring, reason=reason, detail=detail)
+            await self._stream.record(
+                operation, outcome, keyring=keyring, reason=reason, detail=detail, origin=origin or _ITSELF
+            )
         except BaseException:
             # Whether it was stored may be unknown, so that stream is not continued.
             self._stream = SealedStream(self._database, node=self._node)

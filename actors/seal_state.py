@@ -19,7 +19,9 @@ from actors.handles.seal import init_message
 from actors.pulse import pulse
 from actors.root_key import RootKey, hand_out, proven, recover, sealed_root, take_back
 from actors.seal_journal import SealJournal
+from actors.seal_making import make_cluster
 from actors.tree import SEAL_STATE
+from secrethub.audit.event import Origin
 from secrethub.clock import Clock
 from secrethub.crypto.sealed_box import Recipient, check_proof, seal_to
 from secrethub.engines.runtime import SealStatus
@@ -28,7 +30,6 @@ from secrethub.errors import (
     DecryptionFailed,
     NotInitialised,
     Sealed,
-    SecretHubError,
     Stale,
     Unavailable,
     WrongShare,
@@ -38,7 +39,6 @@ from secrethub.operations.seal_lifecycle import (
     RootKeyType,
     commit_sealed,
     commit_unsealed,
-    initialise,
     load_cluster,
     load_slots,
     next_epoch,
@@ -76,12 +76,12 @@ class SealState:
         Args:
             node: this node's name.
             database: the cluster's.
-            handles: where the key-holders are found.
-            psk: the cluster's pre-shared key.
+            handles: where the key-holders are.
+            psk: pre-shared key of the cluster.
             clock: the time.
-            dev: whether a cluster made here is a development cluster.
-            root_key_type: key of the root CA of a cluster made here.
-            pulse: seconds between two looks at the database while nobody asks.
+            dev: whether a cluster made here is for development.
+            root_key_type: of its root CA.
+            pulse: seconds between looks at the database.
         """
         self._node = node
         self._database = database
@@ -108,7 +108,9 @@ class SealState:
         """Return the public key that shares are sealed to. It changes with every finished attempt."""
         return self._recipient.public
 
-    async def initialise(self, shares: int, threshold: int, recipient_public: bytes, proof: bytes) -> bytes:
+    async def initialise(
+        self, shares: int, threshold: int, recipient_public: bytes, proof: bytes, origin: Origin | None = None
+    ) -> bytes:
         """Make the cluster.
 
         Returns:
@@ -125,29 +127,17 @@ class SealState:
         async with self._turn:
             if self._made is not None and self._made[0] == recipient_public:
                 return self._made[1]  # the answer to the same request was lost
-            if await self._present() is not None:
-                raise Conflict("Vault is already initialized")
-            detail = {"secret_shares": shares, "secret_threshold": threshold}
-            await self._journal.record("sys.init", "intent", detail=detail)
-            try:
-                made = await initialise(
-                    self._database,
-                    shares,
-                    threshold,
-                    self._clock.now(),
-                    dev=self._dev,
-                    root_key_type=self._root_key_type,
-                )
-            except SecretHubError as exc:
-                await self._journal.record("sys.init", "refused", reason=exc.code, detail=detail)
-                raise
-            try:
-                await self._journal.record("sys.init", "done", detail={"cluster_id": made.cluster_id})
-            except Unavailable as exc:
-                raise Unavailable(
-                    "the cluster was made, but that could not be written down, so its shares were not "
-                    "given out: drop the database and initialise again"
-                ) from exc
+            made = await make_cluster(
+                self._database,
+                self._journal,
+                origin,
+                shares,
+                threshold,
+                self._clock.now(),
+                exists=await self._present() is not None,
+                dev=self._dev,
+                root_key_type=self._root_key_type,
+            )
             box = seal_to(
                 recipient_public,
                 init_message(made.shares, made.root_token, made.cluster_id),
@@ -157,7 +147,7 @@ class SealState:
             self._made = (recipient_public, box)
             return box
 
-    async def submit_share(self, box: bytes) -> dict[str, object]:
+    async def submit_share(self, box: bytes, origin: Origin | None = None) -> dict[str, object]:
         """Take one unseal share, sealed to :meth:`public_key`; the last one unseals the cluster.
 
         Returns:
@@ -172,6 +162,7 @@ class SealState:
         async with self._turn:
             row = await self._following(lenient=True)
             if self._held is not None:
+                await self._journal.record(origin, "sys.unseal", "ignored", reason="unsealed already")
                 return self._described(row)
             try:
                 share = self._recipient.open(box, self._psk, SHARE_INFO)
@@ -181,19 +172,19 @@ class SealState:
                 after = self._machine.feed(share)
             except (WrongShare, DecryptionFailed) as exc:
                 reason = exc.reason if isinstance(exc, WrongShare) else exc.code
-                await self._journal.record("sys.unseal", "refused", reason=reason)
+                await self._journal.record(origin, "sys.unseal", "refused", reason=reason)
                 raise
             if not isinstance(after, Opened):
                 detail = {"progress": after.progress, "nonce": after.nonce}
-                await self._journal.record("sys.unseal", "progress", detail=detail)
+                await self._journal.record(origin, "sys.unseal", "progress", detail=detail)
                 self._machine = after
                 return self._described(row)
-            root, row = await self._unseal(row, after)
+            root, row = await self._unseal(row, after, origin)
             described = self._described(row)
         await hand_out(self._handles, self._psk, root, row)
         return described
 
-    async def reset(self) -> None:
+    async def reset(self, origin: Origin | None = None) -> None:
         """Forget the shares given so far.
 
         Raises:
@@ -203,12 +194,25 @@ class SealState:
         """
         async with self._turn:
             await self._following(lenient=True)
-            after = self._machine.reset()
+            try:
+                after = self._machine.reset()
+            except Conflict as exc:
+                await self._journal.record(origin, "sys.unseal-reset", "refused", reason=exc.code)
+                raise
             await self._journal.record(
-                "sys.unseal-reset", "done", detail={"progress": self._machine.progress}
+                origin, "sys.unseal-reset", "done", detail={"progress": self._machine.progress}
             )
             self._machine = after
             self._recipient = Recipient()
+
+    async def refuse(self, operation: str, reason: str, origin: Origin) -> None:
+        """Write down what a gateway refused by itself, which may have no key to sign with.
+
+        Raises:
+            Unavailable: it could not be made durable.
+        """
+        async with self._turn:
+            await self._journal.record(origin, operation, "refused", reason=reason)
 
     async def status(self) -> dict[str, object]:
         """Return the fields of :class:`secrethub.engines.runtime.SealStatus`.
@@ -222,7 +226,7 @@ class SealState:
                 return asdict(SealStatus(initialised=False, sealed=True))
             return self._described(await self._following())
 
-    async def seal(self) -> None:
+    async def seal(self, origin: Origin | None = None) -> None:
         """Seal the cluster: commit it, wipe every holder that can be reached, then this one.
 
         The holders and SealState itself are replaced by fresh processes afterwards.
@@ -240,12 +244,11 @@ class SealState:
                 return
             epoch = row.seal_epoch
             if not row.sealed:
-                signed_with = (self._held, row) if self._held is not None else None
-                await self._journal.record("sys.seal", "intent", signed_with=signed_with)
+                await self._journal.record(origin, "sys.seal", "intent")
                 epoch = await self._committed(commit_sealed(self._database, epoch=self._incarnation))
             self._lock_up()
             try:
-                await self._journal.record("sys.seal", "done", detail={"epoch": epoch})
+                await self._journal.record(origin, "sys.seal", "done", detail={"epoch": epoch})
             finally:
                 await take_back(self._handles, epoch)
                 self._done.set()
@@ -315,7 +318,7 @@ class SealState:
             try:
                 nodes = await self._handles.live_nodes()
                 holders = [self._handles.key_holder(node) for node in nodes]
-                self._open(await recover(holders, self._psk, row, node=self._node))
+                self._open(await recover(holders, self._psk, row, node=self._node), row)
                 _log.info("%r has the root key of seal epoch %d again", self, row.seal_epoch)
             except Sealed:
                 _log.debug("%r: every process that held the root key is gone", self)
@@ -329,10 +332,12 @@ class SealState:
             if await self._present() is not None:
                 await self._adopt(await self._following())
 
-    async def _unseal(self, row: ClusterRow, opened: Opened) -> tuple[RootKey, ClusterRow]:
+    async def _unseal(
+        self, row: ClusterRow, opened: Opened, origin: Origin | None
+    ) -> tuple[RootKey, ClusterRow]:
         root = proven(opened.root_key, row)
         try:
-            await self._journal.record("sys.unseal", "intent")
+            await self._journal.record(origin, "sys.unseal", "intent")
             root.epoch = await self._committed(
                 commit_unsealed(self._database, root.reveal(), epoch=self._incarnation)
             )
@@ -340,12 +345,10 @@ class SealState:
             root.wipe()
             raise
         row = replace(row, sealed=False, seal_epoch=root.epoch)
-        self._open(root)
+        self._open(root, row)
         try:
             await self._adopt(row)
-            await self._journal.record(
-                "sys.unseal", "done", detail={"epoch": root.epoch}, signed_with=(root, row)
-            )
+            await self._journal.record(origin, "sys.unseal", "done", detail={"epoch": root.epoch})
         except Unavailable:
             # It is unsealed, and the intent is written down; what was not adopted is adopted later.
             _log.warning("the ledger could not be written after the unseal")
@@ -360,14 +363,16 @@ class SealState:
             self._done.set()
             raise Unavailable("this SealState was replaced by a newer one") from exc
 
-    def _open(self, root: RootKey) -> None:
+    def _open(self, root: RootKey, row: ClusterRow) -> None:
         self._held = root
+        self._journal.signed_with = root, row
         self._machine = self._machine.unsealed()
         self._recipient = Recipient()
         self._adopted = False
 
     def _lock_up(self) -> None:
         if self._held is not None:
+            self._journal.signed_with = None
             self._held.wipe()
             self._held = None
         if self._machine.phase is not Phase.UNINITIALISED:

@@ -9,6 +9,7 @@ import msgspec
 
 from actors.handles.keys import INITIALISE_INFO, SHARE_INFO
 from actors.handles.protocol import Handles
+from secrethub.audit.event import Origin
 from secrethub.crypto.sealed_box import Recipient, proof, seal_to
 from secrethub.engines.runtime import InitResult, SealStatus
 from secrethub.errors import Stale, Unavailable
@@ -49,7 +50,7 @@ class SealClient:
     def __repr__(self) -> str:
         return "SealClient()"
 
-    async def initialise(self, shares: int, threshold: int) -> InitResult:
+    async def initialise(self, shares: int, threshold: int, origin: Origin | None = None) -> InitResult:
         """Make the cluster.
 
         Raises:
@@ -60,14 +61,14 @@ class SealClient:
         recipient = Recipient()
         shown = proof(self._psk, recipient.public, INITIALISE_INFO)
         box = await self._state.call(
-            "initialise", shares, threshold, recipient.public, shown, timeout=_SECONDS
+            "initialise", shares, threshold, recipient.public, shown, origin, timeout=_SECONDS
         )
         made = msgspec.json.decode(recipient.open(box, self._psk, INITIALISE_INFO), type=_InitMessage)
         return InitResult(
             keys=tuple(base64.b64decode(key, validate=True) for key in made.keys), root_token=made.root_token
         )
 
-    async def submit_share(self, share: bytes) -> None:
+    async def submit_share(self, share: bytes, origin: Origin | None = None) -> None:
         """Give one unseal share.
 
         Raises:
@@ -79,15 +80,23 @@ class SealClient:
             public = await self._state.call("public_key")
             try:
                 box = seal_to(public, share, self._psk, SHARE_INFO)
-                await self._state.call("submit_share", box, timeout=_SECONDS)
+                await self._state.call("submit_share", box, origin, timeout=_SECONDS)
             except Stale:
                 continue  # SealState took another key pair between the two calls
             return
         raise Unavailable("SealState does not open what this process seals: do their cluster keys differ?")
 
-    async def reset(self) -> None:
+    async def reset(self, origin: Origin | None = None) -> None:
         """Forget the shares given so far."""
-        await self._state.call("reset")
+        await self._state.call("reset", origin)
+
+    async def refuse(self, operation: str, reason: str, origin: Origin) -> None:
+        """Write down what was refused before it got to SealState.
+
+        Raises:
+            Unavailable: it could not be made durable.
+        """
+        await self._state.call("refuse", operation, reason, origin)
 
     async def status(self) -> SealStatus:
         """Return the seal's state.
@@ -97,11 +106,11 @@ class SealClient:
         """
         return SealStatus(**await self._state.call("status"))
 
-    async def seal(self) -> None:
+    async def seal(self, origin: Origin | None = None) -> None:
         """Seal the cluster: effective everywhere when this returns.
 
         Raises:
             NotInitialised: there is no cluster.
             Unavailable: it could not be committed, or that is unknown; call again.
         """
-        await self._state.call("seal", timeout=_SECONDS)
+        await self._state.call("seal", origin, timeout=_SECONDS)

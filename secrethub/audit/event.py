@@ -33,6 +33,24 @@ _ENTRY = "secrethub/audit/entry/v1"
 _SIGNATURE = "secrethub/audit/signature/v1"
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an event of the seal comes from; nobody, when SecretHub does it by itself.
+
+    Attributes:
+        request_id: UUID of the request.
+        actor: who asked.
+        path: the canonical path.
+        client: address of the peer, or empty when unknown.
+        door: the listener that accepted the request.
+    """
+
+    request_id: str = ""
+    actor: str = "system"
+    path: str = "sys/seal"
+    client: str = ""
+    door: str = ""
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What is recorded.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from secrethub.audit.event import Origin
 from secrethub.clock import Clock
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.engine import Engine
@@ -58,23 +59,27 @@ class SealStatus:
 class SealPort(Protocol):
     """The seal, reached over actor handles. A serving process never sees the root key."""
 
-    async def initialise(self, shares: int, threshold: int) -> InitResult:
+    async def initialise(self, shares: int, threshold: int, origin: Origin | None = None) -> InitResult:
         """Make the cluster. Raises Conflict when there is one."""
         ...
 
-    async def submit_share(self, share: bytes) -> None:
+    async def submit_share(self, share: bytes, origin: Origin | None = None) -> None:
         """Give one unseal share. Raises WrongShare."""
         ...
 
-    async def reset(self) -> None:
+    async def reset(self, origin: Origin | None = None) -> None:
         """Forget the shares given so far."""
+        ...
+
+    async def refuse(self, operation: str, reason: str, origin: Origin) -> None:
+        """Write down what was refused before it got here."""
         ...
 
     async def status(self) -> SealStatus:
         """Return the seal's state."""
         ...
 
-    async def seal(self) -> None:
+    async def seal(self, origin: Origin | None = None) -> None:
         """Seal the cluster."""
         ...
 

@@ -20,6 +20,7 @@ from secrethub.engines.engine import Answer, Context, Fence, Identity, Method, O
 from secrethub.engines.memo import Granted
 from secrethub.engines.mounts import Route, no_operation
 from secrethub.engines.runtime import Core
+from secrethub.engines.system.seal import admit_to_seal, record_refusal
 from secrethub.errors import (
     IntegrityFailure,
     InvalidRequest,
@@ -139,8 +140,15 @@ class _Request:
         await self._find()
         operation = self.operation
         if operation is not None and (not operation.audited or operation.keyless):
-            body, warnings = decode_body(operation, self.call)
-            return _warned(await operation.handler(self._context(core.clock.now()), body), warnings)
+            context = self._context(core.clock.now())
+            try:
+                body, warnings = decode_body(operation, self.call)
+            except InvalidRequest as exc:
+                if operation.keyless:
+                    admit_to_seal(context)
+                    await record_refusal(context, operation.name, exc)
+                raise
+            return _warned(await operation.handler(context, body), warnings)
         core.keyring()
         context = await self._decide(position)
         body, warnings = await self._decoded(position)
@@ -257,8 +265,15 @@ class _Request:
         """
         assert self.identity is not None
         exists = None if self.operation is None or self.call.method != "write" else self.operation.exists
-        creates = exists is not None and not await exists(context)
+        creates, trouble = False, None
+        if exists is not None:
+            try:
+                creates = not await exists(context)
+            except (InvalidRequest, IntegrityFailure) as exc:
+                trouble = exc  # told only to whoever may ask
         await require(self.core, self.identity, self.route, self.call.method, self.path, creates=creates)
+        if trouble is not None:
+            raise trouble
 
     async def _refuse(self, exc: SecretHubError, position: int) -> None:
         """Write down a refusal and raise it, or Stale when it may no longer be true."""

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from secrethub.audit.chain import Chain
-from secrethub.audit.event import StreamHead, adopt_detail, open_detail
+from secrethub.audit.event import Origin, StreamHead, adopt_detail, open_detail
 from secrethub.audit.masking import canonical_json
 from secrethub.crypto.keyring import Keyring
 from secrethub.ids import new_uuid
 from secrethub.storage.database import Database
+
+_ITSELF = Origin()
 
 
 class SealedStream:
@@ -36,6 +38,7 @@ class SealedStream:
         keyring: Keyring | None,
         reason: str = "",
         detail: Mapping[str, Any] | None = None,
+        origin: Origin = _ITSELF,
     ) -> None:
         """Write one event down, signed when there is a keyring.
 
@@ -43,7 +46,13 @@ class SealedStream:
             Unavailable: it could not be made durable; do not go on.
         """
         await self._write(
-            keyring, "event", operation=operation, outcome=outcome, reason=reason, detail=dict(detail or {})
+            keyring,
+            "event",
+            operation=operation,
+            outcome=outcome,
+            reason=reason,
+            detail=dict(detail or {}),
+            origin=origin,
         )
 
     async def adopt(self, keyring: Keyring) -> None:
@@ -76,6 +85,7 @@ class SealedStream:
         reason: str = "",
         detail: Mapping[str, Any] | None = None,
         text: str | None = None,
+        origin: Origin = _ITSELF,
     ) -> None:
         key = None if keyring is None else keyring.derived("audit-sign")
         records = []
@@ -97,9 +107,12 @@ class SealedStream:
             chain.append(
                 at=_now(),
                 kind=kind,
-                actor="system",
+                request_id=origin.request_id,
+                actor=origin.actor,
                 operation=operation,
-                path="sys/seal",
+                path=origin.path,
+                client=origin.client,
+                door=origin.door,
                 outcome=outcome,
                 reason=reason,
                 detail=canonical_json(dict(detail or {})) if text is None else text,

@@ -21,6 +21,7 @@ from secrethub.ids import new_uuid
 from secrethub.operations.call import Call
 from secrethub.operations.perform import perform
 from serve.app import Application
+from tests.gateway.behind import entries, ledger_is_good
 from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.raw_http import GUARD, ask, request
 
@@ -338,3 +339,43 @@ async def test_no_websockets(sealed_node: Node, door: str) -> None:
 
 def _unthrottled() -> Throttle:
     return Throttle(rate=1e6, burst=1e6, address_rate=1e6, address_burst=1e6)
+
+
+async def test_who_speaks_to_the_seal_is_written_down(sealed_node: Node) -> None:
+    """Every init, share, reset and refusal is in the ledger, with its request and where it came from."""
+    node, url = sealed_node, sealed_node.settings.database_url
+    node.process.core.engine_state["seal"] = _unthrottled()
+
+    async def told(operation: str, outcome: str, body: Any, path: str = "sys/unseal") -> dict[str, Any]:
+        await node.call("PUT", path, json=body)
+        found = await entries(url, operation=operation, outcome=outcome)
+        assert found, (operation, outcome)
+        return found[-1]
+
+    first = [await told("sys.init", "refused", {"secret_shares": "many"}, "sys/init")]
+    await node.initialise()
+    assert [e["path"] for e in await entries(url, operation="sys.init", outcome="done")] == ["sys/init"]
+    first += [
+        await told("sys.init", "refused", {}, "sys/init"),
+        await told("sys.unseal", "refused", {"key": "00"}),
+        await told("sys.unseal", "refused", {}),
+        await told("sys.unseal", "refused", {"key": "11" * 33}),
+        await told("sys.unseal", "progress", {"key": node.shares[0]}),
+        await told("sys.unseal-reset", "done", {"reset": True}),
+    ]
+    await through(node, "serve", "PUT", "/v1/sys/unseal", body=b"{}")
+    assert (await entries(url, operation="sys.unseal", outcome="refused", door="serve"))[-1]["client"] == ""
+    await node.unseal()
+    first += [
+        await told("sys.unseal-reset", "refused", {"reset": True}),
+        await told("sys.unseal", "ignored", {"key": node.shares[0]}),
+    ]
+    for entry in first:
+        assert (entry["client"], entry["door"], entry["actor"]) == ("127.0.0.1", "http", "anonymous")
+        assert entry["request_id"]
+        assert entry["path"] in {"sys/init", "sys/unseal"}
+    assert len({entry["request_id"] for entry in first}) == len(first)
+    await node.call("PUT", "sys/seal")
+    assert (await entries(url, operation="sys.seal", outcome="done"))[-1]["actor"].startswith("token:")
+    await node.unseal()
+    await ledger_is_good(node)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.behind import reasons
 from tests.gateway.conftest import Node, native
 
 ACL = {"path": {"secret/data/app/*": {"capabilities": ["read"]}}}
@@ -276,3 +277,51 @@ async def test_the_top_of_a_store_is_listed_by_its_name(node: Node) -> None:
         assert (await node.call("LIST", path, token)).json()["data"]["keys"] == keys, path
     below = await node.token("below", native("secrets/x/**", capabilities=("list",)))
     assert (await node.call("LIST", "secrets", below)).status_code == 403
+
+
+async def test_a_denial_by_the_endpoints_path_protects(node: Node) -> None:
+    """A native denial that names the endpoint instead of the secret denies, and the reason names it."""
+    options = {"type": "kv-v2"}
+    assert (await node.call("POST", "sys/mounts/apps", json=options)).status_code in {200, 204}
+    await node.call("POST", "apps/data/open", json={"data": {"k": 1}})
+    await node.call("POST", "apps/data/closed", json={"data": {"k": 1}})
+    statements = [
+        {"effect": "allow", "paths": ["apps/**"], "capabilities": ["read"]},
+        {"effect": "deny", "paths": ["apps/data/closed"], "capabilities": ["*"]},
+    ]
+    token = await node.token("endpoint", {"version": "1", "statements": statements})
+    assert (await node.call("GET", "apps/data/open", token)).status_code == 200
+    assert (await node.call("GET", "apps/data/closed", token)).status_code == 403
+    assert "denied by policy endpoint, rule apps/data/closed" in await reasons(
+        node.settings.database_url, outcome="denied"
+    )
+
+
+async def test_lists_of_names_leave_out_what_is_denied(node: Node) -> None:
+    """Policies and roles that a rule denies are in no list."""
+    for name in ("open", "closed"):
+        await write(node, name, ACL)
+        await node.call("POST", f"auth/approle/role/{name}", json={})
+    token = await node.token(
+        "lister",
+        {
+            "path": {
+                "sys/policies/acl": {"capabilities": ["list"]},
+                "sys/policies/acl/closed": {"capabilities": ["deny"]},
+                "auth/approle/role": {"capabilities": ["list"]},
+                "auth/approle/role/closed": {"capabilities": ["deny"]},
+            }
+        },
+    )
+    policies = (await node.call("LIST", "sys/policies/acl", token)).json()["data"]["keys"]
+    assert "open" in policies
+    assert "closed" not in policies
+    roles = (await node.call("LIST", "auth/approle/role", token)).json()["data"]["keys"]
+    assert roles == ["open"]
+
+
+async def test_whether_a_name_is_one_is_told_only_to_whoever_may_ask(node: Node) -> None:
+    """A bad name is a refusal for a token without a grant, and an explanation for others."""
+    token = await node.token("nothing", native("secrets/x"))
+    assert (await node.call("POST", "auth/approle/role/bad%20name", token, json={})).status_code == 403
+    assert (await node.call("POST", "auth/approle/role/bad%20name", json={})).status_code == 400

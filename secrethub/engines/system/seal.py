@@ -7,17 +7,19 @@ import contextlib
 import hmac
 import ipaddress
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 import secrethub
+from secrethub.audit.event import Origin
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
 from secrethub.engines.throttle import Throttle
-from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError, Unavailable
+from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError, Unavailable, WrongShare
 from secrethub.seal.shares import decode_share, encode_share
 
 COMPATIBLE = "1.16.3"
@@ -26,6 +28,7 @@ COMPATIBLE = "1.16.3"
 _SILENT_SECONDS = 5.0
 _OPENING_SECONDS = 8.0
 _STATUS_DISTANCE = 0.02
+_MAX_REASON = 256
 
 
 class InitRequest(msgspec.Struct, frozen=True):
@@ -232,24 +235,56 @@ def seal_throttle(core: Core) -> Throttle:
     return found
 
 
-def _admit(context: Context) -> None:
-    """Let a request through to the seal.
+def _origin(context: Context) -> Origin:
+    """Return who asks, for the seal's own stream of the ledger."""
+    identity = context.identity
+    return Origin(
+        request_id=context.request_id,
+        actor="anonymous" if identity is None else f"{identity.kind}:{identity.key[:36]}:{identity.name}",
+        path=context.path,
+        client=context.client_address or "",
+        door=context.door,
+    )
+
+
+def admit_to_seal(context: Context) -> None:
+    """Let a request without a token through, as often as such may come.
 
     Raises:
-        PermissionDenied: it came through Ray Serve's ingress.
         TooManyRequests: there are too many of them.
     """
-    if context.door == "serve":
-        raise PermissionDenied("the seal is not reachable through Ray Serve's ingress")
     seal_throttle(context.core).admit(context.core.clock.monotonic(), context.client_address)
+
+
+async def record_refusal(context: Context, operation: str, exc: SecretHubError) -> None:
+    """Write down, in the seal's own stream, what is refused before SealState hears of it.
+
+    Raises:
+        Unavailable: it could not be made durable.
+    """
+    reason = exc.reason if isinstance(exc, (PermissionDenied, WrongShare)) else str(exc)
+    await context.core.seal.refuse(operation, f"{exc.code}: {reason}"[:_MAX_REASON], _origin(context))
+
+
+@contextlib.asynccontextmanager
+async def _checks(context: Context, operation: str) -> AsyncIterator[None]:
+    """Check what can be checked here; a refusal is written down."""
+    admit_to_seal(context)
+    try:
+        if context.door == "serve":
+            raise PermissionDenied("the seal is not reachable through Ray Serve's ingress")
+        yield
+    except SecretHubError as exc:
+        await record_refusal(context, operation, exc)
+        raise
 
 
 async def init(context: Context, body: InitRequest) -> Answer:
     """Make the cluster and give out shares and root token, once."""
-    _admit(context)
-    if not _loopback(context.client_address):
-        _check_init_token(context, body.init_token)
-    result = await context.core.seal.initialise(body.secret_shares, body.secret_threshold)
+    async with _checks(context, "sys.init"):
+        if not _loopback(context.client_address):
+            _check_init_token(context, body.init_token)
+    result = await context.core.seal.initialise(body.secret_shares, body.secret_threshold, _origin(context))
     context.core.seal_status = await context.core.seal.status()
     encoded = [encode_share(share) for share in result.keys]
     return Answer(
@@ -291,16 +326,17 @@ def _check_init_token(context: Context, given: str) -> None:
 
 async def unseal(context: Context, body: UnsealRequest) -> Answer:
     """Take one share, or forget those given so far; answer the progress."""
-    _admit(context)
     core = context.core
-    if body.migrate:
-        raise InvalidRequest("there is no seal migration to take part in")
-    if body.reset:
-        await core.seal.reset()
-    else:
-        if not body.key:
+    async with _checks(context, "sys.unseal"):
+        if body.migrate:
+            raise InvalidRequest("there is no seal migration to take part in")
+        if not body.reset and not body.key:
             raise InvalidRequest("'key' must be given, or 'reset' set to true")
-        await core.seal.submit_share(decode_share(body.key))
+        share = b"" if body.reset else decode_share(body.key)
+    if body.reset:
+        await core.seal.reset(_origin(context))
+    else:
+        await core.seal.submit_share(share, _origin(context))
     status = core.seal_status = await core.seal.status()
     if status.initialised and not status.sealed and not core.unsealed:
         # SealState has the key; this process gets its keyring within moments.
@@ -314,7 +350,7 @@ async def unseal(context: Context, body: UnsealRequest) -> Answer:
 async def seal(context: Context, _body: None) -> Answer:
     """Seal: when this returns no node answers any more."""
     core = context.core
-    await core.seal.seal()
+    await core.seal.seal(_origin(context))
     with contextlib.suppress(SecretHubError):
         await core.ledger.look()
     core.lock()
