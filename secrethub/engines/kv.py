@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.kv_cache import SecretCache, load
+from secrethub.engines.kv_cache import SecretCache, check_floor
 from secrethub.engines.listing import without_denied
 from secrethub.engines.runtime import Core
 from secrethub.errors import CasMismatch, InvalidRequest, NotFound, Stale, TooLarge, Unavailable
@@ -138,16 +138,13 @@ class KvEngine:
         path = _path(context)
         context.depends("kv", context.mount + path)
         wanted = _version(context.query.get("version"))
-        found = (
-            await self._cache(context.core).newest(context, path)
-            if wanted is None
-            else await load(context, path, wanted)
-        )
+        cache = self._cache(context.core)
+        found = await (cache.newest(context, path) if wanted is None else cache.load(context, path, wanted))
         if found is None or found[1] is None:
             raise NotFound("no such secret")
         head, version = found[0], found[1]
-        metadata = _metadata(version)
-        if version.destroyed or version.deleted_at or version.sealed is None:
+        metadata = _metadata(version.version, version.state)
+        if version.state.deleted_at or version.sealed is None:
             return Answer(
                 data={"data": None, "metadata": metadata}, missing=True, detail={"version": version.version}
             )
@@ -177,29 +174,21 @@ class KvEngine:
                     raise Stale("the secret was made meanwhile")
                 head = _next_head(context, path, found[0] if found is not None else None, now)
                 _check_cas(head, cas)
-                version = kv.Version(
-                    id=head.id,
-                    version=head.current_version,
-                    created_at=now,
-                    deleted_at=0,
-                    destroyed=False,
-                    sealed=core.keyring().seal(plain, kv.value_place(head.id, head.current_version)),
-                )
+                sealed = core.keyring().seal(plain, kv.value_place(head.id, head.current_version))
                 result = await cache.writer.put(
-                    core.keyring(), context.fence, head, version, context.mount + path
+                    core.keyring(), context.fence, head, sealed, context.mount + path
                 )
                 if result == "done":
                     core.feed.notify()
                     return Answer(
-                        data=_metadata(version),
-                        detail={"version": version.version, "revision": head.revision, "id": head.id},
+                        data=_metadata(head.current_version, head.versions[-1]), detail=_detail(core, head)
                     )
                 if result == "stale":
                     raise Stale("authority moved on")
                 # Somebody else wrote first: look again, one writer of this process after the other.
                 if attempt == 0:
                     await turns.enter_async_context(cache.turn(context.mount + path))
-                found = await load(context, path)
+                found = await cache.load(context, path)
         raise Unavailable("too many writers at this path")
 
     async def delete(self, context: Context, _body: None) -> Answer:
@@ -207,17 +196,18 @@ class KvEngine:
         core, path = context.core, _path(context)
         keyring = core.keyring()
         now = int(core.clock.now().timestamp() * 1_000_000)
+        floor = self._cache(core).floor(context.mount + path)
         async with core.database.write() as connection:
             await hold_shared(connection, context.fence)
-            if not await kv.lock_head(connection, context.mount_id, path):
+            head = await kv.load_head(connection, keyring, context.mount_id, path, lock=True)
+            check_floor(path, head, floor)
+            state = None if head is None else head.state(head.current_version)
+            if head is None or state is None or state.deleted_at or state.destroyed:
                 return EMPTY
-            found = await kv.load(connection, keyring, context.mount_id, path)
-            if found is None or found[1] is None or found[1].deleted_at or found[1].destroyed:
-                return EMPTY
-            version = replace(found[1], deleted_at=now)
-            await kv.mark_deleted(connection, keyring, version, context.mount + path)
+            head = head.changed(head.current_version, state._replace(deleted_at=now), now)
+            await kv.update_head(connection, keyring, head, context.mount + path)
         core.feed.notify()
-        return Answer(detail={"version": version.version})
+        return Answer(detail=_detail(core, head))
 
     async def list(self, context: Context, _body: None) -> Answer:
         """List names, folders with a trailing slash; ``after`` and ``limit`` page through them."""
@@ -254,16 +244,12 @@ class KvEngine:
         path = _path(context)
         context.depends("kv", context.mount + path)
         core = context.core
-        # One snapshot: a version that a write removes meanwhile is not missing.
-        async with (
-            core.database.read() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            found = await kv.load(connection, core.keyring(), context.mount_id, path)
-            if found is None:
-                raise NotFound("no such secret")
-            versions = await kv.versions(connection, core.keyring(), found[0])
-        head = found[0]
+        floor = self._cache(core).floor(context.mount + path)
+        async with core.database.read() as connection:
+            head = await kv.load_head(connection, core.keyring(), context.mount_id, path)
+        check_floor(path, head, floor)
+        if head is None:
+            raise NotFound("no such secret")
         return Answer(
             data={
                 "cas_required": head.cas_required,
@@ -275,12 +261,12 @@ class KvEngine:
                 "oldest_version": head.oldest_version,
                 "updated_time": _time(head.updated_at),
                 "versions": {
-                    str(version.version): {
-                        "created_time": _time(version.created_at),
-                        "deletion_time": _time(version.deleted_at) if version.deleted_at else "",
-                        "destroyed": version.destroyed,
+                    str(number): {
+                        "created_time": _time(state.created_at),
+                        "deletion_time": _time(state.deleted_at) if state.deleted_at else "",
+                        "destroyed": state.destroyed,
                     }
-                    for version in versions
+                    for number, state in enumerate(head.versions, start=head.oldest_version)
                 },
             }
         )
@@ -311,16 +297,25 @@ def _next_head(context: Context, path: str, old: kv.Head | None, now: int) -> kv
             cas_required=False,
             created_at=now,
             updated_at=now,
+            versions=(kv.State(created_at=now),),
         )
     current = old.current_version + 1
-    keep = old.max_versions or _MAX_VERSIONS
+    oldest = max(old.oldest_version, current - (old.max_versions or _MAX_VERSIONS) + 1)
     return replace(
         old,
         revision=old.revision + 1,
         current_version=current,
-        oldest_version=max(old.oldest_version, current - keep + 1),
+        oldest_version=oldest,
         updated_at=now,
+        versions=(*old.versions[oldest - old.oldest_version :], kv.State(created_at=now)),
     )
+
+
+def _detail(core: Core, head: kv.Head) -> dict[str, Any]:
+    """Return what the ledger keeps of a change."""
+    authentication = kv.head_mac(core.keyring().derived("kv"), head).hex()
+    row = {"table": "kv_secrets", "key": head.id, "revision": head.revision, "mac": authentication}
+    return {"version": head.current_version, "written": [row]}
 
 
 def _check_cas(head: kv.Head, cas: int | None) -> None:
@@ -332,13 +327,13 @@ def _check_cas(head: kv.Head, cas: int | None) -> None:
         raise CasMismatch
 
 
-def _metadata(version: kv.Version) -> dict[str, Any]:
+def _metadata(version: int, state: kv.State) -> dict[str, Any]:
     return {
-        "created_time": _time(version.created_at),
+        "created_time": _time(state.created_at),
         "custom_metadata": None,
-        "deletion_time": _time(version.deleted_at) if version.deleted_at else "",
-        "destroyed": version.destroyed,
-        "version": version.version,
+        "deletion_time": _time(state.deleted_at) if state.deleted_at else "",
+        "destroyed": state.destroyed,
+        "version": version,
     }
 
 

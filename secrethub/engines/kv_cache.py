@@ -8,12 +8,15 @@ from weakref import WeakValueDictionary
 
 from secrethub.engines.engine import Context
 from secrethub.engines.runtime import Core
+from secrethub.errors import IntegrityFailure
 from secrethub.storage import kv
 from secrethub.storage.freshness import Changed
 from secrethub.storage.kv_writer import KvWriter
 
 _CACHED = 50_000
+_FLOORS = 200_000
 _CACHED_BYTES = 64 << 20
+_MOUNTS = "mounts/"
 
 
 class SecretCache:
@@ -24,6 +27,8 @@ class SecretCache:
         self._caches = core.caches
         self._entries: OrderedDict[str, tuple[kv.Head, kv.Version | None]] = OrderedDict()
         self._bytes = 0
+        self._floors: OrderedDict[str, int] = OrderedDict()
+        """Revisions that heads are known to have reached, of the secrets that changed last."""
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         core.caches.subscribe(self._announced)
         core.caches.on_flush(self._flush)
@@ -40,6 +45,17 @@ class SecretCache:
     def _announced(self, change: Changed) -> None:
         if change.kind == "kv":
             self._drop(change.key)
+            self._reached(change.key, change.revision)
+        elif change.key.startswith(_MOUNTS):
+            # A mount that is made anew at the same place begins anew.
+            mount = change.key.removeprefix(_MOUNTS)
+            for key in [key for key in self._floors if key.startswith(mount)]:
+                del self._floors[key]
+
+    def _reached(self, key: str, revision: int) -> None:
+        self._floors[key] = max(revision, self._floors.pop(key, 0))
+        if len(self._floors) > _FLOORS:
+            self._floors.popitem(last=False)
 
     def _drop(self, key: str) -> None:
         gone = self._entries.pop(key, None)
@@ -54,7 +70,7 @@ class SecretCache:
             self._entries.move_to_end(key)
             return found
         position = self._caches.position
-        loaded = await load(context, path)
+        loaded = await self.load(context, path)
         # What was announced while it was read may be newer than what was read.
         if loaded is not None and not self._caches.moved(position, (("kv", key),)):
             self._drop(key)
@@ -64,15 +80,36 @@ class SecretCache:
                 self._drop(next(iter(self._entries)))
         return loaded
 
+    def floor(self, key: str) -> int:
+        """Return the revision that a secret is known to have reached; read it before the secret."""
+        return self._floors.get(key, 0)
+
+    async def load(
+        self, context: Context, path: str, version: int | None = None
+    ) -> tuple[kv.Head, kv.Version | None] | None:
+        """Return head and version straight from the database.
+
+        Raises:
+            IntegrityFailure: they are not authentic, or not as new as this process knows them.
+        """
+        core, key = context.core, context.mount + path
+        # What is announced while the statement is under way may be newer than what it sees.
+        floor = self.floor(key)
+        async with core.database.read() as connection:
+            found = await kv.load(connection, core.keyring(), context.mount_id, path, version)
+        check_floor(path, found[0] if found is not None else None, floor)
+        return found
+
+
+def check_floor(path: str, head: kv.Head | None, floor: int) -> None:
+    """Check that a head has reached a revision.
+
+    Raises:
+        IntegrityFailure: it was put back, or removed.
+    """
+    if floor > (0 if head is None else head.revision):
+        raise IntegrityFailure("kv_secrets", path, "an older state was put back")
+
 
 def _size(entry: tuple[kv.Head, kv.Version | None]) -> int:
     return 0 if entry[1] is None else len(entry[1].sealed or b"")
-
-
-async def load(
-    context: Context, path: str, version: int | None = None
-) -> tuple[kv.Head, kv.Version | None] | None:
-    """Return head and version straight from the database."""
-    core = context.core
-    async with core.database.read() as connection:
-        return await kv.load(connection, core.keyring(), context.mount_id, path, version)

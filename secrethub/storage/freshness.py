@@ -46,12 +46,14 @@ class Changed:
             uses, which take no right away from anybody.
         key: ``<mount>/<path>`` for kv, ``<table>/<key>`` for authority and issued.
         version: the secret's version, the row's bucket revision, or the seal epoch.
+        revision: of the secret's head; 0 for anything else.
     """
 
     sequence: int
     kind: str
     key: str
     version: int
+    revision: int = 0
 
 
 class Caches:
@@ -113,7 +115,11 @@ class Caches:
             if row["sequence"] is not None:
                 fresh.append(
                     Changed(
-                        sequence=row["sequence"], kind=row["kind"], key=row["key"], version=row["version"]
+                        sequence=row["sequence"],
+                        kind=row["kind"],
+                        key=row["key"],
+                        version=row["version"],
+                        revision=row["revision"],
                     )
                 )
         if head is None:

@@ -1,28 +1,52 @@
 """Secrets of the key/value engine: heads, versions and lists.
 
-A head (one a path) says which versions exist; a version holds one sealed value. Both carry an HMAC over
-every column that decides what is answered. Instants are microseconds since the epoch, 0 for never.
-A write is one statement, conditional on the head's revision and on the fence of its decision.
+A head (one a path) says which versions exist and in which state each of them is, under an HMAC over every
+column; a version's own row holds nothing but its sealed value, which opens at its place only. So no version
+can be put back into a former state by itself. Each change of a head raises its revision; a head below a
+revision that this process was told of was put back as a whole (``engines/kv_cache.py``).
+
+Instants are microseconds since the epoch, 0 for never. A change is one statement, or one transaction,
+conditional on the head's revision and on the fence of its decision.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import asyncpg
+import msgspec
 
 from secrethub.crypto.aead import Place
-from secrethub.crypto.digests import equal, mac, sha256
+from secrethub.crypto.digests import equal, mac
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import IntegrityFailure
 
 _HIGHEST = "\U0010ffff"
 
 
+class State(NamedTuple):
+    """What holds of one version."""
+
+    created_at: int
+    deleted_at: int = 0
+    destroyed: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """A secret's state. ``revision`` counts its changes."""
+    """A secret's state.
+
+    Attributes:
+        store: UUID of the mount.
+        path: below it.
+        id: UUID, new for every secret that is made.
+        revision: counts its changes.
+        current_version: 0 when there is none.
+        oldest_version: that is kept.
+        max_versions: to keep; 0 for the mount's.
+        versions: the states of those that are kept, the oldest first.
+    """
 
     store: str
     path: str
@@ -34,18 +58,32 @@ class Head:
     cas_required: bool
     created_at: int
     updated_at: int
+    versions: tuple[State, ...]
+
+    def state(self, version: int) -> State | None:
+        """Return what holds of a version, or None when it is not kept."""
+        place = version - self.oldest_version
+        return self.versions[place] if 0 <= place < len(self.versions) else None
+
+    def changed(self, version: int, state: State, now: int) -> Head:
+        """Return the head after ``version``, which is kept, came into ``state``."""
+        place = version - self.oldest_version
+        versions = (*self.versions[:place], state, *self.versions[place + 1 :])
+        return replace(self, revision=self.revision + 1, updated_at=now, versions=versions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """One version. ``sealed`` is None once destroyed."""
 
-    id: str
     version: int
-    created_at: int
-    deleted_at: int
-    destroyed: bool
-    sealed: bytes | None
+    state: State
+    sealed: bytes | None = field(repr=False)
+
+
+def encode_states(versions: tuple[State, ...]) -> str:
+    """Return the one text of states."""
+    return msgspec.json.encode(versions).decode()
 
 
 def head_mac(key: bytes, head: Head) -> bytes:
@@ -63,20 +101,7 @@ def head_mac(key: bytes, head: Head) -> bytes:
         head.cas_required,
         head.created_at,
         head.updated_at,
-    )
-
-
-def version_mac(key: bytes, version: Version) -> bytes:
-    """Return the version's authentication."""
-    return mac(
-        key,
-        "kv-version",
-        version.id,
-        version.version,
-        version.created_at,
-        version.deleted_at,
-        version.destroyed,
-        b"" if version.sealed is None else sha256("kv-sealed", version.sealed),
+        encode_states(head.versions),
     )
 
 
@@ -91,11 +116,10 @@ async def load(
     """Return a secret's head and the version asked for (by default the current one).
 
     Raises:
-        IntegrityFailure: head or version is not authentic.
+        IntegrityFailure: the head is not authentic, or the version was removed.
     """
     row = await connection.fetchrow(
-        """SELECT s.*, v.version AS v_version, v.created_at AS v_created_at, v.deleted_at, v.destroyed,
-                  v.sealed, v.mac AS v_mac
+        """SELECT s.*, v.sealed
            FROM kv_secrets s
            LEFT JOIN kv_versions v ON v.id = s.id AND v.version = COALESCE($3, s.current_version)
            WHERE s.store = $1 AND s.path = $2""",
@@ -105,51 +129,37 @@ async def load(
     )
     if row is None:
         return None
-    key = keyring.derived("kv")
-    head = _head(row, key)
-    if row["v_version"] is None:
-        wanted = head.current_version if version is None else version
-        if head.oldest_version <= wanted <= head.current_version and head.current_version:
-            raise IntegrityFailure("kv_versions", f"{path} version {wanted}", "the version was removed")
+    head = _head(row, keyring.derived("kv"))
+    wanted = head.current_version if version is None else version
+    state = head.state(wanted)
+    if state is None:
         return head, None
-    return head, _verified_version(row, key, head)
+    if row["sealed"] is None and not state.destroyed:
+        raise IntegrityFailure("kv_versions", f"{path} version {wanted}", "the version was removed")
+    return head, Version(version=wanted, state=state, sealed=None if state.destroyed else row["sealed"])
 
 
-def _verified_version(row: Any, key: bytes, head: Head) -> Version:
-    version = Version(
-        id=head.id,
-        version=row["v_version"],
-        created_at=row["v_created_at"],
-        deleted_at=row["deleted_at"],
-        destroyed=row["destroyed"],
-        sealed=row["sealed"],
-    )
-    if not equal(version_mac(key, version), row["v_mac"]):
-        raise IntegrityFailure("kv_versions", f"{head.path} version {version.version}", "the row was edited")
-    return version
-
-
-async def versions(connection: asyncpg.Connection[Any], keyring: Keyring, head: Head) -> list[Version]:
-    """Return every version of a secret, oldest first.
+async def load_head(
+    connection: asyncpg.Connection[Any], keyring: Keyring, store: str, path: str, *, lock: bool = False
+) -> Head | None:
+    """Return a secret's head, locked until the transaction ends if asked to.
 
     Raises:
-        IntegrityFailure: a version is not authentic or is missing.
+        IntegrityFailure: it is not authentic.
     """
-    rows = await connection.fetch(
-        """SELECT version AS v_version, created_at AS v_created_at, deleted_at, destroyed, sealed,
-                  mac AS v_mac
-           FROM kv_versions WHERE id = $1 AND version BETWEEN $2 AND $3 ORDER BY version""",
-        head.id,
-        head.oldest_version,
-        head.current_version,
+    row = await connection.fetchrow(
+        f"SELECT * FROM kv_secrets WHERE store = $1 AND path = $2 {'FOR UPDATE' if lock else ''}",  # noqa: S608
+        store,
+        path,
     )
-    if head.current_version and len(rows) != head.current_version - head.oldest_version + 1:
-        raise IntegrityFailure("kv_versions", head.path, "a version was removed")
-    key = keyring.derived("kv")
-    return [_verified_version(row, key, head) for row in rows]
+    return None if row is None else _head(row, keyring.derived("kv"))
 
 
 def _head(row: Any, key: bytes) -> Head:
+    try:
+        versions = msgspec.json.decode(row["versions"], type=tuple[State, ...])
+    except msgspec.MsgspecError:
+        raise IntegrityFailure("kv_secrets", row["path"], "the row was edited") from None
     head = Head(
         store=row["store"],
         path=row["path"],
@@ -161,37 +171,37 @@ def _head(row: Any, key: bytes) -> Head:
         cas_required=row["cas_required"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        versions=versions,
     )
     if not equal(head_mac(key, head), row["mac"]):
         raise IntegrityFailure("kv_secrets", head.path, "the row was edited")
     return head
 
 
-async def mark_deleted(
-    connection: asyncpg.Connection[Any],
-    keyring: Keyring,
-    version: Version,
-    change_key: str,
+async def update_head(
+    connection: asyncpg.Connection[Any], keyring: Keyring, head: Head, change_key: str
 ) -> None:
-    """Write ``version`` with its new ``deleted_at``; inside a transaction that holds the fence."""
+    """Write a head that was loaded with its lock; inside a transaction that holds the fence."""
     await connection.execute(
-        "UPDATE kv_versions SET deleted_at = $3, mac = $4 WHERE id = $1 AND version = $2",
-        version.id,
-        version.version,
-        version.deleted_at,
-        version_mac(keyring.derived("kv"), version),
+        """UPDATE kv_secrets SET revision = $3, oldest_version = $4, max_versions = $5, cas_required = $6,
+                  updated_at = $7, versions = $8, mac = $9
+           WHERE store = $1 AND path = $2""",
+        head.store,
+        head.path,
+        head.revision,
+        head.oldest_version,
+        head.max_versions,
+        head.cas_required,
+        head.updated_at,
+        encode_states(head.versions),
+        head_mac(keyring.derived("kv"), head),
     )
     await connection.execute(
-        "INSERT INTO changes (kind, key, version) VALUES ('kv', $1, $2)", change_key, version.version
+        "INSERT INTO changes (kind, key, version, revision) VALUES ('kv', $1, $2, $3)",
+        change_key,
+        head.current_version,
+        head.revision,
     )
-
-
-async def lock_head(connection: asyncpg.Connection[Any], store: str, path: str) -> bool:
-    """Lock a secret's head until the transaction ends; tell whether it exists."""
-    row = await connection.fetchval(
-        "SELECT 1 FROM kv_secrets WHERE store = $1 AND path = $2 FOR UPDATE", store, path
-    )
-    return row is not None
 
 
 async def children(

@@ -7,7 +7,7 @@ fence and on the revision of its secret's head, so one that loses does not hinde
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -15,7 +15,7 @@ from secrethub.crypto.keyring import Keyring
 from secrethub.errors import Unavailable
 from secrethub.storage.database import Database
 from secrethub.storage.fence import Fence
-from secrethub.storage.kv import Head, Version, head_mac, version_mac
+from secrethub.storage.kv import Head, encode_states, head_mac
 
 Result = Literal["done", "stale", "moved"]
 """``stale``: the fence is old. ``moved``: somebody else wrote first. Nothing happened in either case."""
@@ -40,10 +40,13 @@ class _Put(msgspec.Struct, frozen=True):
     c: bool
     b: int
     u: int
+    w: str
     h: bytes
-    x: bytes | None
-    y: bytes
+    x: bytes
     k: str
+
+
+_Waiting: TypeAlias = tuple[_Put, "asyncio.Future[Result]"]
 
 
 class KvWriter:
@@ -51,26 +54,23 @@ class KvWriter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[tuple[_Put, asyncio.Future[Result]]] = []
+        self._waiting: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
         self._number = 0
 
-    async def put(
-        self, keyring: Keyring, fence: Fence, head: Head, version: Version, change_key: str
-    ) -> Result:
+    async def put(self, keyring: Keyring, fence: Fence, head: Head, sealed: bytes, change_key: str) -> Result:
         """Write a new version; it is durable when this returns ``done``.
 
         Args:
-            keyring: for the authentications.
+            keyring: for the authentication.
             fence: what the decision rests on.
             head: the head as it shall be; ``revision`` 1 for a new secret.
-            version: the new version, sealed.
+            sealed: the value of its newest version.
             change_key: what the change is announced as.
 
         Raises:
             Unavailable: it could not be written, or that is unknown.
         """
-        key = keyring.derived("kv")
         self._number += 1
         put = _Put(
             self._number,
@@ -86,9 +86,9 @@ class KvWriter:
             head.cas_required,
             head.created_at,
             head.updated_at,
-            head_mac(key, head),
-            version.sealed,
-            version_mac(key, version),
+            encode_states(head.versions),
+            head_mac(keyring.derived("kv"), head),
+            sealed,
             change_key,
         )
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -98,26 +98,40 @@ class KvWriter:
         return await future
 
     async def _drain(self) -> None:
-        while self._waiting:
-            batch: list[tuple[_Put, asyncio.Future[Result]]] = []
-            size = 0
-            while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
-                one = self._waiting.pop(0)
-                batch.append(one)
-                size += len(one[0].x or b"")
-            try:
-                results = await self._write([put for put, _ in batch])
-            except Unavailable as exc:
-                lost = Unavailable(f"{exc.message}; whether the secret was written is unknown")
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(lost)
-                continue
-            except BaseException:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(Unavailable("the write failed; its outcome is unknown"))
-                raise
+        batch: list[_Waiting] = []
+        try:
+            while self._waiting:
+                batch = self._taken()
+                await self._settle(batch)
+        except BaseException:
+            # Nobody is left to write: this process is stopping.
+            _fail([*batch, *self._waiting], Unavailable("the write was cut off; its outcome is unknown"))
+            self._waiting.clear()
+            raise
+
+    def _taken(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
+            one = self._waiting.pop(0)
+            batch.append(one)
+            size += len(one[0].x)
+        return batch
+
+    async def _settle(self, batch: list[_Waiting]) -> None:
+        try:
+            results = await self._write([put for put, _ in batch])
+        except Unavailable as exc:
+            _fail(batch, Unavailable(f"{exc.message}; whether the secret was written is unknown"))
+        except Exception as exc:  # noqa: BLE001
+            # The database refused the statement, so nothing of it happened: one write that it does not
+            # take must not be the end of the others.
+            if len(batch) == 1:
+                _fail(batch, exc)
+                return
+            for one in batch:
+                await self._settle([one])
+        else:
             for put, future in batch:
                 if not future.done():
                     future.set_result(results[put.n])
@@ -127,3 +141,9 @@ class KvWriter:
         async with self._database.read() as connection:
             rows = await connection.fetch("SELECT * FROM kv_put_many($1::text::json)", text)
         return {row["number"]: row["result"] for row in rows}
+
+
+def _fail(batch: list[_Waiting], exc: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(exc)

@@ -19,7 +19,7 @@ from urllib.parse import unquote_to_bytes
 
 from secrethub.errors import InvalidPath
 
-MAX_PATH_BYTES = 4096
+MAX_PATH_BYTES = 2048
 """Bytes of the whole path, decoded."""
 
 MAX_SEGMENT_BYTES = 1024

@@ -56,6 +56,7 @@ CREATE TABLE changes (
     kind text NOT NULL,
     key text NOT NULL,
     version bigint NOT NULL,
+    revision bigint NOT NULL DEFAULT 0,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
 """
@@ -96,6 +97,7 @@ CREATE TABLE kv_secrets (
     cas_required boolean NOT NULL,
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
+    versions text NOT NULL,
     mac bytea NOT NULL,
     PRIMARY KEY (store, path)
 )
@@ -104,11 +106,7 @@ CREATE TABLE kv_secrets (
 CREATE TABLE kv_versions (
     id text COLLATE "C" NOT NULL REFERENCES kv_secrets (id) ON DELETE CASCADE,
     version integer NOT NULL,
-    created_at bigint NOT NULL,
-    deleted_at bigint NOT NULL DEFAULT 0,
-    destroyed boolean NOT NULL DEFAULT false,
-    sealed bytea,
-    mac bytea NOT NULL,
+    sealed bytea NOT NULL,
     PRIMARY KEY (id, version)
 )
 """,

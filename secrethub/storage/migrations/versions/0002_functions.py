@@ -18,7 +18,7 @@ depends_on = None
 _FRESHNESS = """
 CREATE FUNCTION freshness(p_since text)
 RETURNS TABLE (generation bigint, seal_epoch bigint, sealed boolean, gap boolean, cursor text,
-               sequence bigint, kind text, key text, version bigint)
+               sequence bigint, kind text, key text, version bigint, revision bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_since pg_snapshot := p_since::pg_snapshot;
@@ -29,7 +29,8 @@ BEGIN
         SELECT c.generation, c.seal_epoch, c.sealed,
                COALESCE(c.changes_pruned_below > v_next
                         OR pg_snapshot_xmax(pg_current_snapshot())::text::bigint < v_next, false),
-               pg_current_snapshot()::text, h.sequence, h.kind, h.key, h.version
+               pg_current_snapshot()::text, h.sequence, h.kind, h.key, h.version,
+               h.revision
         FROM cluster c
         LEFT JOIN LATERAL (
             (SELECT * FROM changes WHERE changes.txid >= v_next ORDER BY changes.txid LIMIT 20000)
@@ -42,7 +43,7 @@ END $$
 _LEDGER_COMMIT = """
 CREATE FUNCTION ledger_commit(p_stream text, p_entries json, p_since text)
 RETURNS TABLE (generation bigint, seal_epoch bigint, sealed boolean, gap boolean, cursor text,
-               sequence bigint, kind text, key text, version bigint)
+               sequence bigint, kind text, key text, version bigint, revision bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(7305086391846015);
@@ -59,7 +60,7 @@ _KV_PUT = """
 CREATE FUNCTION kv_put(
     p_generation bigint, p_epoch bigint, p_store text, p_path text, p_id text, p_revision bigint,
     p_version integer, p_oldest integer, p_max_versions integer, p_cas_required boolean,
-    p_created_at bigint, p_updated_at bigint, p_mac bytea, p_sealed bytea, p_version_mac bytea,
+    p_created_at bigint, p_updated_at bigint, p_versions text, p_mac bytea, p_sealed bytea,
     p_change_key text)
 RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -73,24 +74,24 @@ BEGIN
     END IF;
     IF p_revision = 1 THEN
         INSERT INTO kv_secrets VALUES (p_store, p_path, p_id, 1, p_version, p_oldest, p_max_versions,
-            p_cas_required, p_created_at, p_updated_at, p_mac)
+            p_cas_required, p_created_at, p_updated_at, p_versions, p_mac)
             ON CONFLICT (store, path) DO NOTHING;
     ELSE
         UPDATE kv_secrets SET revision = p_revision, current_version = p_version,
             oldest_version = p_oldest, max_versions = p_max_versions, cas_required = p_cas_required,
-            updated_at = p_updated_at, mac = p_mac
+            updated_at = p_updated_at, versions = p_versions, mac = p_mac
             WHERE store = p_store AND path = p_path AND id = p_id AND revision = p_revision - 1;
     END IF;
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     IF v_rows = 0 THEN
         RETURN 'moved';
     END IF;
-    INSERT INTO kv_versions (id, version, created_at, sealed, mac)
-        VALUES (p_id, p_version, p_updated_at, p_sealed, p_version_mac);
+    INSERT INTO kv_versions (id, version, sealed) VALUES (p_id, p_version, p_sealed);
     IF p_oldest > 1 THEN
         DELETE FROM kv_versions WHERE id = p_id AND version < p_oldest;
     END IF;
-    INSERT INTO changes (kind, key, version) VALUES ('kv', p_change_key, p_version);
+    INSERT INTO changes (kind, key, version, revision)
+        VALUES ('kv', p_change_key, p_version, p_revision);
     RETURN 'done';
 END $$
 """
@@ -106,13 +107,13 @@ DECLARE
 BEGIN
     FOR v IN
         SELECT * FROM json_to_recordset(p_puts) AS e(n integer, g bigint, e bigint, s text, p text, i text,
-            r bigint, v integer, o integer, m integer, c boolean, b bigint, u bigint, h text, x text,
-            y text, k text)
+            r bigint, v integer, o integer, m integer, c boolean, b bigint, u bigint, w text, h text,
+            x text, k text)
         ORDER BY e.s, e.p COLLATE "C", e.n
     LOOP
         number := v.n;
         result := kv_put(v.g, v.e, v.s, v.p, v.i, v.r, v.v, v.o, v.m, v.c, v.b, v.u,
-                         decode(v.h, 'base64'), decode(v.x, 'base64'), decode(v.y, 'base64'), v.k);
+                         v.w, decode(v.h, 'base64'), decode(v.x, 'base64'), v.k);
         RETURN NEXT;
     END LOOP;
 END $$
