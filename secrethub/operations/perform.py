@@ -85,9 +85,12 @@ class _Request:
         self.route: Route | None = None
         self.identity: Identity | None = None
         self.trouble: IntegrityFailure | None = None
-        """Why it cannot be told who answers."""
+        """Why it cannot be told who answers, or what is there."""
         self.admitted = False
         self.intended = False
+        self.recorded = False
+        """Whether the ledger has how the present attempt ended, or may have it."""
+        self.moves = 0
         self.looked = False
         """Whether the database was asked for what changed after the request came."""
         self.fence = Fence(generation=0, seal_epoch=0)
@@ -101,6 +104,19 @@ class _Request:
         return "unknown" if self.operation is None else self.operation.name
 
     async def run(self) -> Answer:
+        try:
+            return await self._until_fresh()
+        except Exception as exc:
+            # An intent has its outcome, and what is answered as a defect has an entry, unless the
+            # ledger itself is what cannot be written.
+            defect = not isinstance(exc, SecretHubError)
+            if not self.recorded and (self.intended or (defect and self.core.unsealed)):
+                reason = f"internal: {type(exc).__name__}" if defect else f"{exc.code}: {exc}"
+                with contextlib.suppress(SecretHubError):
+                    await self._append("outcome" if self.intended else "request", "failed", reason)
+            raise
+
+    async def _until_fresh(self) -> Answer:
         known = self._known()
         if known is not None:
             position = self.core.caches.position
@@ -134,6 +150,8 @@ class _Request:
         core = self.core
         # Both before anything is looked up, so that whatever changes from here on is noticed.
         position = core.caches.position
+        self.moves = core.caches.authority_moves
+        self.recorded = False
         self.fence = Fence(
             generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, in_turn=in_turn
         )
@@ -227,7 +245,6 @@ class _Request:
         core = self.core
         operation = self.operation
         now = core.clock.now()
-        moves = core.caches.authority_moves
         try:
             if operation is not None and operation.public:
                 self._admit()
@@ -245,7 +262,7 @@ class _Request:
                     raise NotFound("no handler for route")
                 raise no_operation(self.route, self.path)
             if self.route is not None and operation.request is None and not operation.changes:
-                core.memo.put(self.call.method, self.path, Granted(self.identity, self.route), moves)
+                core.memo.put(self.call.method, self.path, Granted(self.identity, self.route), self.moves)
             return context
         except IntegrityFailure as exc:
             if exc is self.trouble:
@@ -272,7 +289,9 @@ class _Request:
             except (InvalidRequest, IntegrityFailure) as exc:
                 trouble = exc  # told only to whoever may ask
         await require(self.core, self.identity, self.route, self.call.method, self.path, creates=creates)
-        if trouble is not None:
+        if isinstance(trouble, IntegrityFailure):
+            self.trouble = trouble
+        elif trouble is not None:
             raise trouble
 
     async def _refuse(self, exc: SecretHubError, position: int) -> None:
@@ -296,6 +315,7 @@ class _Request:
         raise exc
 
     async def _append(self, kind: Kind, outcome: str, reason: str = "", answer: Answer | None = None) -> None:
+        self.recorded = kind != "intent"
         await self.core.ledger.append(
             request_note(
                 self.core,
@@ -323,9 +343,6 @@ class _Request:
             raise
         except SecretHubError as exc:
             failure = exc
-        except Exception as exc:
-            await self._append("request", "failed", f"internal: {type(exc).__name__}")
-            raise
         if failure is None:
             await self._append("request", "done", answer=answer)
         elif isinstance(failure, NotFound):
@@ -355,13 +372,8 @@ class _Request:
         except (PermissionDenied, LoginFailed) as exc:
             await self._append("outcome", "denied", exc.reason)
             raise
-        except SecretHubError as exc:
-            if isinstance(exc, IntegrityFailure):
-                self.core.metrics.integrity_failures.labels(exc.table).inc()
-            await self._append("outcome", "failed", f"{exc.code}: {exc}")
-            raise
-        except Exception as exc:
-            await self._append("outcome", "failed", f"internal: {type(exc).__name__}")
+        except IntegrityFailure as exc:
+            self.core.metrics.integrity_failures.labels(exc.table).inc()
             raise
         if not self._declared().sealing:
             await self._append("outcome", "done", answer=answer)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.gateway.behind import ledger_is_good, sql
+import asyncpg
+
+from tests.gateway.behind import entries, ledger_is_good, sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.pair import second
 from tests.gateway.second_process import Second
@@ -78,3 +80,37 @@ async def test_changes_and_logins_go_on_together(node: Node, second: Second) -> 
         *(changes(process, f"p{n}") for n, process in enumerate(both * 2)),
     )
     assert [set(statuses) for statuses in found] == [{200}] * 6 + [{204}] * 4
+
+
+async def test_an_intent_has_its_outcome_however_it_ends(node: Node) -> None:
+    """A change that could not be decided in time is refused, and the ledger says how it ended."""
+    url = node.settings.database_url
+    refused = asyncio.Event()
+
+    async def restless() -> None:
+        """Move authority on without a pause, as no well-behaved process does."""
+        connection = await asyncpg.connect(url)
+        try:
+            while not refused.is_set():
+                await connection.execute("UPDATE cluster SET generation = generation + 1")
+        finally:
+            await connection.close()
+
+    movers = [asyncio.create_task(restless()) for _ in range(2)]
+    try:
+        for n in range(40):
+            answer = await node.call("POST", f"secrets/busy/{n}", json={"data": {"n": n}})
+            assert answer.status_code in {200, 503}
+            if answer.status_code == 503:
+                break
+        assert answer.status_code == 503
+    finally:
+        refused.set()
+        await asyncio.gather(*movers)
+    ended = await entries(url, request_id=answer.json()["request_id"])
+    assert [(entry["kind"], entry["outcome"]) for entry in ended] == [
+        ("intent", "begun"),
+        ("outcome", "failed"),
+    ]
+    assert ended[-1]["reason"].startswith("unavailable")
+    await ledger_is_good(node)
