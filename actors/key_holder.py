@@ -53,6 +53,7 @@ class KeyHolder:
         self._recipient = Recipient()
         self._cluster_id: str | None = None
         self._held: RootKey | None = None
+        self._dropped = 0
         self._fetching = asyncio.Lock()
         self._done = asyncio.Event()
 
@@ -194,6 +195,10 @@ class KeyHolder:
             return found
 
     def _hold(self, root: RootKey) -> None:
+        if root.epoch < self._dropped:
+            # It was on its way here when the cluster was sealed.
+            root.wipe()
+            raise Stale("the seal epoch has moved on")
         if self._held is not None:
             if self._held.epoch > root.epoch:
                 root.wipe()
@@ -206,6 +211,7 @@ class KeyHolder:
 
         A process that held a key is replaced, for Python may keep copies of it.
         """
+        self._dropped = max(self._dropped, epoch)
         if self._held is not None and self._held.epoch < epoch:
             self._held.wipe()
             self._held = None

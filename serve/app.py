@@ -93,7 +93,7 @@ class Application:
         except SecretHubError as exc:
             status, body, extra = answer_error(exc, request_id)
             if status == 500:
-                _log.error("request %s failed: %s", request_id, exc.code)
+                _log.error("request %s failed: %s: %s", request_id, exc.code, exc)
         except Exception as exc:  # noqa: BLE001 - the outermost edge
             # Whatever goes wrong inside, the client gets our error and never a trace.
             _log.exception("request %s failed", request_id)

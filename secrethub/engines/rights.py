@@ -24,7 +24,7 @@ class PolicyCache:
         caches.on_flush(self.drop)
 
     def _announced(self, change: Changed) -> None:
-        if change.kind == "authority" and change.key.startswith("policies/"):
+        if change.key.startswith("policies/") and change.kind != "kv":
             self._sets.clear()
 
     def drop(self) -> None:

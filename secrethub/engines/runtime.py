@@ -103,6 +103,8 @@ class Keys:
 
     def install(self, keyring: Keyring, epoch: int, cluster_id: str) -> None:
         """Take over the keyring of a seal epoch."""
+        if self._keyring is not None and self._keyring is not keyring:
+            self._keyring.wipe()
         self._keyring, self.epoch, self.cluster_id = keyring, epoch, cluster_id
 
     def on_wipe(self, callback: Callable[[], None]) -> None:

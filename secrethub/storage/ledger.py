@@ -264,7 +264,9 @@ class Ledger:
         try:
             records = [_chained(chain, note, at) for note in notes]
         except BaseException:
-            self._chain = Chain(start.stream, self._chain_key, start.number, start.head)
+            # A stream that has no entry yet is begun again, with what it opens with.
+            begun = start.number > 0
+            self._chain = Chain(start.stream, self._chain_key, start.number, start.head) if begun else None
             raise
         async with self._caches.look:
             asked, least = _now(), self._caches.expected

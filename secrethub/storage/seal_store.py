@@ -114,7 +114,7 @@ async def set_sealed(
     async with database.write() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         if epoch is not None:
-            newest = await connection.fetchval("SELECT epoch FROM epochs WHERE name = $1", writer)
+            newest = await connection.fetchval("SELECT epoch FROM epochs WHERE name = $1 FOR SHARE", writer)
             if newest != epoch:
                 raise Stale(f"{writer} {epoch} was replaced by {newest}")
         value = await connection.fetchval(

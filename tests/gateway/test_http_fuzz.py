@@ -278,10 +278,6 @@ OBJECTS = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), VALUES,
 BODIES = (OBJECTS | VALUES).map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="many changes at once are sometimes refused as integrity_failure on a very busy machine",
-)
 @given(st.lists(st.tuples(st.sampled_from(WRITES), BODIES), min_size=10, max_size=30))
 @BOUNDED
 async def test_bodies(node: Node, sent: list[tuple[str, bytes]]) -> None:
