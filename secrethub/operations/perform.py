@@ -109,9 +109,10 @@ class _Request:
         except Exception as exc:
             # An intent has its outcome, and what is answered as a defect has an entry, unless the
             # ledger itself is what cannot be written.
-            defect = not isinstance(exc, SecretHubError)
-            if not self.recorded and (self.intended or (defect and self.core.unsealed)):
-                reason = f"internal: {type(exc).__name__}" if defect else f"{exc.code}: {exc}"
+            ours = isinstance(exc, SecretHubError)
+            if not self.recorded and (self.intended or (not ours and self.core.unsealed)):
+                name = exc.code if isinstance(exc, SecretHubError) else "internal"
+                reason = f"{name}: {exc if ours else type(exc).__name__}"
                 with contextlib.suppress(SecretHubError):
                     await self._append("outcome" if self.intended else "request", "failed", reason)
             raise
