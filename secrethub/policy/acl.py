@@ -1,6 +1,8 @@
-"""Vault's ACL language in its JSON form.
+"""Vault's ACL language, in HCL and in its JSON form, which mean the same.
 
 ::
+
+    path "secret/data/app/*" { capabilities = ["read", "list"] }
 
     {"path": {"secret/data/app/*": {"capabilities": ["read", "list"]}}}
 
@@ -9,8 +11,8 @@ old ``policy`` key (``deny``, ``read``, ``write``, ``sudo``) adds its capabiliti
 place of all others; a rule without capabilities grants nothing and still hides less specific ones.
 A leading slash is dropped. A trailing ``*`` is a prefix, ``+`` as a whole segment is any one segment.
 
-Keys that narrow a rule (parameters, wrapping times, …) are refused, for a rule that is stored without
-them would grant more than was written.
+Parameters and wrapping times narrow a rule (:mod:`secrethub.policy.acl_parameters`). Other keys are refused,
+for a rule that is stored without them would grant more than was written.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 import msgspec
 
 from secrethub.policy import strict
+from secrethub.policy.acl_parameters import NARROWING, Narrowing, parse_narrowing
 from secrethub.policy.capabilities import BITS, DENY, union
 
 _LEGACY = {
@@ -29,17 +32,7 @@ _LEGACY = {
     "write": union(("create", "read", "update", "delete", "list")),
     "sudo": union(("create", "read", "update", "delete", "list", "sudo")),
 }
-_NARROWING = frozenset(
-    {
-        "allowed_parameters",
-        "denied_parameters",
-        "required_parameters",
-        "min_wrapping_ttl",
-        "max_wrapping_ttl",
-        "mfa_methods",
-        "control_group",
-    }
-)
+_ELSEWHERE = frozenset({"mfa_methods", "control_group"})
 _FLAT = "secrets"
 _RESERVED = "secrets/dynamic/"
 
@@ -49,6 +42,7 @@ class AclRule(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     capabilities: int
+    narrowing: Narrowing | None = None
 
 
 def parse_acl(document: Mapping[str, Any]) -> tuple[AclRule, ...]:
@@ -82,11 +76,9 @@ def _each(value: Any, place: str) -> Iterator[tuple[Mapping[str, Any], str]]:
 
 def _rule(path: str, body: Mapping[str, Any], place: str) -> AclRule:
     for name in body:
-        if name in _NARROWING:
-            strict.refuse(
-                strict.member(place, name), "not evaluated by this version, so no rule is stored that has it"
-            )
-    strict.expect_keys(body, place, (), ("capabilities", "policy", "comment"))
+        if name in _ELSEWHERE:
+            strict.refuse(strict.member(place, name), "not evaluated here, so no rule is stored that has it")
+    strict.expect_keys(body, place, (), ("capabilities", "policy", "comment", *NARROWING))
     if "comment" in body:
         strict.expect_text(body["comment"], f"{place}.comment")
     bits = 0
@@ -103,7 +95,11 @@ def _rule(path: str, body: Mapping[str, Any], place: str) -> AclRule:
             known = ", ".join([*BITS, "deny"])
             strict.refuse(here, f"unknown capability {strict.quote(name)}; known are {known}")
         bits |= DENY if name == "deny" else BITS[name]
-    return AclRule(path=_path(path, place), capabilities=DENY if bits & DENY else bits)
+    return AclRule(
+        path=_path(path, place),
+        capabilities=DENY if bits & DENY else bits,
+        narrowing=parse_narrowing(body, place),
+    )
 
 
 def _path(path: str, place: str) -> str:

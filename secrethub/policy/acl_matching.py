@@ -21,7 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from secrethub.policy.acl_parameters import Narrowing
 from secrethub.policy.capabilities import DENY
+from secrethub.policy.conditions import Circumstances
 
 Rank: TypeAlias = tuple[int, bool, int, int, bytes]
 
@@ -33,12 +35,21 @@ class AclEntry:
     path: str
     capabilities: int = 0
     sources: list[tuple[str, int]] = field(default_factory=list)
+    narrowing: Narrowing | None = None
 
-    def merge(self, policy: str, capabilities: int) -> None:
+    def merge(self, policy: str, capabilities: int, narrowing: Narrowing | None = None) -> None:
         """Add what another policy says about this path."""
         united = self.capabilities | capabilities
         self.capabilities = DENY if united & DENY else united
+        if not self.sources:
+            self.narrowing = narrowing
+        elif self.narrowing is not None or narrowing is not None:
+            self.narrowing = (self.narrowing or Narrowing()).united(narrowing or Narrowing())
         self.sources.append((policy, capabilities))
+
+    def failing(self, capability: str, when: Circumstances | None) -> str | None:
+        """Return the key that keeps the rule from holding for a request, or None."""
+        return None if self.narrowing is None else self.narrowing.failing(capability, when)
 
 
 class _Pattern:
@@ -74,19 +85,21 @@ class AclIndex:
 
     __slots__ = ("_exact", "_lengths", "_patterns", "_prefixes", "_ranks")
 
-    def __init__(self, rules: Sequence[tuple[str, str, int]]) -> None:
-        """Build from (policy, path, capabilities)."""
+    def __init__(
+        self, rules: Sequence[tuple[str, str, int] | tuple[str, str, int, Narrowing | None]]
+    ) -> None:
+        """Build from (policy, path, capabilities) and what narrows them, if anything does."""
         self._exact: dict[str, AclEntry] = {}
         self._prefixes: dict[str, AclEntry] = {}
         patterns: dict[str, AclEntry] = {}
-        for policy, path, capabilities in rules:
+        for policy, path, capabilities, *narrowing in rules:
             if path == "+" or path.startswith("+/") or "/+" in path:
                 entry = patterns.setdefault(path, AclEntry(path))
             elif path.endswith("*"):
                 entry = self._prefixes.setdefault(path[:-1], AclEntry(path))
             else:
                 entry = self._exact.setdefault(path, AclEntry(path))
-            entry.merge(policy, capabilities)
+            entry.merge(policy, capabilities, *narrowing)
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
         self._ranks = {prefix: _rank(prefix, len(prefix.encode()), True, 0) for prefix in self._prefixes}
         self._patterns = sorted(

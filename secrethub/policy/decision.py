@@ -18,6 +18,7 @@ import msgspec
 
 from secrethub.policy.acl_matching import AclIndex
 from secrethub.policy.capabilities import BITS, DENY, Capability, names
+from secrethub.policy.conditions import Circumstances
 from secrethub.policy.document import ParsedPolicy
 from secrethub.policy.matching import NativeIndex, NativeRule
 
@@ -31,6 +32,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         path: the canonical request path, e.g. ``secret/data/prod/db``.
         acl_capability: what Vault's rules must grant, from the method.
         needs_sudo: whether ``sudo`` is needed too.
+        when: what conditions are about; None when nothing is known.
         native_path: the path as native rules name it, e.g. ``secrets/prod/db``.
         native_capability: what native rules must grant, from the declared operation.
     """
@@ -40,6 +42,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     native_path: str
     native_capability: Capability
     needs_sudo: bool = False
+    when: Circumstances | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +54,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         rule: its path as written.
         effect: what it said about this question.
         capabilities: what it names.
+        failing: the condition that keeps it from holding, or empty.
     """
 
     language: Literal["native", "acl", "builtin"]
@@ -58,6 +62,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     rule: str
     effect: Literal["allow", "deny", "silent"]
     capabilities: tuple[str, ...]
+    failing: str = ""
 
 
 class CompiledPolicies:
@@ -89,11 +94,21 @@ class CompiledPolicies:
             ),
         }
         self.acl = AclIndex(
-            [(policy.name, rule.path, rule.capabilities) for policy in parsed for rule in policy.acl]
+            [
+                (policy.name, rule.path, rule.capabilities, rule.narrowing)
+                for policy in parsed
+                for rule in policy.acl
+            ]
         )
         self.native = NativeIndex(
             [
-                NativeRule(policy.name, path, statement.effect == "deny", statement.capabilities)
+                NativeRule(
+                    policy.name,
+                    path,
+                    statement.effect == "deny",
+                    statement.capabilities,
+                    statement.conditions,
+                )
                 for policy in parsed
                 for statement in policy.statements
                 for path in statement.paths
@@ -112,10 +127,11 @@ class CompiledPolicies:
 
 
 class Allowed(msgspec.Struct, frozen=True):
-    """Yes."""
+    """Yes. ``conditional``: at another time, or asked in another way, it may be no."""
 
     question: Question
     policies: CompiledPolicies
+    conditional: bool = False
 
     @property
     def trace(self) -> tuple[Step, ...]:
@@ -142,7 +158,13 @@ class Denied(msgspec.Struct, frozen=True):
                 return f"denied by policy {step.policy}, rule {step.rule}"
         wanted = self.question.native_capability
         sudo = " with sudo" if self.question.needs_sudo else ""
-        return f"no policy allows {wanted}{sudo}"
+        unmet = next((step for step in self.trace if step.failing), None)
+        why = (
+            ""
+            if unmet is None
+            else f"; {unmet.failing} of policy {unmet.policy}, rule {unmet.rule}, does not hold"
+        )
+        return f"no policy allows {wanted}{sudo}{why}"
 
 
 def _fixed_part(path: str) -> tuple[str, bool]:
@@ -174,16 +196,20 @@ def decide(question: Question, policies: CompiledPolicies) -> Decision:
     granted = 0 if entry is None else entry.capabilities
     if granted & DENY:
         return Denied(question, policies)
+    narrowed = entry is not None and entry.narrowing is not None
+    if narrowed and entry is not None and entry.failing(question.acl_capability, question.when) is not None:
+        granted = 0
     needed_native = BITS[question.native_capability] | sudo
     listing = question.native_capability == "list"
-    allowed, denied = policies.native.bits(question.native_path, listing=listing)
+    allowed, denied, conditional = policies.native.bits(question.native_path, question.when, listing=listing)
     if question.path != question.native_path:
         # A denial that is written with the endpoint's path must not be the one that protects nothing.
-        denied |= policies.native.bits(question.path, listing=listing)[1]
+        also = policies.native.bits(question.path, question.when, listing=listing)
+        denied, conditional = denied | also.denied, conditional or also.conditional
     if denied & needed_native:
         return Denied(question, policies)
     if granted & needed == needed or allowed & needed_native == needed_native:
-        return Allowed(question, policies)
+        return Allowed(question, policies, narrowed or conditional)
     return Denied(question, policies)
 
 
@@ -195,12 +221,20 @@ def _trace(question: Question, policies: CompiledPolicies) -> tuple[Step, ...]:
     entry = policies.acl.find(question.path, listing=question.acl_capability == "list")
     for policy, bits in () if entry is None else entry.sources:
         assert entry is not None
-        speaks = bits & (BITS[question.acl_capability] | sudo)
+        failing = "" if bits & DENY else entry.failing(question.acl_capability, question.when) or ""
+        speaks = bits & (BITS[question.acl_capability] | sudo) and not failing
         effect: Literal["allow", "deny", "silent"] = "allow" if speaks else "silent"
         if bits & DENY:
             effect = "deny"
         steps.append(
-            Step(language="acl", policy=policy, rule=entry.path, effect=effect, capabilities=names(bits))
+            Step(
+                language="acl",
+                policy=policy,
+                rule=entry.path,
+                effect=effect,
+                capabilities=names(bits),
+                failing=failing,
+            )
         )
     listing = question.native_capability == "list"
     matching = list(policies.native.matching(question.native_path, listing=listing))
@@ -208,7 +242,8 @@ def _trace(question: Question, policies: CompiledPolicies) -> tuple[Step, ...]:
         also = policies.native.matching(question.path, listing=listing)
         matching += [rule for rule in also if rule.denies and rule not in matching]
     for rule in matching:
-        speaks = rule.capabilities & (BITS[question.native_capability] | sudo)
+        failing = rule.failing(question.when) or ""
+        speaks = rule.capabilities & (BITS[question.native_capability] | sudo) and not failing
         effect = "silent" if not speaks else "deny" if rule.denies else "allow"
         steps.append(
             Step(
@@ -217,6 +252,7 @@ def _trace(question: Question, policies: CompiledPolicies) -> tuple[Step, ...]:
                 rule=rule.path,
                 effect=effect,
                 capabilities=names(rule.capabilities),
+                failing=failing,
             )
         )
     return tuple(steps)

@@ -11,8 +11,7 @@ elsewhere. In a path ``*`` stands for any characters within one segment, ``**`` 
 any number of segments, none included (``secrets/prod/**`` covers ``secrets/prod`` itself); everything
 else is literal. ``"*"`` among capabilities means all of them.
 
-Unknown keys are refused, ``conditions`` too: this version evaluates none, and a condition that is
-stored but not evaluated would grant more than was written.
+A statement may have ``conditions`` (:mod:`secrethub.policy.conditions`). Unknown keys are refused.
 """
 
 from __future__ import annotations
@@ -26,14 +25,12 @@ from secrethub.errors import InvalidRequest
 from secrethub.policy import strict
 from secrethub.policy.acl import AclRule, parse_acl
 from secrethub.policy.capabilities import BITS, EVERY, union
+from secrethub.policy.conditions import Conditions, parse_conditions
+from secrethub.policy.hcl import load_hcl
 
 _MAX_FLOATING = 64
 _STORE = frozenset({"data", "metadata", "delete", "undelete", "destroy", "subkeys"})
 _NATIVE_CAPABILITIES = (*BITS, "*")
-_HCL = (
-    "policies in HCL are not read by this version; write Vault's ACL as JSON, "
-    '{"path": {"secret/data/app/*": {"capabilities": ["read"]}}}, or a native document'
-)
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +39,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     effect: Literal["allow", "deny"]
     paths: tuple[str, ...]
     capabilities: int
+    conditions: Conditions | None = None
 
 
 class ParsedPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +67,22 @@ def parse_policy(name: str, source: str | Mapping[str, Any]) -> ParsedPolicy:
 
     Args:
         name: its name, checked already.
-        source: JSON text, or the decoded document.
+        source: JSON or HCL text, or the decoded document.
 
     Raises:
         InvalidRequest: it is not one; the message names the place.
     """
     if isinstance(source, str):
+        if not source.strip():
+            raise InvalidRequest("the policy is empty")
         if not source.lstrip().startswith("{"):
-            raise InvalidRequest("the policy is empty" if not source.strip() else _HCL)
+            return ParsedPolicy(
+                name=name,
+                language="acl",
+                source=source,
+                document=(found := load_hcl(source)),
+                acl=parse_acl(found),
+            )
         text, document = source, strict.expect_object(strict.load(source), "$")
     else:
         text, document = strict.dump(source), strict.expect_object(source, "$")
@@ -109,12 +115,7 @@ def _native(document: Mapping[str, Any]) -> tuple[Statement, ...]:
 
 def _statement(value: Any, place: str) -> Statement:
     statement = strict.expect_object(value, place)
-    if "conditions" in statement:
-        strict.refuse(
-            f"{place}.conditions",
-            "this version evaluates no conditions, so it stores no policy that has them",
-        )
-    strict.expect_keys(statement, place, ("effect", "paths", "capabilities"))
+    strict.expect_keys(statement, place, ("effect", "paths", "capabilities"), ("conditions",))
     effect = strict.expect_text(statement["effect"], f"{place}.effect")
     if effect not in {"allow", "deny"}:
         strict.refuse(f"{place}.effect", f'an effect is "allow" or "deny", not {strict.quote(effect)}')
@@ -122,6 +123,9 @@ def _statement(value: Any, place: str) -> Statement:
         effect="allow" if effect == "allow" else "deny",
         paths=_paths(statement["paths"], f"{place}.paths"),
         capabilities=_capabilities(statement["capabilities"], f"{place}.capabilities"),
+        conditions=parse_conditions(statement["conditions"], f"{place}.conditions")
+        if "conditions" in statement
+        else None,
     )
 
 

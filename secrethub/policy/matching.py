@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from secrethub.policy.conditions import Circumstances, Conditions
+
 
 class NativeRule(NamedTuple):
     """One path of one statement. ``capabilities`` are bits."""
@@ -21,6 +23,22 @@ class NativeRule(NamedTuple):
     path: str
     denies: bool
     capabilities: int
+    conditions: Conditions | None = None
+
+    def failing(self, when: Circumstances | None) -> str | None:
+        """Return the name of a condition that keeps the rule from holding now, or None."""
+        return None if self.conditions is None else self.conditions.failing(when, unknown_holds=self.denies)
+
+
+class Bits(NamedTuple):
+    """Capabilities that are allowed and denied; whether another time or place could give others."""
+
+    allowed: int
+    denied: int
+    conditional: bool
+
+
+_NO_BITS = Bits(0, 0, conditional=False)
 
 
 class _Glob:
@@ -59,6 +77,7 @@ class _Place:
     any: _Place | None = None
     deep: _Place | None = None
     rules: list[NativeRule] = field(default_factory=list)
+    conditional: list[NativeRule] = field(default_factory=list)
     allowed: int = 0
     denied: int = 0
 
@@ -76,20 +95,31 @@ class NativeIndex:
             for segment in rule.path.split("/"):
                 place = _next(place, segment)
             place.rules.append(rule)
-            if rule.denies:
+            if rule.conditions is not None:
+                place.conditional.append(rule)
+            elif rule.denies:
                 place.denied |= rule.capabilities
             else:
                 place.allowed |= rule.capabilities
 
-    def bits(self, path: str, *, listing: bool) -> tuple[int, int]:
-        """Return the capabilities that are allowed and those that are denied at ``path``."""
+    def bits(self, path: str, when: Circumstances | None, *, listing: bool) -> Bits:
+        """Return the capabilities that are allowed and those that are denied at ``path`` now."""
         if self._empty:
-            return 0, 0
+            return _NO_BITS
         allowed = denied = 0
+        conditional = False
         for place in self._reached(path, listing):
             allowed |= place.allowed
             denied |= place.denied
-        return allowed, denied
+            for rule in place.conditional:
+                conditional = True
+                if rule.failing(when) is not None:
+                    continue
+                if rule.denies:
+                    denied |= rule.capabilities
+                else:
+                    allowed |= rule.capabilities
+        return Bits(allowed, denied, conditional)
 
     def matching(self, path: str, *, listing: bool) -> Iterator[NativeRule]:
         """Yield every rule that matches."""

@@ -20,6 +20,9 @@ MAX_POLICY = 262_144
 _MAX_PATH_BYTES = 4096
 _MAX_SEGMENTS = 64
 _MAX_QUOTED = 80
+_TERM = re.compile(r"([0-9]{1,12})([smhd]|\Z)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 10_000 * 86400
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -113,6 +116,25 @@ def expect_text(value: Any, place: str) -> str:
     if _UNSTORABLE.search(value):
         refuse(place, "the string has a NUL character or half of a surrogate pair")
     return value
+
+
+def expect_seconds(value: Any, place: str) -> int:
+    """Return a duration in seconds: a whole number, or a string such as ``90``, ``1h30m`` or ``7d``.
+
+    Raises:
+        InvalidRequest: it is none, or longer than ten thousand days.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        seconds = value
+    else:
+        text = expect_text(value, place)
+        terms = _TERM.findall(text)
+        if not text or "".join(number + unit for number, unit in terms) != text:
+            refuse(place, f"{quote(text)} is no duration such as 1h30m")
+        seconds = sum(int(number) * _UNITS[unit] for number, unit in terms)
+    if not 0 <= seconds <= _LONGEST:
+        refuse(place, "the duration is out of bounds")
+    return seconds
 
 
 def expect_keys(
