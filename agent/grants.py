@@ -53,8 +53,7 @@ class Application:
 
     def may_read(self, path: str) -> bool:
         """Tell whether ``path`` (``secrets/…``) is granted."""
-        granted, _denied = self.index.bits(path, listing=False)
-        return granted != 0
+        return self.index.bits(path, None, listing=False).allowed != 0
 
 
 class Grants:

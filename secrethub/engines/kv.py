@@ -18,6 +18,7 @@ import msgspec
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kv_cache import SecretCache, check_floor
 from secrethub.engines.listing import without_denied
+from secrethub.engines.rights import circumstances
 from secrethub.engines.runtime import Core
 from secrethub.errors import CasMismatch, InvalidRequest, NotFound, Stale, TooLarge, Unavailable
 from secrethub.ids import new_uuid
@@ -237,6 +238,7 @@ class KvEngine:
             await context.core.policies.compiled(context.identity.policies),
             folder=f"{context.mount}metadata/{prefix}",
             native_folder=self.native_prefix(context.mount) + prefix,
+            when=circumstances(context.identity, context.now, context.client_address),
         )
 
     async def metadata(self, context: Context, _body: None) -> Answer:

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Iterable
 
 from secrethub.engines.engine import Context
+from secrethub.engines.rights import circumstances
+from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import CompiledPolicies, Denied, Question, decide
 
 _TURN = 200
@@ -27,11 +29,22 @@ async def shown(context: Context, names: Iterable[str]) -> list[str]:
     assert context.identity is not None
     folder = context.path + "/"
     policies = await context.core.policies.compiled(context.identity.policies)
-    return await without_denied(names, policies, folder=folder, native_folder=folder)
+    return await without_denied(
+        names,
+        policies,
+        folder=folder,
+        native_folder=folder,
+        when=circumstances(context.identity, context.now, context.client_address),
+    )
 
 
 async def without_denied(
-    names: Iterable[str], policies: CompiledPolicies, *, folder: str, native_folder: str
+    names: Iterable[str],
+    policies: CompiledPolicies,
+    *,
+    folder: str,
+    native_folder: str,
+    when: Circumstances | None = None,
 ) -> list[str]:
     """Return the names that no rule denies to list.
 
@@ -40,6 +53,7 @@ async def without_denied(
         policies: of whoever asks.
         folder: what comes before the names in Vault's rules, with a trailing slash.
         native_folder: the same in native rules.
+        when: what conditions are about; None when nothing is known.
     """
     if policies.root:
         return list(names)
@@ -47,14 +61,16 @@ async def without_denied(
     for count, name in enumerate(names, start=1):
         bare = name.rstrip("/")
         # Vault's rules about a folder and about what is in it differ by the slash.
-        if not any(_denied(policies, folder + path, native_folder + bare) for path in {bare, name}):
+        if not any(_denied(policies, folder + path, native_folder + bare, when) for path in {bare, name}):
             kept.append(name)
         if count % _TURN == 0:
             await asyncio.sleep(0)
     return kept
 
 
-def _denied(policies: CompiledPolicies, path: str, native_path: str) -> bool:
-    question = Question(path=path, acl_capability="list", native_path=native_path, native_capability="list")
+def _denied(policies: CompiledPolicies, path: str, native_path: str, when: Circumstances | None) -> bool:
+    question = Question(
+        path=path, acl_capability="list", native_path=native_path, native_capability="list", when=when
+    )
     verdict = decide(question, policies)
     return isinstance(verdict, Denied) and any(step.effect == "deny" for step in verdict.trace)

@@ -6,7 +6,8 @@ from secrethub.engines.engine import Capability, Identity, Method, Operation
 from secrethub.engines.mounts import Route
 from secrethub.engines.runtime import Core
 from secrethub.errors import PermissionDenied
-from secrethub.policy.decision import Denied, Question, decide
+from secrethub.policy.conditions import Circumstances
+from secrethub.policy.decision import Allowed, Denied, Question, decide
 
 _CAPABILITY: dict[Method, Capability] = {
     "read": "read",
@@ -18,9 +19,16 @@ _CAPABILITY: dict[Method, Capability] = {
 
 
 async def require(
-    core: Core, identity: Identity, route: Route | None, method: Method, path: str, *, creates: bool = False
-) -> None:
-    """Decide whether ``identity`` may do this.
+    core: Core,
+    identity: Identity,
+    route: Route | None,
+    method: Method,
+    path: str,
+    when: Circumstances,
+    *,
+    creates: bool = False,
+) -> Allowed:
+    """Decide whether ``identity`` may do this, and return why.
 
     Args:
         core: this process.
@@ -28,6 +36,7 @@ async def require(
         route: the way of the request; None where nothing is mounted.
         method: how.
         path: the canonical path.
+        when: what conditions are about.
         creates: a write of something that is not there yet.
 
     Raises:
@@ -41,10 +50,12 @@ async def require(
         needs_sudo=operation is not None and operation.sudo,
         native_path=_native_path(route, operation, path),
         native_capability=_native_capability(operation, method, creates=creates),
+        when=when,
     )
     verdict = decide(question, await core.policies.compiled(identity.policies))
     if isinstance(verdict, Denied):
         raise PermissionDenied(verdict.reason)
+    return verdict
 
 
 def _native_path(route: Route | None, operation: Operation | None, path: str) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -19,6 +21,7 @@ from secrethub.auth.digests import token_digest
 from secrethub.engines.engine import Answer, Context, Fence, Identity, Method, Operation
 from secrethub.engines.memo import Granted
 from secrethub.engines.mounts import Route, no_operation
+from secrethub.engines.rights import circumstances
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.seal import admit_to_seal, record_refusal
 from secrethub.errors import (
@@ -36,23 +39,14 @@ from secrethub.errors import (
 from secrethub.operations.call import Call, Token
 from secrethub.operations.decision import require
 from secrethub.operations.decode import decode_body
+from secrethub.operations.flat_view import flat_view
 from secrethub.operations.identify import IDENTITIES, MAX_TOKEN, identify
 from secrethub.operations.note import request_note
+from secrethub.policy.decision import Allowed
 
 _ATTEMPTS = 8
 _OPTIMISTIC = 3
 """Attempts before nobody else may change authority meanwhile (``storage/fence.py``)."""
-_FLAT = "secrets/"
-_RESERVED = "secrets/dynamic/"
-
-
-def flat_view(method: Method, path: str) -> str:
-    """Rewrite a path of the flat view to the store's own, before anything else looks at it."""
-    if path == "secrets":
-        return "secret/metadata" if method == "list" else path
-    if not path.startswith(_FLAT) or path.startswith(_RESERVED):
-        return path
-    return ("secret/metadata/" if method == "list" else "secret/data/") + path[len(_FLAT) :]
 
 
 async def perform(core: Core, call: Call) -> Answer:
@@ -253,7 +247,7 @@ class _Request:
             self.identity = None
             self.identity = await identify(core, self.call.credential, now)
             context = self._context(now)
-            await self._allowed(context)
+            verdict = await self._allowed(context)
             if self.trouble is not None:
                 # Not a question of rights: whoever may ask is told that something is wrong.
                 core.metrics.integrity_failures.labels(self.trouble.table).inc()
@@ -262,7 +256,8 @@ class _Request:
                 if self.route is None:
                     raise NotFound("no handler for route")
                 raise no_operation(self.route, self.path)
-            if self.route is not None and operation.request is None and not operation.changes:
+            kept = operation.request is None and not operation.changes and not verdict.conditional
+            if self.route is not None and kept:
                 core.memo.put(self.call.method, self.path, Granted(self.identity, self.route), self.moves)
             return context
         except IntegrityFailure as exc:
@@ -275,7 +270,7 @@ class _Request:
             await self._refuse(exc, position)
             raise
 
-    async def _allowed(self, context: Context) -> None:
+    async def _allowed(self, context: Context) -> Allowed:
         """Take the one decision.
 
         Raises:
@@ -289,11 +284,24 @@ class _Request:
                 creates = not await exists(context)
             except (InvalidRequest, IntegrityFailure) as exc:
                 trouble = exc  # told only to whoever may ask
-        await require(self.core, self.identity, self.route, self.call.method, self.path, creates=creates)
+        when = circumstances(self.identity, context.now, self.call.client_address, self._parameters)
+        verdict = await require(
+            self.core, self.identity, self.route, self.call.method, self.path, when, creates=creates
+        )
         if isinstance(trouble, IntegrityFailure):
             self.trouble = trouble
         elif trouble is not None:
             raise trouble
+        return verdict
+
+    def _parameters(self) -> Mapping[str, Any] | None:
+        """Return what policies may speak of: query and body, as they were sent."""
+        if not self.call.body:
+            return self.call.query
+        try:
+            return {**self.call.query, **msgspec.json.decode(self.call.body, type=dict[str, Any])}
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
 
     async def _refuse(self, exc: SecretHubError, position: int) -> None:
         """Write down a refusal and raise it, or Stale when it may no longer be true."""

@@ -7,14 +7,15 @@ read a secret may watch it, whether it exists yet or not, and nobody else.
 from __future__ import annotations
 
 from secrethub.engines.engine import Identity
+from secrethub.engines.rights import circumstances
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, InvalidPath, NotFound, PermissionDenied, Sealed, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.operations.call import AgentCertificate
 from secrethub.operations.decision import require
+from secrethub.operations.flat_view import flat_view
 from secrethub.operations.identify import IDENTITIES, identify
 from secrethub.operations.note import note
-from secrethub.operations.perform import flat_view
 from secrethub.wire.canonical_path import check_path
 
 _OPERATION = "kv.watch"
@@ -47,7 +48,7 @@ async def watch(core: Core, credential: AgentCertificate, path: str, client_addr
         key, denied = "", None
         try:
             identity = await identify(core, credential, core.clock.now())
-            key = await _decide(core, identity, path, canonical)
+            key = await _decide(core, identity, path, canonical, client_address)
         except (PermissionDenied, IntegrityFailure) as exc:
             denied = _denied(core, exc)
             if identity is None:
@@ -74,7 +75,7 @@ async def watch(core: Core, credential: AgentCertificate, path: str, client_addr
     raise Unavailable("authority changes faster than this watch can be decided")
 
 
-async def may_watch(core: Core, credential: AgentCertificate, path: str) -> bool:
+async def may_watch(core: Core, credential: AgentCertificate, path: str, client_address: str | None) -> bool:
     """Decide again about a watch, without a record: nothing was asked.
 
     Raises:
@@ -84,13 +85,15 @@ async def may_watch(core: Core, credential: AgentCertificate, path: str) -> bool
     """
     try:
         identity = await identify(core, credential, core.clock.now())
-        await _decide(core, identity, path, check_path(path))
+        await _decide(core, identity, path, check_path(path), client_address)
     except (PermissionDenied, InvalidPath):
         return False
     return True
 
 
-async def _decide(core: Core, identity: Identity, path: str, canonical: str) -> str:
+async def _decide(
+    core: Core, identity: Identity, path: str, canonical: str, client_address: str | None
+) -> str:
     """Return the key to watch.
 
     Raises:
@@ -106,7 +109,8 @@ async def _decide(core: Core, identity: Identity, path: str, canonical: str) -> 
     if path != canonical or real == path or route is None or declared is None or declared.name != _READ:
         raise InvalidPath("only secrets can be watched: secrets/<path>")
     assert declared.subject is not None
-    await require(core, identity, route, "read", real)
+    when = circumstances(identity, core.clock.now(), client_address)
+    await require(core, identity, route, "read", real, when)
     return route.mount.path + route.params[declared.subject]
 
 

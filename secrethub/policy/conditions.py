@@ -189,14 +189,14 @@ def _window(value: Any, place: str) -> Window:
     strict.expect_keys(given, place, ("from", "until"), ("zone",))
     start = _minute(given["from"], f"{place}.from")
     end = _minute(given["until"], f"{place}.until")
-    if start == end or start == _DAY:
+    if start in {end, _DAY}:
         strict.refuse(place, "the window is empty or the whole day: leave it out")
     zone = strict.expect_text(given.get("zone", "UTC"), f"{place}.zone")
     try:
         if _ZONE.fullmatch(zone) is None:
             raise ValueError(zone)
         ZoneInfo(zone)
-    except (ValueError, OSError):
+    except (ValueError, LookupError, OSError):
         strict.refuse(f"{place}.zone", f"{strict.quote(zone)} is no time zone such as Europe/Berlin or UTC")
     return Window(start=start, end=end % _DAY if end < start else end, zone=zone)
 

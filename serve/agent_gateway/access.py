@@ -21,9 +21,10 @@ from secrethub.errors import (
 )
 from secrethub.ids import new_uuid
 from secrethub.operations.call import AgentCertificate, Call
+from secrethub.operations.flat_view import flat_view
 from secrethub.operations.identify import IDENTITIES
 from secrethub.operations.note import note
-from secrethub.operations.perform import flat_view, perform
+from secrethub.operations.perform import perform
 from secrethub.operations.watch import may_watch, watch
 from secrethub.storage.authority import APPROLES
 from secrethub.wire.canonical_path import check_path
@@ -139,7 +140,7 @@ class CoreAccess:
 
     async def may_still_watch(self, peer: Peer, path: str) -> bool:
         """Decide again about a watch."""
-        return await may_watch(self._core, _credential(peer), path)
+        return await may_watch(self._core, _credential(peer), path, peer.address)
 
     async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:
         """Renew the peer's certificate."""
