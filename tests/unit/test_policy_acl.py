@@ -295,7 +295,9 @@ def test_neither_denies_and_one_allows(
     spoken = {
         statement["effect"]
         for statement in (statement for each in natives for statement in each)
-        if {"-", "*", "**"} & set(statement["paths"]) and {capability, "*"} & set(statement["capabilities"])
+        # A denial speaks about the endpoint's own path too.
+        if ({"-", "*", "**"} | ({path} if statement["effect"] == "deny" else set())) & set(statement["paths"])
+        and {capability, "*"} & set(statement["capabilities"])
     }
     expected = (
         not bits & DENY and "deny" not in spoken and (bool(bits & BITS[capability]) or "allow" in spoken)
