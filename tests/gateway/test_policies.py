@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.gateway.behind import reasons
 from tests.gateway.conftest import Node, native
+from tests.gateway.test_doors import through
 
 ACL = {"path": {"secret/data/app/*": {"capabilities": ["read"]}}}
 
@@ -57,7 +59,7 @@ async def test_invalid_documents_say_where(node: Node) -> None:
         ("", "empty"),
         ("   ", "empty"),
         ("{", "line 1"),
-        ('path "secret/*" { capabilities = ["read"] }', "HCL"),
+        ('path "secret/*" { capabilities = ["read" }', "line 1, column 42"),
         ({}, "$"),
         ({"version": "2", "statements": []}, "$.version"),
         ({"version": "1", "statements": [statement], "path": {}}, "either"),
@@ -69,7 +71,7 @@ async def test_invalid_documents_say_where(node: Node) -> None:
         ({"version": "1", "statements": [{**statement, "capabilities": ["fly"]}]}, "capabilities[0]"),
         ({"version": "1", "statements": [statement], "extra": 1}, "extra"),
         ({"path": {"secrets/app/*": {"capabilities": ["read"]}}}, "secret/data/"),
-        ({"path": {"secret/*": {"capabilities": ["read"], "allowed_parameters": {}}}}, "allowed_parameters"),
+        ({"path": {"secret/*": {"capabilities": ["read"], "mfa_methods": []}}}, "mfa_methods"),
         ({"path": {"secret/*": {"capabilities": "read"}}}, "capabilities"),
         ({"path": {"secret/*": {"capabilities": ["fly"]}}}, "fly"),
         ('{"path": {"a": {}, "a": {}}}', "a"),
@@ -325,3 +327,80 @@ async def test_whether_a_name_is_one_is_told_only_to_whoever_may_ask(node: Node)
     token = await node.token("nothing", native("secrets/x"))
     assert (await node.call("POST", "auth/approle/role/bad%20name", token, json={})).status_code == 403
     assert (await node.call("POST", "auth/approle/role/bad%20name", json={})).status_code == 400
+
+
+async def test_hcl_means_what_its_json_form_means(node: Node) -> None:
+    """A policy in HCL is kept as written, and decides on capabilities and parameters."""
+    source = """
+# of the application
+path "secret/data/app/*" {
+  capabilities       = ["create", "update", "read"]
+  allowed_parameters = { "data" = [], "options" = [] }
+  denied_parameters  = { "options" = [{ cas = 0 }] }
+}
+"""
+    assert (await write(node, "hcl", source)).status_code == 204
+    assert (await node.call("GET", "sys/policies/acl/hcl")).json()["data"]["policy"] == source
+    made = await node.call("POST", "auth/token/create", json={"policies": ["hcl"]})
+    token = made.json()["auth"]["client_token"]
+    for path, body, status in (
+        ("secret/data/app/a", {"data": {"k": 1}}, 200),
+        ("secret/data/app/a", {"data": {"k": 1}, "options": {"cas": 1}}, 200),
+        ("secret/data/app/b", {"data": {"k": 1}, "options": {"cas": 0}}, 403),
+        ("secret/data/app/a", {"data": {"k": 1}, "extra": 1}, 403),
+        ("secret/data/app/a", [1], 403),
+        ("secret/data/other", {"data": {"k": 1}}, 403),
+    ):
+        answer = await node.call("POST", path, token, json=body)
+        assert answer.status_code == status, (path, body, answer.text)
+    assert (await node.call("GET", "secret/data/app/a", token)).status_code == 200
+    assert (await node.call("GET", "secret/data/app/a?version=1", token)).status_code == 403
+
+
+async def test_conditions(node: Node) -> None:
+    """Conditions are asked at each request: address, time, life of the token; a denial says which failed."""
+    await node.call("POST", "secrets/app/db", json={"data": {"k": "v"}})
+    now = datetime.now(UTC)
+    today, yesterday = now.date().isoformat(), (now - timedelta(days=2)).date().isoformat()
+    for name, conditions, status in (
+        ("here", {"source_ip": ["127.0.0.0/8"]}, 200),
+        ("there", {"source_ip": ["192.0.2.0/24"]}, 403),
+        ("today", {"dates": {"from": yesterday, "until": (now + timedelta(days=2)).date().isoformat()}}, 200),
+        ("over", {"dates": {"until": yesterday}}, 403),
+        ("brief", {"max_ttl": "10m"}, 403),
+        ("long", {"max_ttl": "30d", "dates": {"from": yesterday}}, 403),
+        ("wrapped", {"wrapping": True}, 403),
+    ):
+        document = native("secrets/app/*")
+        document["statements"][0]["conditions"] = conditions
+        token = await node.token(name, document)
+        for _ in range(2):
+            answer = await node.call("GET", "secrets/app/db", token)
+            assert answer.status_code == status, (name, today)
+        short = await node.token(name, document, ttl="5m")
+        expected = 200 if name in {"brief", "long"} else status
+        assert (await node.call("GET", "secrets/app/db", short)).status_code == expected, name
+    told = await reasons(node.settings.database_url, outcome="denied")
+    assert "no policy allows read; source_ip of policy there, rule secrets/app/*, does not hold" in told
+
+
+async def test_a_conditional_denial_holds_where_nothing_is_known(node: Node) -> None:
+    """A denial for some network denies through Ray Serve's ingress, where no address is known."""
+    await node.call("POST", "secrets/app/db", json={"data": {"k": "v"}})
+    statements = [
+        {"effect": "allow", "paths": ["secrets/app/*"], "capabilities": ["read"]},
+        {
+            "effect": "deny",
+            "paths": ["secrets/app/*"],
+            "capabilities": ["*"],
+            "conditions": {"source_ip": ["192.0.2.0/24"]},
+        },
+    ]
+    token = await node.token("elsewhere", {"version": "1", "statements": statements})
+    headers = ((b"host", b"localhost"), (b"x-vault-token", token.encode()))
+    assert (await through(node, "http", "GET", "/v1/secrets/app/db", headers=headers))[0] == 200
+    assert (await through(node, "serve", "GET", "/v1/secrets/app/db", headers=headers))[0] == 403
+    elsewhere = ("192.0.2.7", 5)
+    assert (await through(node, "tls", "GET", "/v1/secrets/app/db", headers=headers, client=elsewhere))[
+        0
+    ] == 403
