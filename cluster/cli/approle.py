@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cluster.cli.drafts import draft, keep
 from cluster.cli.login import approle_login
 from cluster.cli.output import fields, names
-from cluster.cli.session import Session, save_file, with_session
+from cluster.cli.session import Session, with_session
 
 _ROLE = "auth/approle/role"
 
@@ -109,12 +111,14 @@ def secret_id(
     body = {name: value for name, value in given.items() if value is not None}
     if cidrs:
         body["cidr_list"] = list(cidrs)
-    with session.client() as client:
-        reply = client.write(f"{_ROLE}/{role}/secret-id", body)
-    session.warn(reply.warnings)
-    made = dict(reply.data)
+    with draft(out) if out is not None else nullcontext() as place:
+        with session.client() as client:
+            reply = client.write(f"{_ROLE}/{role}/secret-id", body)
+        session.warn(reply.warnings)
+        made = dict(reply.data)
+        if place is not None:
+            keep(place, str(made.pop("secret_id")).encode() + b"\n")
     if out is not None:
-        save_file(out, str(made.pop("secret_id")).encode() + b"\n")
         session.show(made, fields({"SecretID": f"written to {out}", **made}))
     elif plain:
         click.echo(made.get("secret_id"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cluster.cli.drafts import draft, keep
 from cluster.cli.output import fields
-from cluster.cli.session import Session, save_file, with_session
+from cluster.cli.session import Session, with_session
 
 _PEM = (
     ("certificate", "cert.pem", 0o644),
@@ -53,10 +55,16 @@ def issue(
         raise click.ClickException(
             f"{out_dir} is no folder; make it first, for the key is given out only once"
         )
-    with session.client() as client:
-        reply = client.write(f"pki/issue/{role}" if role else "pki/issue", body)
-    session.warn(reply.warnings)
-    made = dict(reply.data)
+    with ExitStack() as stack:
+        places = {
+            name: stack.enter_context(draft(out_dir / file, mode)) for name, file, mode in _PEM if out_dir
+        }
+        with session.client() as client:
+            reply = client.write(f"pki/issue/{role}" if role else "pki/issue", body)
+        session.warn(reply.warnings)
+        made = dict(reply.data)
+        for name, place in places.items():
+            keep(place, _pem(made.pop(name, "")))
     if out_dir is None:
         if session.format != "table":
             session.show(made)
@@ -66,9 +74,9 @@ def issue(
         session.show(made)
         click.echo(b"\n" + b"".join(pems), nl=False)
         return
-    for name, file, mode in _PEM:
-        save_file(out_dir / file, _pem(made.pop(name, "")), mode)
-    session.show(made, fields({"Written to": str(out_dir), **made}))
+    # It is the first certificate of ca-chain.pem, and a table would show it as one endless line.
+    shown = {name: value for name, value in made.items() if name != "issuing_ca"}
+    session.show(made, fields({"Written to": str(out_dir), **shown}))
 
 
 def _pem(value: Any) -> bytes:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cluster.cli.drafts import draft
 from cluster.cli.inputs import read_secret, read_text
 from cluster.cli.output import Table, fields
-from cluster.cli.session import Session, save_file, with_session
+from cluster.cli.session import Session, with_session
 from cluster.cli.status import seal_table
+
+if TYPE_CHECKING:
+    from secrethub.client import Client
+
+_WRONG = frozenset({"wrong_share", "invalid_request"})
+"""What the server answers to a share that is none of its own; anything else concerns all of them."""
 
 
 @click.group()
@@ -39,10 +47,19 @@ def init(
         body["init_token"] = read_secret("Init token", init_token_file)
     if out is not None and out.exists():
         raise click.ClickException(f"{out} exists; keys are not written over something else")
-    with session.client(anonymous=True) as client:
-        made = client.write("sys/init", body).data
+    with draft(out) if out is not None else nullcontext() as place:
+        with session.client(anonymous=True) as client:
+            made = client.write("sys/init", body).data
+        if place is not None:
+            try:
+                place.keep(json.dumps(made, indent=2).encode() + b"\n")
+            except OSError as exc:
+                # Nobody can ask for them again.
+                session.show(made, *_keys(made))
+                raise click.ClickException(
+                    f"{out}: {exc.strerror}; keys and root token are printed above, and are nowhere else"
+                ) from exc
     if out is not None:
-        save_file(out, json.dumps(made, indent=2).encode() + b"\n")
         session.say(f"Initialised. Keys and root token are in {out}; move them to where they belong.")
         return
     session.show(made, *_keys(made))
@@ -59,22 +76,22 @@ def init(
 def unseal(session: Session, source: str | None, refused: tuple[str, ...], reset: bool) -> None:
     """Give unseal shares, base64 or hexadecimal.
 
-    Asks for one share on a terminal; otherwise reads standard input, one share a line.
+    Asks for one share on a terminal; otherwise reads standard input, one share a line. A line that
+    holds no share of this cluster is named and passed over; the exit code is 1 then.
     """
     if refused:
         raise click.UsageError(
             "a share on the command line can be read by every user of this machine: "
             "type it when asked, or pipe it in"
         )
+    shares = {} if reset else _shares(source)
     with session.client(anonymous=True) as client:
-        if reset:
-            found = client.write("sys/unseal", {"reset": True}).data
-        else:
-            for share in _shares(source):
-                found = client.write("sys/unseal", {"key": share}).data
-                if not found.get("sealed"):
-                    break
+        found, wrong = (
+            (client.write("sys/unseal", {"reset": True}).data, 0) if reset else _give(client, shares)
+        )
     session.show(found, seal_table(found))
+    if wrong:
+        raise click.exceptions.Exit(1)
 
 
 @operator.command()
@@ -86,10 +103,32 @@ def seal(session: Session) -> None:
     session.say("Sealed.")
 
 
-def _shares(source: str | None) -> list[str]:
+def _give(client: Client, shares: Mapping[int, str]) -> tuple[Mapping[str, Any], int]:
+    """Give shares until the seal is open; return its status and how many were wrong, each of them named."""
+    from cluster.cli.failures import explain
+    from secrethub.client import ApiError
+
+    found: Mapping[str, Any] = {}
+    wrong = 0
+    for line, share in shares.items():
+        try:
+            found = client.write("sys/unseal", {"key": share}).data
+            if not found.get("sealed"):
+                break
+        except ApiError as exc:
+            if exc.code not in _WRONG:
+                raise
+            wrong += 1
+            click.echo(f"share in line {line}: {explain(exc)}" if line else explain(exc), err=True)
+    return found or client.read("sys/seal-status").data, wrong
+
+
+def _shares(source: str | None) -> dict[int, str]:
+    """Return line → share; line 0 is one that was typed."""
     if source is None and sys.stdin.isatty():
-        return [read_secret("Unseal share")]
-    shares = read_text(source or "-").split()
+        return {0: read_secret("Unseal share")}
+    lines = enumerate(read_text(source or "-").splitlines(), 1)
+    shares = {number: line.strip() for number, line in lines if line.strip()}
     if not shares:
         raise click.ClickException("no share was given")
     return shares

@@ -121,18 +121,6 @@ def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R
     return run
 
 
-def save_file(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file that holds a secret, whole or not at all.
-
-    Raises:
-        click.ClickException: it cannot be written.
-    """
-    try:
-        token_file.replace(path, content, mode)
-    except OSError as exc:
-        raise click.ClickException(f"{path}: {exc.strerror}") from exc
-
-
 _COMMON = ("address", "ca_file", "ca_sha256", "format_")
 
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
+
+from cluster.cli.drafts import Draft
 
 _LARGEST = 8192
 
@@ -54,25 +55,7 @@ def store(path: Path, token: str) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace(path, token.encode() + b"\n", 0o600)
+        with Draft(path) as draft:
+            draft.keep(token.encode() + b"\n")
     except OSError as exc:
         raise click.ClickException(f"token file {path}: {exc.strerror}; use --no-store to print it") from exc
-
-
-def replace(path: Path, content: bytes, mode: int) -> None:
-    """Put ``content`` in the place of ``path`` in one step; nobody sees half of it.
-
-    Raises:
-        OSError: the folder is missing or not writable.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

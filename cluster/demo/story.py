@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.cli.session import save_file
 from cluster.demo.actors import kill_seal_state, seal_state_pid
 from cluster.demo.core import Core
 from cluster.demo.host import SECRET, Host
 from cluster.demo.ledger import mend, tamper, verify
 from cluster.demo.processes import until
 from cluster.demo.steps import DemoFailed, Steps
+from cluster.folders import write_private
 from secrethub.client import ApiError, Client
 
 SHARES = 5
@@ -81,8 +81,8 @@ class Story:
         ):
             made = api.write("sys/init", {"secret_shares": SHARES, "secret_threshold": THRESHOLD}).data
             self._shares, self._token = list(made["keys_base64"]), str(made["root_token"])
-            save_file(self.token_file, self._token.encode() + b"\n")
-            save_file(self._folder / "unseal-keys.json", json.dumps(self._shares).encode() + b"\n")
+            write_private(self.token_file, self._token + "\n")
+            write_private(self._folder / "unseal-keys.json", json.dumps(self._shares) + "\n")
             self._expect(len(self._shares) == SHARES, f"{SHARES} shares")
 
     def _unseal(self) -> None:
@@ -104,7 +104,7 @@ class Story:
         with self._steps.step("Start an agent on a host, with an AppRole and a template"), self._api() as api:
             role_id = str(api.read(f"auth/approle/role/{_ROLE}/role-id").data["role_id"])
             secret_id = str(api.write(f"auth/approle/role/{_ROLE}/secret-id").data["secret_id"])
-            save_file(self._host.secret_id_file, secret_id.encode() + b"\n")
+            write_private(self._host.secret_id_file, secret_id + "\n")
             self._host.start_application()
             self._host.start_agent(self._core.addresses(), role_id)
             took = self._host.wait_for(self._password)

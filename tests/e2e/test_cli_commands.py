@@ -10,7 +10,6 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from cluster.demo.ledger import mend, tamper
 from cluster.demo.processes import command
 from secrethub.client.settings import parse_address
 from secrethub.client.trust import fingerprint, presented_chain
+from tests.e2e.shell import Shell
 
 STRANGE = base64.b64encode(b"x" * 33).decode()
 """A share in its right form, of no cluster."""
@@ -28,34 +28,6 @@ POLICY = {
     "version": "1",
     "statements": [{"effect": "allow", "paths": ["secrets/app/*"], "capabilities": ["read"]}],
 }
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Runs ``secrethub`` with an environment of its own."""
-
-    environment: dict[str, str]
-    folder: Path
-
-    def __call__(self, *arguments: str, stdin: str = "", code: int = 0, **variables: str) -> str:
-        """Run a command, expect its exit code, return what it printed (errors after output)."""
-        done = subprocess.run(
-            command(*arguments),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env={**self.environment, **variables},
-            cwd=self.folder,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout if code == 0 else done.stdout + done.stderr
-
-    def json(self, *arguments: str, stdin: str = "", code: int = 0) -> object:
-        """Run a command with ``--format json`` and return what it printed."""
-        return json.loads(self(*arguments, "--format", "json", stdin=stdin, code=code))
 
 
 @pytest.fixture(scope="module")
