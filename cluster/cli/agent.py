@@ -108,7 +108,8 @@ def _become_agent(command: str, arguments: tuple[str, ...]) -> NoReturn:
     program = str(beside) if os.access(beside, os.X_OK) else shutil.which("secrethub-agent")
     if program is None:
         raise click.ClickException(
-            "secrethub-agent is not installed beside this Python; run: pip install secrethub"
+            "secrethub-agent is not installed beside this Python; "
+            "in SecretHub's source folder run: pip install ."
         )
     sys.stdout.flush()
     os.execv(program, ["secrethub-agent", command, *arguments])  # noqa: S606 - our own program, no shell

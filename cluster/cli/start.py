@@ -73,7 +73,8 @@ def _server_parts() -> Iterator[None]:
         if exc.name is None or exc.name.partition(".")[0] in _OURS:
             raise
         raise click.ClickException(
-            f"this installation has no server ({exc.name} is missing); run: pip install 'secrethub[server]'"
+            f"this installation has no server ({exc.name} is missing); "
+            "in SecretHub's source folder run: pip install '.[server]'"
         ) from exc
 
 
