@@ -12,6 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import click
 
@@ -38,7 +39,7 @@ class Draft:
         self._file = os.fdopen(descriptor, "wb")
         os.fchmod(descriptor, mode)
 
-    def __enter__(self) -> Draft:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

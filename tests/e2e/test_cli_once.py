@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import resource
 import shutil
 import tempfile
@@ -86,4 +85,4 @@ def _give_out_once(shell: Shell) -> None:
     after = shell.json("audit", "verify")
     # One for the verification itself.
     assert after["entries"] - before["entries"] <= 2  # type: ignore[index]
-    assert os.listdir(shell.folder) == ["key.pem"]
+    assert [path.name for path in shell.folder.iterdir()] == ["key.pem"]
