@@ -11,7 +11,7 @@ import click
 from cluster.cli.drafts import draft, keep
 from cluster.cli.login import approle_login
 from cluster.cli.output import fields, names
-from cluster.cli.session import Session, with_session
+from cluster.cli.session import Session, is_there, with_session
 
 _ROLE = "auth/approle/role"
 
@@ -72,8 +72,9 @@ def list_(session: Session) -> None:
 def delete(session: Session, role: str) -> None:
     """Delete a role with its SecretIDs."""
     with session.client() as client:
+        there = is_there(client, f"{_ROLE}/{role}")
         client.delete(f"{_ROLE}/{role}")
-    session.say(f"Role {role} is deleted.")
+    session.say_deleted(f"role {role}", there=there)
 
 
 @approle.command("role-id")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from secrethub.client import ApiError, ClientError, NotReached, NotTrusted
+from collections.abc import Mapping
+
+from secrethub.client import ApiError, Client, ClientError, NotReached, NotTrusted
 
 NO_TOKEN = "No token: run `secrethub login`, or set SECRETHUB_TOKEN."  # noqa: S105 - a sentence
+
+INITIALISE = "nobody has initialised it: `secrethub operator init`"
+OWN_TOKEN = (  # noqa: S105 - a sentence
+    "the token is unknown, expired or revoked, or was made without the policy `default`; "
+    "log in with another: `secrethub login`"
+)
+"""Advice where a token asks for nothing but itself."""
 
 _ADVICE = {
     "permission_denied": "check the token with `secrethub token lookup`: it may be unknown or expired, "
     "or none of its policies allows this",
     "sealed": "unseal with `secrethub operator unseal`",
-    "not_initialised": "initialise with `secrethub operator init`",
+    "not_initialised": INITIALISE,
     "unavailable": "nothing was disclosed; try again, and look at the server's log if it lasts",
     "cas_mismatch": "read the current version with `secrethub kv get` and write again",
     "too_many_requests": "try again later",
@@ -18,22 +27,37 @@ _ADVICE = {
 }
 
 
-def explain(error: ClientError) -> str:
-    """Return one line for the person at the terminal."""
+def explain(error: ClientError, advice: Mapping[str, str] | None = None) -> str:
+    """Return one line for the person at the terminal.
+
+    Args:
+        error: what happened.
+        advice: what to do next, by the error's code, where it is not the usual.
+    """
     if isinstance(error, NotReached):
-        doubt = " The change may have been made: check before repeating it." if error.sent else ""
-        advice = "" if error.sent else " Is the server running, and is --address (SECRETHUB_ADDR) right?"
-        return f"No answer from {error}.{doubt}{advice}"
+        if error.sent:
+            return f"No answer from {error}. The change may have been made: check before repeating it."
+        return f"No answer from {error}. Is the server running, and is --address (SECRETHUB_ADDR) right?"
     if isinstance(error, NotTrusted):
         return f"{error}. Name the right root with --ca-file (SECRETHUB_CACERT) or --ca-sha256."
     if not isinstance(error, ApiError):
         return str(error)
     said = _deleted(error) or "; ".join(error.errors) or ("not found" if error.status == 404 else error.code)
-    advice = _ADVICE.get(error.code, "")
-    parts = [said + (f" ({advice})" if advice else "")]
+    todo = {**_ADVICE, **(advice or {})}.get(error.code, "")
+    parts = [said + (f" ({todo})" if todo else "")]
     if error.request_id:
         parts.append(f"[request {error.request_id}]")
     return " ".join(parts).replace("\n", " ")
+
+
+def while_uninitialised(error: ApiError, client: Client) -> bool:
+    """Tell whether what answers "sealed" was never initialised, so that there is nothing to unseal yet."""
+    if error.code != "sealed":
+        return False
+    try:
+        return client.read("sys/seal-status").data.get("initialized") is False
+    except ClientError:
+        return False
 
 
 def _deleted(error: ApiError) -> str:

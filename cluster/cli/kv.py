@@ -7,13 +7,16 @@ A path is written ``prod/db``; the mount may stand before it (``secrets/prod/db`
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cluster.cli.inputs import read_object, read_pairs
-from cluster.cli.output import fields, names, text
+from cluster.cli.output import fields, names, visible
 from cluster.cli.session import Session, with_session
+
+if TYPE_CHECKING:
+    from secrethub.client import Client
 
 
 @click.group()
@@ -39,12 +42,13 @@ def put(session: Session, path: str, pairs: tuple[str, ...], source: str | None,
     """
     if bool(pairs) == bool(source):
         raise click.UsageError("give fields as key=value, or all of them with --json FILE")
+    place = secret_path(path)
     data = read_object(source) if source else read_pairs(pairs)
     body: dict[str, Any] = {"data": data}
     if cas is not None:
         body["options"] = {"cas": cas}
     with session.client() as client:
-        reply = client.write(secret_path(path), body)
+        reply = client.write(place, body)
     session.warn(reply.warnings)
     session.show(reply.data)
 
@@ -56,8 +60,9 @@ def put(session: Session, path: str, pairs: tuple[str, ...], source: str | None,
 @with_session
 def get(session: Session, path: str, version: int | None, field: str | None) -> None:
     """Read a secret."""
+    place = secret_path(path)
     with session.client() as client:
-        found = client.read(secret_path(path), version=version).data
+        found = client.read(place, version=version).data
     data, metadata = found.get("data") or {}, found.get("metadata") or {}
     if field is not None:
         if field not in data:
@@ -76,7 +81,7 @@ def get(session: Session, path: str, version: int | None, field: str | None) -> 
 def list_(session: Session, path: str) -> None:
     """List the names below a path."""
     with session.client() as client:
-        found = client.list(secret_path(path))
+        found = client.list(secret_path(path, whole=True))
     session.show(list(found), names(found))
 
 
@@ -85,16 +90,47 @@ def list_(session: Session, path: str) -> None:
 @with_session
 def delete(session: Session, path: str) -> None:
     """Delete the newest version of a secret. Older versions stay."""
+    place = secret_path(path)
     with session.client() as client:
-        client.delete(secret_path(path))
-    session.say(f"Deleted the newest version of {text(path)}.")
+        there = _newest(client, place)
+        client.delete(place)
+    if there is False:
+        session.note(f"There is no secret {visible(path)}, or its newest version was deleted before.")
+    else:
+        session.say(f"Deleted the newest version of {visible(path)}{', if there was one' * (there is None)}.")
 
 
-def secret_path(path: str) -> str:
-    """Return where the flat view has ``path``."""
+def secret_path(path: str, *, whole: bool = False) -> str:
+    """Return where the flat view has ``path``.
+
+    Args:
+        path: as a person writes it, with or without its mount.
+        whole: the mount itself will do, too.
+
+    Raises:
+        click.UsageError: it names no secret.
+    """
     bare = path.strip("/")
     for mount in ("secrets", "secret"):
         if bare == mount or bare.startswith(mount + "/"):
             bare = bare[len(mount) :].lstrip("/")
             break
+    if not bare and not whole:
+        raise click.UsageError("the path of a secret is empty; write it like prod/db")
     return f"secrets/{bare}" if bare else "secrets"
+
+
+def _newest(client: Client, place: str) -> bool | None:
+    """Tell whether a secret has a newest version to delete; None when the token may not look at that."""
+    from secrethub.client import ApiError
+
+    try:
+        found = client.read(f"secret/metadata/{place.removeprefix('secrets/')}").data
+    except ApiError as exc:
+        if exc.code == "not_found":
+            return False
+        if exc.code == "permission_denied":
+            return None
+        raise
+    newest = (found.get("versions") or {}).get(str(found.get("current_version"))) or {}
+    return not (newest.get("deletion_time") or newest.get("destroyed"))

@@ -6,7 +6,7 @@ import click
 
 from cluster.cli.inputs import read_text
 from cluster.cli.output import names
-from cluster.cli.session import Session, with_session
+from cluster.cli.session import Session, is_there, with_session
 
 _MOUNT = "sys/policies/acl"
 
@@ -39,7 +39,9 @@ def read(session: Session, name: str) -> None:
     """Print a policy's source."""
     with session.client() as client:
         found = client.read(f"{_MOUNT}/{name}").data
-    if session.format == "table":
+    if session.format == "table" and not found.get("policy"):
+        session.note(f"The policy {name} has no document.{' It allows everything.' * (name == 'root')}")
+    elif session.format == "table":
         click.echo(str(found.get("policy", "")).rstrip("\n"))
     else:
         session.show({"name": found.get("name", name), "policy": found.get("policy")})
@@ -60,5 +62,6 @@ def list_(session: Session) -> None:
 def delete(session: Session, name: str) -> None:
     """Delete a policy. What it allowed ends at once."""
     with session.client() as client:
+        there = is_there(client, f"{_MOUNT}/{name}")
         client.delete(f"{_MOUNT}/{name}")
-    session.say(f"Policy {name} is deleted.")
+    session.say_deleted(f"policy {name}", there=there)

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import click
@@ -61,23 +60,29 @@ class Session:
             raise click.ClickException(str(exc)) from exc
 
     @contextmanager
-    def client(self, *, anonymous: bool = False) -> Iterator[Client]:
+    def client(self, *, anonymous: bool = False, advice: Mapping[str, str] | None = None) -> Iterator[Client]:
         """Open a client; what goes wrong inside becomes one line for people.
 
         Args:
             anonymous: send no token (init, unseal, login, status).
+            advice: what to do next, by the error's code, where it is not the usual.
         """
-        from cluster.cli.failures import NO_TOKEN, explain
-        from secrethub.client import Client, ClientError
+        from cluster.cli.failures import INITIALISE, NO_TOKEN, explain, while_uninitialised
+        from secrethub.client import ApiError, Client, ClientError
 
         settings = self.settings(anonymous=anonymous)
         if settings.token is None and not anonymous and settings.endpoint.socket is None:
             raise click.ClickException(NO_TOKEN)
         try:
             with Client(settings) as client:
-                yield client
+                try:
+                    yield client
+                except ApiError as exc:
+                    if while_uninitialised(exc, client):
+                        advice = {**(advice or {}), "sealed": INITIALISE}
+                    raise
         except ClientError as exc:
-            raise click.ClickException(explain(exc)) from exc
+            raise click.ClickException(explain(exc, advice)) from exc
 
     def show(self, data: Any, *tables: Table) -> None:
         """Print an answer.
@@ -93,10 +98,41 @@ class Session:
         if self.format == "table":
             click.echo(sentence)
 
+    def say_deleted(self, what: str, *, there: bool | None) -> None:
+        """Tell what a deletion did.
+
+        Args:
+            what: e.g. ``role web``.
+            there: what :func:`is_there` found before it.
+        """
+        if there is False:
+            self.note(f"There is no {what}.")
+        else:
+            self.say(f"{what[:1].upper()}{what[1:]} is deleted{', if there was one' * (there is None)}.")
+
+    def note(self, sentence: str) -> None:
+        """Say what people should know, beside the answer."""
+        click.echo(sentence, err=True)
+
     def warn(self, warnings: Sequence[str]) -> None:
         """Print the server's warnings where they disturb no script."""
         for warning in warnings:
             click.echo(f"Warning: {warning}", err=True)
+
+
+def is_there(client: Client, path: str) -> bool | None:
+    """Look at what is to be deleted: the answer to a deletion does not tell. None: the token may not look."""
+    from secrethub.client import ApiError
+
+    try:
+        client.read(path)
+    except ApiError as exc:
+        if exc.code == "not_found":
+            return False
+        if exc.code == "permission_denied":
+            return None
+        raise
+    return True
 
 
 def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:

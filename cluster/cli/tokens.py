@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cluster.cli.output import fields
 from cluster.cli.session import Session, with_session
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from secrethub.client import Client
 
 
 @click.group()
@@ -25,7 +30,11 @@ def token() -> None:
 def create(
     session: Session, /, policies: tuple[str, ...], plain: bool, no_default_policy: bool, **given: Any
 ) -> None:
-    """Create a token, a child of the caller's."""
+    """Create a token, a child of the caller's.
+
+    Without --policy it gets the caller's policies. The name of a policy that does not exist is taken as
+    it is and grants nothing until such a policy is written.
+    """
     body = {name: value for name, value in given.items() if value is not None}
     if policies:
         body["policies"] = list(policies)
@@ -46,7 +55,7 @@ def create(
 @with_session
 def lookup(session: Session) -> None:
     """Show what the server knows about the token in use."""
-    with session.client() as client:
+    with _self(session) as client:
         found = client.read("auth/token/lookup-self").data
     session.show({name: value for name, value in found.items() if name != "id"})
 
@@ -56,7 +65,7 @@ def lookup(session: Session) -> None:
 @with_session
 def renew(session: Session, increment: str | None) -> None:
     """Renew the token in use."""
-    with session.client() as client:
+    with _self(session) as client:
         reply = client.write("auth/token/renew-self", {"increment": increment} if increment else {})
     session.warn(reply.warnings)
     found = reply.auth or {}
@@ -67,6 +76,13 @@ def renew(session: Session, increment: str | None) -> None:
 @with_session
 def revoke(session: Session) -> None:
     """Revoke the token in use. Nobody can use it afterwards."""
-    with session.client() as client:
+    with _self(session) as client:
         client.write("auth/token/revoke-self")
     session.say("Revoked.")
+
+
+def _self(session: Session) -> AbstractContextManager[Client]:
+    """Open a client for a token that asks for nothing but itself."""
+    from cluster.cli.failures import OWN_TOKEN
+
+    return session.client(advice={"permission_denied": OWN_TOKEN})

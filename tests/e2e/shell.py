@@ -26,7 +26,7 @@ class Shell:
         before: Callable[[], None] | None = None,
         **variables: str,
     ) -> str:
-        """Run a command, expect its exit code, return what it printed (errors after output).
+        """Run a command, expect its exit code, return what it printed; errors after output if it failed.
 
         Args:
             arguments: without ``secrethub``.
@@ -35,7 +35,16 @@ class Shell:
             before: runs in the new process first.
             variables: added to its environment.
         """
-        done = subprocess.run(
+        done = self.run(*arguments, stdin=stdin, before=before, **variables)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if code == 0 else done.stdout + done.stderr
+
+    def run(
+        self, *arguments: str, stdin: str = "", before: Callable[[], None] | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command and return all that came of it."""
+        return subprocess.run(
             command(*arguments),
             input=stdin,
             capture_output=True,
@@ -46,9 +55,6 @@ class Shell:
             timeout=60,
             preexec_fn=before,
         )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout if code == 0 else done.stdout + done.stderr
 
     def json(self, *arguments: str, stdin: str = "", code: int = 0) -> object:
         """Run a command with ``--format json`` and return what it printed."""

@@ -65,10 +65,14 @@ def shell(blank: Shell, core: Core) -> Shell:
     assert "secrethub login" in said
     said = blank("operator", "unseal", stdin=STRANGE + "\n", code=1)
     assert "operator init" in said
+    said = blank("kv", "list", code=1, SECRETHUB_TOKEN="hvs.none")
+    assert "operator init" in said
     keys = blank.folder / "keys.json"
     assert "keys.json" in blank("operator", "init", "--out", str(keys))
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     made = json.loads(keys.read_text())
+    said = blank("kv", "list", code=1, SECRETHUB_TOKEN=made["root_token"])
+    assert "operator unseal" in said
     assert blank.json("status", code=2)["sealed"] is True
     said = blank("operator", "unseal", stdin=STRANGE + "\n", code=1)
     assert "share" in said
@@ -120,6 +124,10 @@ def test_listing_and_deleting(shell: Shell) -> None:
     assert "tree/" in shell("kv", "list")
     assert shell.json("kv", "list", "nothing/here") == []
     assert "Deleted" in shell("kv", "delete", "tree/a")
+    for path in ("tree/a", "tree/none"):
+        deleted = shell.run("kv", "delete", path)
+        assert (deleted.returncode, deleted.stdout) == (0, "")
+        assert f"no secret {path}" in deleted.stderr
     said = shell("kv", "get", "tree/a", code=1)
     assert "deleted" in said
     assert "not found" in shell("kv", "get", "tree/none", code=1)
@@ -136,8 +144,30 @@ def test_policies_are_written_read_listed_and_deleted(shell: Shell) -> None:
     shell("policy", "write", "acl", "-", stdin=acl)
     said = shell("policy", "write", "wrong", "-", stdin='{"version": "1", "statement": []}', code=1)
     assert "statement" in said
-    shell("policy", "delete", "acl")
+    assert "Policy acl is deleted" in shell("policy", "delete", "acl")
     assert "not found" in shell("policy", "read", "acl", code=1)
+    deleted = shell.run("policy", "delete", "acl")
+    assert (deleted.returncode, deleted.stdout) == (0, "")
+    assert "no policy acl" in deleted.stderr
+
+
+def test_the_built_in_policy_root_is_no_empty_line(shell: Shell) -> None:
+    """It has no document; that is said beside the output."""
+    read = shell.run("policy", "read", "root")
+    assert (read.returncode, read.stdout) == (0, "")
+    assert "allows everything" in read.stderr
+
+
+def test_a_deletion_without_a_look_promises_nothing(shell: Shell) -> None:
+    """A token that may delete but not look deletes, and does not claim that there was something."""
+    allowed = {"auth/approle/role/*": ["delete"], "secret/data/*": ["delete"]}
+    document = {"path": {path: {"capabilities": granted} for path, granted in allowed.items()}}
+    shell("policy", "write", "sweeper", "-", stdin=json.dumps(document))
+    token = shell("token", "create", "--policy", "sweeper", "--plain").strip()
+    shell("approle", "write", "swept")
+    said = shell("approle", "delete", "swept", SECRETHUB_TOKEN=token)
+    assert "if there was one" in said
+    assert "swept" not in shell.json("approle", "list")  # type: ignore[operator]
 
 
 def test_a_machine_logs_in_with_approle_and_reads_only_what_it_may(shell: Shell) -> None:
@@ -164,7 +194,8 @@ def test_a_machine_logs_in_with_approle_and_reads_only_what_it_may(shell: Shell)
     said = shell("kv", "get", "other/machine", code=1, SECRETHUB_TOKEN=token)
     assert "permission denied" in said
     assert "[request " in said
-    shell("approle", "delete", "host-1")
+    assert "Role host-1 is deleted" in shell("approle", "delete", "host-1")
+    assert "no role host-1" in shell.run("approle", "delete", "host-1").stderr
 
 
 def test_tokens_are_created_renewed_and_revoked(shell: Shell) -> None:
@@ -175,7 +206,13 @@ def test_tokens_are_created_renewed_and_revoked(shell: Shell) -> None:
     )
     assert 0 < found["lease_duration"] <= 600
     assert "Revoked" in shell("token", "revoke", SECRETHUB_TOKEN=token)
-    assert "token lookup" in shell("token", "lookup", code=1, SECRETHUB_TOKEN=token)
+    for said in (
+        shell("token", "lookup", code=1, SECRETHUB_TOKEN=token),
+        shell("login", "--no-store", code=1, stdin=token),
+    ):
+        assert "token lookup" not in said
+        assert "unknown, expired or revoked" in said
+    assert "token lookup" in shell("kv", "get", "a", code=1, SECRETHUB_TOKEN=token)
 
 
 def test_a_certificate_is_issued_into_files(shell: Shell) -> None:
@@ -192,6 +229,7 @@ def test_a_certificate_is_issued_into_files(shell: Shell) -> None:
     assert (folder / "cert.pem").read_text().count("BEGIN CERTIFICATE") == 1
     assert (folder / "ca-chain.pem").read_text().count("BEGIN CERTIFICATE") == 2
     assert "PRIVATE KEY-----\n" in shell("pki", "issue", "db.example.com")
+    assert "BEGIN" not in shell("pki", "issue", "db.example.com", "--out-dir", str(folder))
 
 
 def test_agents_are_listed_even_when_there_are_none(shell: Shell) -> None:

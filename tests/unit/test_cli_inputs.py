@@ -110,7 +110,7 @@ def test_a_mount_s_name_inside_a_path_is_a_folder() -> None:
     """Only the first segment names the mount."""
     assert secret_path("secrets/secret/a") == "secrets/secret/a"
     assert secret_path("secretsauce/a") == "secrets/secretsauce/a"
-    assert secret_path("") == secret_path("secrets/") == "secrets"
+    assert secret_path("", whole=True) == secret_path("secrets/", whole=True) == "secrets"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,9 @@ def test_a_mount_s_name_inside_a_path_is_a_folder() -> None:
         (["kv", "gett"], "Did you mean 'get'?"),
         (["kv", "put", "a"], "key=value"),
         (["kv", "put", "a", "x=1", "--json", "-"], "--json"),
+        (["kv", "put", "", "x=1"], "prod/db"),
+        (["kv", "get", "secrets/"], "prod/db"),
+        (["kv", "delete", "/"], "prod/db"),
         (["operator", "unseal", "c2hhcmU="], "every user of this machine"),
         (["login", "--method", "approle"], "--role-id"),
         (["status", "--format", "xml"], "xml"),
@@ -203,7 +206,7 @@ def test_without_the_server_installed_dev_says_what_to_install() -> None:
         code = f"{start}; sys.exit(run({argv}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        assert "pip install 'secrethub[server]'" in done.stderr
+        assert "in SecretHub's source folder run: pip install '.[server]'" in done.stderr
         assert "Traceback" not in done.stderr
 
 
