@@ -9,7 +9,7 @@ from secrethub.client import ApiError, Client, ClientError, NotReached, NotTrust
 NO_TOKEN = "No token: run `secrethub login`, or set SECRETHUB_TOKEN."  # noqa: S105 - a sentence
 
 INITIALISE = "nobody has initialised it: `secrethub operator init`"
-OWN_TOKEN = (  # noqa: S105 - a sentence
+ABOUT_ITSELF = (
     "the token is unknown, expired or revoked, or was made without the policy `default`; "
     "log in with another: `secrethub login`"
 )

@@ -65,7 +65,7 @@ def approle_login(session: Session, role_id: str, secret_id_file: str | None) ->
 def _token_login(session: Session) -> dict[str, Any]:
     from dataclasses import replace
 
-    from cluster.cli.failures import OWN_TOKEN, explain
+    from cluster.cli.failures import ABOUT_ITSELF, explain
     from secrethub.client import Client, ClientError
 
     token = read_secret("Token")
@@ -74,7 +74,7 @@ def _token_login(session: Session) -> dict[str, Any]:
         with Client(settings) as client:
             found = client.read("auth/token/lookup-self").data
     except ClientError as exc:
-        raise click.ClickException(explain(exc, {"permission_denied": OWN_TOKEN})) from exc
+        raise click.ClickException(explain(exc, {"permission_denied": ABOUT_ITSELF})) from exc
     return {
         "client_token": token,
         "accessor": found.get("accessor"),

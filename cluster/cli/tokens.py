@@ -83,6 +83,6 @@ def revoke(session: Session) -> None:
 
 def _self(session: Session) -> AbstractContextManager[Client]:
     """Open a client for a token that asks for nothing but itself."""
-    from cluster.cli.failures import OWN_TOKEN
+    from cluster.cli.failures import ABOUT_ITSELF
 
-    return session.client(advice={"permission_denied": OWN_TOKEN})
+    return session.client(advice={"permission_denied": ABOUT_ITSELF})

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +101,10 @@ def copy_to(binaries: Binaries, store: Path) -> Binaries:
 
     Args:
         binaries: what to copy.
-        store: folder for copies; the user can traverse to it.
+        store: folder for copies; its parent exists, and the user can traverse to that.
+
+    Raises:
+        Misconfigured: it cannot be copied.
     """
     package = binaries.folder.parent.parent
     if package.name != _WHEEL:
@@ -110,19 +112,30 @@ def copy_to(binaries: Binaries, store: Path) -> Binaries:
     copy = store / f"{_WHEEL}-{_version_text(binaries.folder)}"
     folder = copy / _WHEEL / binaries.folder.parent.name / "bin"
     if not copy.exists():
-        store.mkdir(mode=0o755, parents=True, exist_ok=True)
-        # A copy appears under its name only when it is complete.
-        fresh = Path(tempfile.mkdtemp(dir=store))
+        # What an older version of the wheel left, or a process that was killed.
+        shutil.rmtree(store, ignore_errors=True)
+        fresh = store / "new"
         try:
-            fresh.chmod(0o755)
             for source in (binaries.folder.parent, package.with_name(f"{_WHEEL}.libs")):
                 shutil.copytree(source, fresh / source.relative_to(package.parent))
+            _open_to_all(store)
+            # A copy appears under its name only when it is complete.
             fresh.rename(copy)
-        except OSError:
-            shutil.rmtree(fresh, ignore_errors=True)
-            if not copy.exists():
-                raise
+        except OSError as exc:
+            shutil.rmtree(store, ignore_errors=True)
+            raise Misconfigured(
+                f"PostgreSQL's programs could not be copied to {store}: {exc.strerror or exc}"
+            ) from exc
     return Binaries(folder=folder, major=binaries.major)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let everybody read and execute what is in ``folder``, whatever the umask made of it."""
+    for place, _, names in os.walk(folder):
+        Path(place).chmod(0o755)
+        for file in (Path(place, name) for name in names):
+            if not file.is_symlink():
+                file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
 
 
 def _wheel() -> list[Path]:

@@ -9,6 +9,7 @@
     HOME/                     DATA_DIR itself, or a folder below /var/lib/secrethub/postgres
       data/                   PostgreSQL's, 0700
       socket/                 0700
+      programs/               only if the server's user cannot reach the installed ones: a copy
       password                0600
       log                     0600
 
@@ -18,6 +19,7 @@ in between leaves nothing half made.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -52,6 +54,11 @@ class Home:
     def data(self) -> Path:
         """PostgreSQL's data directory."""
         return self.folder / "data"
+
+    @property
+    def programs(self) -> Path:
+        """Where a copy of PostgreSQL's programs is, if one is needed."""
+        return self.folder / "programs"
 
     @property
     def password(self) -> Path:
@@ -104,26 +111,39 @@ def remove(root: Path) -> None:
             shutil.rmtree((folder / "socket").readlink(), ignore_errors=True)
         if folder.exists():
             shutil.rmtree(folder)
+    if home != root:
+        _remove_if_empty(FALLBACK / "postgres")
+        _remove_if_empty(FALLBACK)
 
 
 def make_socket_folder(home: Home) -> Path:
     """Return a private folder whose path is short enough for a socket's address.
 
-    A path that is too long is replaced by a short one in the system's temporary folder; the link
-    ``socket`` remembers it, so that the next start removes what a killed process left.
+    A path that is too long is replaced by a short one in the temporary folder, or in ``/tmp`` if that is
+    too long as well, or out of the server's reach; the link ``socket`` remembers it, so that the next
+    start removes what a killed process left.
     """
     folder = home.folder / "socket"
     if folder.is_symlink():
         shutil.rmtree(folder.readlink(), ignore_errors=True)
         folder.unlink()
     if len(os.fsencode(folder / _SOCKET_NAME)) > _LONGEST_SOCKET_PATH:
-        short = Path(tempfile.mkdtemp(prefix="secrethub-pg-"))
+        short = _short_folder(home.account)
         folder.symlink_to(short)
         folder = short
     else:
         folder.mkdir(mode=0o700, exist_ok=True)
     give(folder, home.account)
     return folder
+
+
+def _short_folder(account: Account | None) -> Path:
+    for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes a private folder in it
+        short = Path(tempfile.mkdtemp(prefix="secrethub-pg-", dir=parent))
+        if len(os.fsencode(short / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH and reaches(account, short.parent):
+            return short
+        short.rmdir()
+    raise Misconfigured("no place for PostgreSQL's socket: neither TMPDIR nor /tmp will do")
 
 
 def give(path: Path, account: Account | None) -> None:
@@ -141,6 +161,15 @@ def _make_traversable(folder: Path, root: Path, mode: int) -> None:
     if folder == root:
         return
     for step in (FALLBACK, FALLBACK / "postgres", folder):
-        if not step.exists():
-            step.mkdir(mode=mode, parents=True)
-            step.chmod(mode)
+        step.mkdir(parents=True, exist_ok=True)
+        found = step.stat()
+        # Neither our umask nor a node's, whose own folder lies below, may keep the server's user out.
+        if found.st_uid == os.geteuid() and found.st_mode & mode != mode:
+            step.chmod(found.st_mode & 0o7777 | mode)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a folder that :func:`_make_traversable` made, unless others use it."""
+    with contextlib.suppress(OSError):
+        if folder.stat().st_uid == os.geteuid():
+            folder.rmdir()

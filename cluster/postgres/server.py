@@ -147,7 +147,7 @@ def _usable_binaries(home: Home) -> Binaries:
     for binaries in fitting:
         if reaches(home.account, binaries.folder):
             return binaries
-    copied = copy_to(fitting[0], directory.FALLBACK / "programs")
+    copied = copy_to(fitting[0], home.programs)
     if not reaches(home.account, copied.folder):
         user = home.account.name if home.account else "the present user"
         raise Misconfigured(f"user {user} cannot traverse to PostgreSQL's programs in {copied.folder}")

