@@ -9,12 +9,10 @@ nobody listens there.
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import socket
-import stat
 from pathlib import Path
 
+from cluster.port_locks import PortLocks
 from secrethub.errors import Conflict, Misconfigured
 
 _ATTEMPTS = 50
@@ -27,16 +25,15 @@ class Ports:
         """Prepare; nothing is claimed yet.
 
         Args:
-            folder: where the lock files are; the same for all instances of one user.
+            folder: where the lock files are; None chooses, the same for all instances of one user.
         """
-        self._folder = folder or Path(f"/tmp/secrethub-ports-{os.geteuid()}")  # noqa: S108 - checked below
-        self._locks: dict[int, int] = {}
+        self._locks = PortLocks(folder)
         self._reserved: list[socket.socket] = []
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """The locks, for a process that shall hold them as long as it lives."""
-        return tuple(self._locks.values())
+        return self._locks.descriptors
 
     def claim(
         self, setting: str, host: str, port: int, *, shared: bool = False, or_another: bool = False
@@ -58,7 +55,7 @@ class Ports:
         for _ in range(_ATTEMPTS):
             try:
                 chosen = _probe(setting, host, port)
-                if self._lock(chosen):
+                if self._locks.take(chosen):
                     if shared:
                         self._reserved.append(_bound(host, chosen, socket.SO_REUSEPORT))
                     return chosen
@@ -72,29 +69,10 @@ class Ports:
 
     def close(self) -> None:
         """Give up this process's claims."""
-        for descriptor in self._locks.values():
-            os.close(descriptor)
         for reserved in self._reserved:
             reserved.close()
-        self._locks.clear()
         self._reserved.clear()
-
-    def _lock(self, port: int) -> bool:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        found = self._folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise Misconfigured(f"{self._folder} must be a folder of ours alone (0700)")
-        # Each network namespace has ports of its own.
-        namespace = os.stat("/proc/self/ns/net").st_ino if os.path.exists("/proc/self/ns/net") else 0  # noqa: PTH110, PTH116
-        path = self._folder / f"{namespace}-{port}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._locks[port] = descriptor
-        return True
+        self._locks.release()
 
 
 def _probe(setting: str, host: str, port: int) -> int:

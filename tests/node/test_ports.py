@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cluster import port_locks
 from cluster.ports import Ports
 from secrethub.errors import Conflict, Misconfigured
 
@@ -65,6 +68,51 @@ def test_claims_end_with_their_last_holder(ports: Ports, tmp_path: Path) -> None
         os.close(descriptor)
     assert other.claim("ray.port", HOST, port) == port
     other.close()
+
+
+def test_nothing_stays_of_claims_that_are_over(ports: Ports, tmp_path: Path) -> None:
+    """Lock files go with their claims, those of killed processes with the next claim."""
+    folder = tmp_path / "ports"
+    held = ports.claim("http.port", HOST, 0)
+    (stale := folder / "1-1").touch()
+    other = Ports(folder)
+    port = other.claim("tls.port", HOST, 0)
+    assert not stale.exists()
+    other.close()
+    assert [path.name.rpartition("-")[2] for path in folder.iterdir()] == [str(held)]
+    ports.close()
+    assert not folder.exists()
+    assert ports.claim("tls.port", HOST, port) == port
+
+
+def test_a_lock_on_a_removed_file_is_none(tmp_path: Path) -> None:
+    """Whoever waited for a file that was removed meanwhile locks the new one: two never hold one port."""
+    for _ in range(200):
+        first, second = Ports(tmp_path / "ports"), Ports(tmp_path / "ports")
+        port = first.claim("http.port", HOST, 0)
+        ending = threading.Thread(target=first.close)
+        ending.start()
+        claimed = False
+        while not claimed:
+            with contextlib.suppress(Conflict):
+                claimed = second.claim("http.port", HOST, port) == port
+        ending.join()
+        with pytest.raises(Conflict):
+            Ports(tmp_path / "ports").claim("http.port", HOST, port)
+        second.close()
+
+
+def test_a_folder_that_another_user_made_first_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the usual place is not ours alone, the next one is used."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken").chmod(0o777)
+    monkeypatch.setattr(port_locks, "_candidates", lambda: [tmp_path / "taken", tmp_path / "ours"])
+    ports = Ports()
+    port = ports.claim("http.port", HOST, 0)
+    assert [path.name.rpartition("-")[2] for path in (tmp_path / "ours").iterdir()] == [str(port)]
+    ports.close()
 
 
 def test_an_address_of_another_machine_is_refused(ports: Ports) -> None:
