@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -49,10 +51,10 @@ async def _check_server(url: str) -> None:
         connection = await asyncpg.connect(url, timeout=15.0)
     except (ValueError, asyncpg.InterfaceError) as exc:
         raise Misconfigured("database_url: it must be postgresql://user:password@host/database") from exc
-    except (OSError, TimeoutError, asyncpg.PostgresError) as exc:
-        raise Unavailable(
-            f"database_url: PostgreSQL does not let us in: {exc or type(exc).__name__}"
-        ) from exc
+    except asyncpg.PostgresError as exc:
+        raise Unavailable(f"database_url: PostgreSQL does not let us in: {exc}") from exc
+    except OSError as exc:
+        raise Unavailable(f"database_url: PostgreSQL does not answer: {_reason(exc)}") from exc
     try:
         version = int(await connection.fetchval("SHOW server_version_num"))
         commit = await connection.fetchval("SHOW synchronous_commit")
@@ -62,6 +64,14 @@ async def _check_server(url: str) -> None:
         raise Misconfigured(f"database_url: PostgreSQL 15 or newer is needed, this is {version // 10_000}")
     if commit == "off":
         raise Misconfigured("database_url: synchronous_commit is off, so acknowledged writes could be lost")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no connection in time"
+    # asyncio's own words name every address that was tried; the number has the reason.
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else str(error.strerror or error)
 
 
 def _cause(error: SQLAlchemyError) -> str:

@@ -23,9 +23,10 @@ from cluster.database import prepare_database
 from cluster.dev_file import DevFile, Endpoints
 from cluster.dev_seal import DevSeal
 from cluster.folders import private_folder, secret_file
+from cluster.locks import Lock
 from cluster.postgres import EmbeddedPostgres
 from cluster.ready import local_url, wait_for_agents_door, wait_until_ready
-from cluster.resolve import Claims, resolve
+from cluster.resolve import Claims, remove_short_run_dir, resolve
 from cluster.settings import (
     AgentSettings,
     HttpSettings,
@@ -37,7 +38,7 @@ from cluster.settings import (
 )
 from cluster.signals import Stop, run_until_stopped
 from cluster.start import door, prepare_process, say, start_node
-from secrethub.errors import Unavailable
+from secrethub.errors import Misconfigured, Unavailable
 from secrethub.node import NodeSettings
 
 _LOOPBACK = "127.0.0.1"
@@ -86,7 +87,10 @@ def run_dev(options: DevOptions) -> int:
 async def _run(options: DevOptions, stack: AsyncExitStack, stop: Stop) -> int:
     folder = _data_folder(options.data_dir, stack)
     file = DevFile(folder / "dev.json")
+    _be_alone(folder, stack)
+    # What a dev that was killed left here; a running one's is out of reach now.
     file.remove()
+    stack.callback(remove_short_run_dir, folder / "state")
     url, postgres_dir = await _database(folder, options, stack)
     settings = _settings(options, folder, url)
     node, failed = await _start(options, settings, stack, stop)
@@ -124,10 +128,23 @@ def _data_folder(wanted: Path | None, stack: AsyncExitStack) -> Path:
         stack.callback(shutil.rmtree, made, ignore_errors=True)
         return made
     folder = wanted.absolute()
-    if not folder.exists():
-        folder.mkdir(mode=mode, parents=True)
-        folder.chmod(mode)
+    try:
+        if not folder.exists():
+            folder.mkdir(mode=mode, parents=True)
+            folder.chmod(mode)
+    except OSError as exc:
+        raise Misconfigured(f"--data-dir: {exc.filename or folder}: {exc.strerror}") from exc
     return folder
+
+
+def _be_alone(folder: Path, stack: AsyncExitStack) -> None:
+    """Make sure that no other dev uses the folder for as long as this one does."""
+    try:
+        lock = Lock(folder / "dev.lock")
+    except OSError as exc:
+        raise Misconfigured(f"--data-dir: {folder}: {exc.strerror}") from exc
+    stack.callback(lock.close)
+    lock.take(patience=0, otherwise=f"--data-dir: another secrethub dev runs in {folder}")
 
 
 async def _database(folder: Path, options: DevOptions, stack: AsyncExitStack) -> tuple[str, Path | None]:

@@ -6,7 +6,9 @@ Everything that can be wrong on this machine is found here, before anything is s
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
+import re
 import shutil
 import ssl
 import tempfile
@@ -18,7 +20,7 @@ from cluster.locks import Lock
 from cluster.ports import Ports
 from cluster.ray_plan import RayPlan, RayTls
 from cluster.settings import Settings
-from secrethub.errors import Misconfigured
+from secrethub.errors import Conflict, Misconfigured
 from secrethub.ids import new_uuid
 from secrethub.node import Listener, NodeSettings, read_cluster_key, write_node_file
 
@@ -26,6 +28,10 @@ _LONGEST_RUN_DIR = 36
 """Bytes. Ray puts up to 69 more into the address of a socket, which may have 107."""
 _EARLIER_NODE_PATIENCE = 30.0
 """Seconds; a killed node's warden needs one or two of them."""
+_MOMENT = 2.0
+"""Seconds to wait without a word."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,10 +81,7 @@ def resolve(
     state = private_folder(settings.state_dir)
     lock = Lock(state / "lock")
     claims.locks.append(lock)
-    lock.take(
-        patience=patience,
-        otherwise=f"state_dir: another node runs in {state}, or its processes have not ended yet",
-    )
+    _take(lock, state, patience)
     run = _run_dir(settings.run_dir or state / "run", state)
     ports = claims.ports
     http, tls, agents, metrics = settings.http, settings.tls, settings.agents, settings.metrics
@@ -114,10 +117,18 @@ def resolve(
         database_pool=settings.limits.database_pool,
         max_body=settings.limits.max_body,
     )
-    read_cluster_key(node)
+    _check_cluster_key(node)
     _check_certificate(settings)
     write_node_file(run / "node.json", node)
     return node
+
+
+def remove_short_run_dir(state: Path) -> None:
+    """Remove the run directory of a node that has ended, if its path had been too long."""
+    link = state / "run-dir"
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink()
 
 
 def plan_ray(settings: Settings, node: NodeSettings, claims: Claims) -> RayPlan:
@@ -172,16 +183,36 @@ def plan_ray(settings: Settings, node: NodeSettings, claims: Claims) -> RayPlan:
     )
 
 
+def _take(lock: Lock, state: Path, patience: float) -> None:
+    """Take the lock of the node's folder; who waits for it longer than a moment is told for what."""
+    taken = f"state_dir: another node runs in {state}, or its processes have not ended yet"
+    moment = min(patience, _MOMENT)
+    try:
+        lock.take(patience=moment, otherwise=taken)
+    except Conflict:
+        if patience > moment:
+            _log.warning("%s: waiting up to %.0f s for their end", taken, patience - moment)
+            lock.take(patience=patience - moment, otherwise=taken)
+            return
+        raise
+
+
+def _check_cluster_key(node: NodeSettings) -> None:
+    path = check_private(Path(node.cluster_key_file), "cluster_key_file")
+    if not re.fullmatch(rb"[0-9a-fA-F]{64}", path.read_bytes().strip()):
+        raise Misconfigured(
+            f"cluster_key_file: {path} must hold 64 hexadecimal digits (openssl rand -hex 32)"
+        )
+    read_cluster_key(node)
+
+
 def _run_dir(wanted: Path, state: Path) -> Path:
     """Return a private, empty folder whose path is short enough, and remove what a killed node left."""
-    link = state / "run-dir"
-    if link.is_symlink():
-        shutil.rmtree(link.readlink(), ignore_errors=True)
-        link.unlink()
+    remove_short_run_dir(state)
     if len(os.fsencode(wanted)) <= _LONGEST_RUN_DIR:
         return _emptied(wanted)
     short = Path(tempfile.mkdtemp(prefix="secrethub-", dir="/tmp"))
-    link.symlink_to(short)
+    (state / "run-dir").symlink_to(short)
     return short
 
 

@@ -11,6 +11,7 @@ Settings say what is wanted; ``cluster.resolve`` turns them into what a node's p
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -20,7 +21,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from cluster.folders import check_private
 from secrethub.errors import Misconfigured
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "SECRETHUB_"
 _SECRETS: Mapping[str, tuple[str, ...]] = {
@@ -30,6 +34,12 @@ _SECRETS: Mapping[str, tuple[str, ...]] = {
 }
 """Variables of secrets, least specific first, and the field each one sets."""
 
+
+_OTHERS = frozenset(
+    {"ADDR", "CACERT", "CA_SHA256", "CORE_URL", "FORMAT", "NODE_FILE", "PG_BIN", "RAY_HOST"}
+    | {f"{name}{end}" for name in ("ROLE_ID", "SECRET_ID", "TOKEN") for end in ("", "_FILE")}
+)
+"""Variables of the command line, the agent and our own processes, without the prefix."""
 
 _RAY_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -222,9 +232,11 @@ def load(path: Path | None) -> Settings:
     if path is not None:
         try:
             document = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as exc:
+        except OSError as exc:
+            raise Misconfigured(f"{path}: {exc.strerror or exc}") from exc
+        except ValueError as exc:
             raise Misconfigured(f"{path}: {exc}") from exc
-    _refuse_unknown_variables()
+    _look_at_variables()
     try:
         settings = Settings(**_with_secrets(document))
     except ValidationError as exc:
@@ -320,18 +332,31 @@ def _with_secrets(document: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: str, named_by: str) -> str:
     try:
-        return Path(path).read_text("utf-8").strip()
-    except (OSError, ValueError) as exc:
-        raise Misconfigured(f"{named_by}: {exc}") from exc
+        return check_private(Path(path), named_by).read_text("utf-8").strip()
+    except OSError as exc:
+        raise Misconfigured(f"{named_by}: {path}: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise Misconfigured(f"{named_by}: {path} is not text (UTF-8)") from exc
 
 
-def _refuse_unknown_variables() -> None:
-    """A misspelt section would otherwise be overlooked: the environment holds much that is not ours."""
-    sections = {name.upper() for name in Settings.model_fields}
+def _look_at_variables() -> None:
+    """Find misspelt variables, which would otherwise be overlooked.
+
+    One of an unknown section is refused. One without a section is only named: where a service is called
+    secrethub, Kubernetes sets ``SECRETHUB_PORT`` and the like by itself.
+
+    Raises:
+        Misconfigured: there is no such section.
+    """
+    known = {name.upper() for name in Settings.model_fields}
+    known |= {f"{name.removeprefix(PREFIX)}{end}" for name in _SECRETS for end in ("", "_FILE")} | _OTHERS
     for variable in os.environ:
         section, nested, _ = variable.upper().removeprefix(PREFIX).partition("__")
-        if variable.upper().startswith(PREFIX) and nested and section not in sections:
+        if not variable.upper().startswith(PREFIX) or section in known:
+            continue
+        if nested:
             raise Misconfigured(f"{variable}: there is no section {section.lower()!r}")
+        _log.warning("%s is no setting of a node and does nothing", variable)
 
 
 def _explain(error: ValidationError) -> str:

@@ -121,7 +121,7 @@ def test_a_run_directory_with_other_people_s_files_is_refused(
 def test_secret_files_must_be_private(settings: Make, claims: Claims, tmp_path: Path) -> None:
     """A cluster key, Ray token or init token that others can read is refused by name."""
     (tmp_path / "cluster.key").chmod(0o644)
-    with pytest.raises(Misconfigured, match="cluster key"):
+    with pytest.raises(Misconfigured, match="cluster_key_file"):
         resolve(settings(), claims)
     (tmp_path / "cluster.key").chmod(0o600)
     token = tmp_path / "token"
@@ -130,6 +130,41 @@ def test_secret_files_must_be_private(settings: Make, claims: Claims, tmp_path: 
     claims.release()
     with pytest.raises(Misconfigured, match="init_token_file"):
         resolve(settings(init_token_file=token), claims)
+
+
+@pytest.mark.parametrize("content", ["ab" * 31, "zz" * 32, "", "é" * 32])
+def test_a_cluster_key_that_is_none_is_refused(
+    settings: Make, claims: Claims, tmp_path: Path, content: str
+) -> None:
+    """The message says what a key looks like and how one is made, not what is in the file."""
+    (tmp_path / "cluster.key").write_text(content)
+    with pytest.raises(
+        Misconfigured, match="cluster_key_file: .* must hold 64 hexadecimal digits"
+    ) as refused:
+        resolve(settings(), claims)
+    assert "fromhex" not in str(refused.value)
+
+
+def test_a_missing_cluster_key_is_told_once(settings: Make, claims: Claims, tmp_path: Path) -> None:
+    """The path stands once in the message, and the reason in words."""
+    (tmp_path / "cluster.key").unlink()
+    with pytest.raises(Misconfigured, match="No such file") as refused:
+        resolve(settings(), claims)
+    assert str(refused.value).count("cluster.key") == 1
+    assert "Errno" not in str(refused.value)
+
+
+def test_waiting_for_an_earlier_node_is_announced(
+    settings: Make, claims: Claims, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody sits before a silent terminal: what the start waits for is said after a moment."""
+    monkeypatch.setattr("cluster.resolve._MOMENT", 0.05)
+    resolve(settings(), claims)
+    other = Claims()
+    with pytest.raises(Conflict, match="state_dir"):
+        resolve(settings(), other, patience=0.1)
+    other.release()
+    assert "waiting" in caplog.text
 
 
 def test_a_certificate_that_cannot_be_loaded_is_refused(

@@ -27,6 +27,12 @@ def read(tmp_path: Path, text: str) -> Settings:
     return load(file)
 
 
+def private(file: Path, text: str) -> None:
+    """Write a file that its owner alone can read."""
+    file.touch(0o600)
+    file.write_text(text)
+
+
 def test_defaults_are_the_documented_ports(tmp_path: Path) -> None:
     """A minimal file gives a head with the fixed ports, plain doors on loopback."""
     settings = read(tmp_path, MINIMAL)
@@ -59,8 +65,8 @@ def test_the_database_comes_from_either_variable(
 
 def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable with _FILE names a file that holds the secret."""
-    (tmp_path / "url").write_text("postgresql://from-file/z\n")
-    (tmp_path / "password").write_text("hunter2\n")
+    private(tmp_path / "url", "postgresql://from-file/z\n")
+    private(tmp_path / "password", "hunter2\n")
     monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
     monkeypatch.setenv("SECRETHUB_RAY__REDIS_PASSWORD_FILE", str(tmp_path / "password"))
     settings = read(tmp_path, MINIMAL + '[ray]\nredis_address = "rediss://redis:6379"\n')
@@ -74,11 +80,38 @@ def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_settings_file_may_name_files_of_secrets(tmp_path: Path) -> None:
     """In the settings file too, a secret may come from a file."""
-    (tmp_path / "url").write_text("postgresql://from-file/z\n")
+    private(tmp_path / "url", "postgresql://from-file/z\n")
     text = f'database_url_file = "{tmp_path}/url"\ncluster_key_file = "/k"\n'
     url = read(tmp_path, text).database_url
     assert url is not None
     assert url.get_secret_value() == "postgresql://from-file/z"
+
+
+@pytest.mark.parametrize("by", ["file", "environment"])
+def test_a_file_of_a_secret_must_be_private(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that others can read is refused by the name of the setting, without what it holds."""
+    private(tmp_path / "url", "postgresql://from-file/z\n")
+    (tmp_path / "url").chmod(0o644)
+    text = 'cluster_key_file = "/k"\n'
+    if by == "file":
+        text += f'database_url_file = "{tmp_path}/url"\n'
+    else:
+        monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(Misconfigured, match=r"(?i)database_url_file: .*0600") as refused:
+        read(tmp_path, text)
+    assert "from-file" not in str(refused.value)
+
+
+def test_a_missing_file_is_told_once(tmp_path: Path) -> None:
+    """Messages about files say the reason in words, and the path once."""
+    with pytest.raises(Misconfigured, match="No such file or directory") as refused:
+        load(tmp_path / "none.toml")
+    assert str(refused.value).count("none.toml") == 1
+    assert "Errno" not in str(refused.value)
+    with pytest.raises(Misconfigured, match="No such file or directory") as refused:
+        read(tmp_path, f'database_url_file = "{tmp_path}/none"\ncluster_key_file = "/k"\n')
+    assert str(refused.value).count("none") == 1
+    assert "Errno" not in str(refused.value)
 
 
 def test_a_secret_and_its_file_exclude_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +178,17 @@ def test_a_misspelt_section_in_the_environment_is_refused(
     monkeypatch.setenv("SECRETHUB_TSL__PORT", "1")
     with pytest.raises(Misconfigured, match="TSL__PORT"):
         read(tmp_path, MINIMAL)
+
+
+def test_a_misspelt_variable_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A variable of no setting is named in a warning; those of other parts of SecretHub are not."""
+    for name in ("SECRETHUB_STATEDIR", "SECRETHUB_ADDR", "SECRETHUB_ROLE_ID_FILE"):
+        monkeypatch.setenv(name, "/x")
+    monkeypatch.setenv("SECRETHUB_STATE_DIR", "/state")
+    assert read(tmp_path, MINIMAL).state_dir == Path("/state")
+    assert [record.args for record in caplog.records] == [("SECRETHUB_STATEDIR",)]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
