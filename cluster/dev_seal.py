@@ -74,11 +74,13 @@ class DevSeal:
 
     async def root_certificate(self) -> Root:
         """Fetch the built-in root's certificate and keep it in a file."""
-        chain = (await self._call("GET", "pki/ca_chain"))["data"]["ca_chain"]
-        self._ca_file.write_text(chain[-1].strip() + "\n", "ascii")
-        return Root(
-            file=self._ca_file, sha256=hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain[-1])).hexdigest()
-        )
+        answer = await self._send("GET", "pki/ca_chain")
+        chain = answer.text
+        if answer.headers.get("content-type", "").startswith("application/json"):
+            chain = answer.json()["data"]["certificate"]
+        root = chain[chain.rindex("-----BEGIN CERTIFICATE-----") :].strip()
+        self._ca_file.write_text(root + "\n", "ascii")
+        return Root(file=self._ca_file, sha256=hashlib.sha256(ssl.PEM_cert_to_DER_cert(root)).hexdigest())
 
     async def _initialise(self) -> None:
         body = {"secret_shares": _SHARES, "secret_threshold": _THRESHOLD}
@@ -106,6 +108,10 @@ class DevSeal:
         raise Unavailable("the kept unseal keys do not open the seal")
 
     async def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        document: dict[str, Any] = (await self._send(method, path, body)).json()
+        return document
+
+    async def _send(self, method: str, path: str, body: object = None) -> httpx2.Response:
         async with httpx2.AsyncClient(trust_env=False, timeout=_PATIENCE) as client:
             try:
                 answer = await client.request(method, f"{self._api}/{path}", json=body)
@@ -113,8 +119,7 @@ class DevSeal:
                 raise Unavailable(f"{path}: no answer") from exc
         if answer.status_code != httpx2.codes.OK:
             raise Unavailable(f"{path}: {answer.status_code} {answer.text[:500]}")
-        document: dict[str, Any] = answer.json()
-        return document
+        return answer
 
     async def _health(self, client: httpx2.AsyncClient) -> int:
         try:
