@@ -8,20 +8,28 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+def ending() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask this process to end, before it has taken any of them.
+
+    A closed terminal (SIGHUP) is an orderly end, too, unless ``nohup`` has said otherwise.
+    """
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hangs_up else ()))
 
 
 class Stop:
-    """SIGINT and SIGTERM end the work by cancelling it, once; its clean-up is not disturbed again."""
+    """Signals that ask for the end cancel the work, once; its clean-up is not disturbed again."""
 
     def __init__(self, task: asyncio.Task[int]) -> None:
         self._task = task
+        self._signals = ending()
         self.asked = False
 
     def listen(self) -> None:
         """Take the signals; again after a library has taken them for itself."""
         loop = asyncio.get_running_loop()
-        for number in _ENDING:
+        for number in self._signals:
             loop.add_signal_handler(number, self._ask)
 
     def _ask(self) -> None:

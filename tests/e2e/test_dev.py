@@ -24,6 +24,7 @@ from tests.e2e.processes import alive, until
 pytestmark = pytest.mark.timeout(400)
 
 KINDS = pytest.mark.parametrize("options", [(), ("--single-process",)], ids=["ray", "single process"])
+PORTS = [word for name in ("--port", "--tls-port", "--agent-port", "--metrics-port") for word in (name, "0")]
 _SECRET = "a canary in the store"
 
 
@@ -93,23 +94,61 @@ def test_a_told_end_leaves_no_process_and_no_dev_json(
     assert not (core.data_dir / "dev.json").exists()
 
 
-def test_without_a_folder_nothing_is_kept(place: Path) -> None:
-    """Without ``--data-dir`` the data's temporary folder is gone when dev has ended."""
-    ports = [
-        word for name in ("--port", "--tls-port", "--agent-port", "--metrics-port") for word in (name, "0")
-    ]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_without_a_folder_nothing_is_kept(place: Path, number: signal.Signals) -> None:
+    """Without ``--data-dir`` the data's temporary folder, however deep, is gone when dev has ended."""
+    deep = place / ("d" * 100)
+    deep.mkdir()
     with subprocess.Popen(
-        command("dev", "--single-process", *ports),
-        env={**environment(), "TMPDIR": str(place)},
+        command("dev", "--single-process", *PORTS),
+        env={**environment(), "TMPDIR": str(deep)},
         stdout=subprocess.PIPE,
         text=True,
     ) as dev:
         assert dev.stdout is not None
         assert "ready" in dev.stdout.readline()
-        assert list(place.glob("secrethub-dev-*/dev.json"))
-        dev.terminate()
+        (file,) = deep.glob("secrethub-dev-*/dev.json")
+        run = (file.parent / "state" / "run-dir").readlink()
+        sockets = (file.parent / "postgres" / "socket").readlink()
+        assert run.exists()
+        dev.send_signal(number)
         assert dev.wait(60) == 0
-    assert not list(place.iterdir())
+    assert not list(deep.iterdir())
+    assert not run.exists()
+    assert not sockets.exists()
+
+
+def test_a_second_dev_leaves_the_first_alone(start: Callable[..., Core]) -> None:
+    """Another dev on the same folder is refused, and the first one's ``dev.json`` stays."""
+    core = start("--single-process")
+    before = core.addresses()
+    done = subprocess.run(
+        command("dev", "--single-process", "--data-dir", str(core.data_dir), *PORTS),
+        env=dict(environment()),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "another secrethub dev runs" in done.stderr
+    assert core.addresses() == before
+
+
+@pytest.mark.parametrize("folder", ["/proc/none", "/dev/null"])
+def test_an_unusable_folder_is_one_clear_line(folder: str) -> None:
+    """A folder that cannot be made or used is named, without a traceback."""
+    done = subprocess.run(
+        command("dev", "--single-process", "--data-dir", folder, *PORTS),
+        env=dict(environment()),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: --data-dir: {folder}: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_only_this_machine_reaches_it(start: Callable[..., Core]) -> None:
