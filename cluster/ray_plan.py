@@ -85,6 +85,8 @@ def environment(plan: RayPlan) -> dict[str, str]:
     own |= ray_variables(plan)
     own |= {
         node.VARIABLE: plan.node_file,
+        # Where Python's multiprocessing leaves folders; this one is emptied at every start.
+        "TMPDIR": str(Path(plan.node_file).parent),
         HOST_VARIABLE: plan.host,
         _SETUP_HOOK: "cluster.ray_worker.prepare",
         "DASHBOARD_METRIC_PORT": str(plan.dashboard_metrics_port),

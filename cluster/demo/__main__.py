@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
-from pathlib import Path
 from types import FrameType
 
 import click
 
 from cluster.demo.core import Core
+from cluster.demo.folder import Folder, remove_dead
 from cluster.demo.host import Host
-from cluster.demo.processes import adopt_orphans, end_rest
-from cluster.demo.steps import DemoFailed, Steps
+from cluster.demo.processes import adopt_orphans, descendants, end_rest, open_files
+from cluster.demo.steps import DemoFailed, Steps, tell
 from cluster.demo.story import Story
+from cluster.signals import ending
 from secrethub.client import ClientError
 
 
@@ -24,7 +23,8 @@ from secrethub.client import ClientError
 @click.option("--keep", is_flag=True, help="Leave everything running and say how to reach and stop it.")
 def main(keep: bool) -> None:
     """Show the main job end to end on a temporary cluster."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in ending():
+        signal.signal(number, _interrupted)
     adopt_orphans()
     sys.exit(Demo(keep=keep).run())
 
@@ -39,9 +39,10 @@ class Demo:
     def __init__(self, *, keep: bool) -> None:
         self._keep = keep
         self._steps = Steps()
-        self._folder = Path(tempfile.mkdtemp(prefix="sh-"))
-        # As root, PostgreSQL runs as another user, who must be able to pass through here.
-        self._folder.chmod(0o711)
+        for dead in remove_dead():
+            tell(f"removed {dead}, which a demo that was killed had left")
+        self._place = Folder()
+        self._folder = self._place.path
         self._core: Core | None = None
         self._host: Host | None = None
 
@@ -56,18 +57,19 @@ class Demo:
         except (DemoFailed, ClientError) as exc:
             self._complain(exc)
         except KeyboardInterrupt:
-            sys.stdout.write("\ninterrupted: stopping everything\n")
+            tell("\ninterrupted: stopping everything")
         finally:
             if not (held and self._keep):
                 held = self._clean() and held
-        sys.stdout.write("demo: ok\n" if held else "demo: failed\n")
+        tell("demo: ok" if held else "demo: failed")
         return 0 if held else 1
 
     def _tell(self) -> Story:
         host_folder = self._folder / "host"
         host_folder.mkdir(mode=0o700)
-        self._core = Core(self._folder, "--uninitialised", keep=self._keep)
-        self._host = Host(host_folder, keep=self._keep)
+        lock = self._place.lock
+        self._core = Core(self._folder, "--uninitialised", keep=self._keep, lock=lock)
+        self._host = Host(host_folder, keep=self._keep, lock=lock)
         story = Story(self._folder, self._core, self._host, self._steps)
         story.tell()
         return story
@@ -75,8 +77,9 @@ class Demo:
     def _clean(self) -> bool:
         """Stop everything, remove everything, and look whether anything is left."""
         # What was started must end: nothing may interrupt this.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        outside = {*self._core.outside(), *open_files(descendants(os.getpid()))} if self._core else set()
         left: list[str] = []
         with self._steps.step("Stop everything and look what is left"):
             for stop in (self._host and self._host.stop, self._core and self._core.stop):
@@ -86,23 +89,21 @@ class Demo:
                 except DemoFailed as exc:
                     left.append(f"{exc.message}\n{exc.detail}")
             left += [f"process: {line}" for line in end_rest()]
-            shutil.rmtree(self._folder, ignore_errors=True)
-            left += [f"folder: {path}" for path in (self._folder,) if path.exists()]
+            left += [f"file: {path}" for path in (*self._place.remove(), *outside) if path.exists()]
             self._steps.show("\n".join(f"LEFT BEHIND: {item}" for item in left) or "nothing")
         return not left
 
     def _complain(self, exc: DemoFailed | ClientError) -> None:
-        sys.stdout.write(
-            f"FAILED at: {self._steps.current}\n  {exc.message if isinstance(exc, DemoFailed) else exc}\n"
-        )
+        tell(f"FAILED at: {self._steps.current}\n  {exc.message if isinstance(exc, DemoFailed) else exc}")
         detail = exc.detail if isinstance(exc, DemoFailed) else self._core.child.tail() if self._core else ""
-        sys.stdout.writelines(f"  | {line}\n" for line in detail.splitlines())
-        sys.stdout.flush()
+        for line in detail.splitlines():
+            tell(f"  | {line}")
 
     def _describe(self, story: Story) -> None:
         assert self._core is not None
         assert self._host is not None
         found = self._core.addresses()
+        removal = "rm -r " + " ".join(map(str, (self._folder, *self._core.outside())))
         pids = " ".join(str(pid) for pid in (*self._host.pids(), self._core.child.pid))
         self._steps.show(
             f"\nLeft running, as asked:\n"
@@ -110,7 +111,8 @@ class Demo:
             f"  HTTPS {found.api_tls} (root: {found.ca_file}), agents {found.agent_url}\n"
             f"  agent's socket {self._host.socket}, file {self._host.file}\n"
             f"  unseal keys {self._folder / 'unseal-keys.json'}\n"
-            f"  to end it: kill {pids}; rm -r {self._folder}"
+            f"  to end it and remove everything:\n"
+            f"    kill {pids}; while kill -0 {self._core.child.pid}; do sleep 1; done 2>/dev/null; {removal}"
         )
 
 

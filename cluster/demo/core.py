@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,9 +38,10 @@ class Core:
         folder: an existing folder for its data and log.
         options: further options of ``secrethub dev``.
         keep: let it live on when this process ends.
+        lock: descriptor of a lock that it holds as long as it lives.
     """
 
-    def __init__(self, folder: Path, *options: str, keep: bool = False) -> None:
+    def __init__(self, folder: Path, *options: str, keep: bool = False, lock: int | None = None) -> None:
         self.data_dir = folder / "core"
         scratch = folder / "tmp"
         scratch.mkdir(mode=0o700)
@@ -50,6 +52,7 @@ class Core:
             environment(TMPDIR=str(scratch)),
             folder,
             keep=keep,
+            lock=lock,
         )
         self._file = self.data_dir / "dev.json"
 
@@ -85,18 +88,37 @@ class Core:
         """Wait until the root certificate is known, soon after the first unseal."""
         return until(lambda: self.addresses().ca_file is not None, "the root certificate", self.child)
 
+    def outside(self) -> list[Path]:
+        """What it keeps outside the folder: its database, where root's folder is closed to PostgreSQL."""
+        return outside(self.data_dir)
+
     def stop(self) -> None:
-        """Stop it and remove its database, which may lie outside the folder when root runs it.
+        """Stop it and remove what it keeps outside its folder.
 
         Raises:
             DemoFailed: it had to be ended by force.
         """
-        from cluster.postgres import EmbeddedPostgres
-
         try:
             self.child.stop(_STOP_SECONDS)
         finally:
-            EmbeddedPostgres(self.data_dir / "postgres").remove()
+            remove_outside(self.data_dir)
+
+
+def outside(data_dir: Path) -> list[Path]:
+    """Return what a ``secrethub dev`` on this folder keeps elsewhere."""
+    moved, run = data_dir / "postgres" / "moved", data_dir / "state" / "run-dir"
+    found = [Path(moved.read_text().strip())] if moved.exists() else []
+    return [*found, run.readlink()] if run.is_symlink() else found
+
+
+def remove_outside(data_dir: Path) -> None:
+    """Remove what a stopped ``secrethub dev`` on this folder keeps elsewhere."""
+    from cluster.postgres import EmbeddedPostgres
+
+    places = outside(data_dir)
+    EmbeddedPostgres(data_dir / "postgres").remove()
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def environment(**more: str) -> Mapping[str, str]:

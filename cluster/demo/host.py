@@ -74,11 +74,13 @@ class Host:
     Args:
         folder: an existing folder, whose path is short enough for a Unix socket.
         keep: let its processes live on when the demo ends.
+        lock: descriptor of a lock that they hold as long as they live.
     """
 
-    def __init__(self, folder: Path, *, keep: bool) -> None:
+    def __init__(self, folder: Path, *, keep: bool, lock: int) -> None:
         self._folder = folder
         self._keep = keep
+        self._lock = lock
         self.file = folder / "app.env"
         self.socket = folder / "agent.sock"
         self.secret_id_file = folder / "secret-id"
@@ -192,6 +194,8 @@ class Host:
             return {"data": client.read(f"secrets/{SECRET}").data}
 
     def _start(self, name: str, argv: list[str], log: str) -> Child:
-        child = Child(name, argv, self._folder / log, environment(), self._folder, keep=self._keep)
+        child = Child(
+            *(name, argv, self._folder / log, environment(), self._folder), keep=self._keep, lock=self._lock
+        )
         self._children.append(child)
         return child

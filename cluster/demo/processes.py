@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.demo.steps import DemoFailed
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_UNIX_FIELDS = 8
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -43,6 +44,7 @@ class Child:
         environment: its whole environment.
         folder: its working directory.
         keep: let it live on when the demo ends.
+        lock: descriptor of a lock that it holds as long as it lives.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Child:
         folder: Path,
         *,
         keep: bool,
+        lock: int | None = None,
     ) -> None:
         self.name = name
         self.log = log
@@ -66,6 +69,7 @@ class Child:
                 env=dict(environment),
                 cwd=folder,
                 start_new_session=True,
+                pass_fds=() if lock is None else (lock,),
                 preexec_fn=None if keep else _end_with_parent,  # noqa: PLW1509 - the demo has one thread
             )
 
@@ -144,6 +148,31 @@ def descendants(pid: int) -> dict[int, str]:
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return {child: _command_line(child) for child in sorted(found - {pid})}
+
+
+def open_files(pids: Iterable[int]) -> set[Path]:
+    """Return the files that processes have open for writing, and the sockets they are bound to, by path."""
+    bound = {}
+    for line in Path("/proc/self/net/unix").read_text().splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == _UNIX_FIELDS and fields[7].startswith("/"):
+            bound[f"socket:[{fields[6]}]"] = fields[7]
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for link in list(Path(f"/proc/{pid}/fd").iterdir()):
+                with contextlib.suppress(OSError):
+                    target = str(link.readlink())
+                    target = bound.get(target, target if _writes(pid, link.name) else "")
+                    if target.startswith("/") and not target.startswith(("/dev/", "/proc/")):
+                        found.add(Path(target))
+    return found
+
+
+def _writes(pid: int, descriptor: str) -> bool:
+    lines = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().splitlines()
+    flags = next((line.split()[1] for line in lines if line.startswith("flags:")), "0")
+    return bool(int(flags, 8) & (os.O_WRONLY | os.O_RDWR))
 
 
 def end_rest(seconds: float = 10.0) -> list[str]:

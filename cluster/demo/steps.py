@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,15 @@ class DemoFailed(Exception):
         super().__init__(message, detail)
         self.message = message
         self.detail = detail
+
+
+def tell(line: str) -> None:
+    """Print a line at once; when nobody can read any more, go on in silence: there is much to stop."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Steps:
@@ -50,5 +60,4 @@ class Steps:
         return time.monotonic() - self._started
 
     def _print(self, line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        tell(line)

@@ -102,9 +102,9 @@ def test_the_demo_works_for_an_ordinary_user(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_ends_everything_it_started(place: Path, number: signal.Signals) -> None:
-    """Ctrl-C in the middle stops the cluster, removes its files, and is no success."""
+    """Ctrl-C, or a closed terminal, in the middle stops the cluster, removes its files, and is no success."""
     demo = start(place)
     assert demo.stdout is not None
     heard = ""

@@ -66,5 +66,6 @@ def test_ray_s_environment_is_made_from_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("DATABASE_URL", "postgresql://canary@db/x")
     made = environment(plan(redis_address="rediss://redis:6379", redis_password="canary"))
     assert made["RAY_AUTH_MODE"] == "token"
+    assert made["TMPDIR"] == "/none"
     assert "RAY_ADDRESS" not in made
     assert not [name for name, value in made.items() if "canary" in value]
