@@ -31,6 +31,12 @@ def approle() -> None:
     "--secret-id-num-uses", type=int, metavar="N", help="Logins a SecretID is good for (0: any number)."
 )
 @click.option("--bound-cidr", "cidrs", multiple=True, metavar="CIDR", help="A network logins may come from.")
+@click.option(
+    "--no-default-policy/--default-policy",
+    "token_no_default_policy",
+    default=None,
+    help="Whether its tokens go without the policy `default`, which lets them enrol an agent.",
+)
 @with_session
 def write(
     session: Session, /, role: str, policies: tuple[str, ...], cidrs: tuple[str, ...], **given: Any

@@ -194,6 +194,13 @@ def test_a_machine_logs_in_with_approle_and_reads_only_what_it_may(shell: Shell)
     said = shell("kv", "get", "other/machine", code=1, SECRETHUB_TOKEN=token)
     assert "permission denied" in said
     assert "[request " in said
+    assert shell.json("approle", "read", "host-1")["token_no_default_policy"] is False
+    shell("approle", "write", "host-1", "--no-default-policy")
+    assert shell.json("approle", "read", "host-1")["token_no_default_policy"] is True
+    shell("approle", "write", "host-1", "--token-ttl", "2h")
+    assert shell.json("approle", "read", "host-1")["token_no_default_policy"] is True
+    shell("approle", "write", "host-1", "--default-policy")
+    assert shell.json("approle", "read", "host-1")["token_no_default_policy"] is False
     assert "Role host-1 is deleted" in shell("approle", "delete", "host-1")
     assert "no role host-1" in shell.run("approle", "delete", "host-1").stderr
 
