@@ -16,7 +16,8 @@ _DEV = """\
 [ "$1" = test ] || exit 0
 echo "$*" >>runs
 code=$(sed -n "$(wc -l <runs)p" codes)
-if [ "$code" = 1 ]; then mkdir -p .pytest_cache/v/cache && echo '{"a": true}' >.pytest_cache/v/cache/lastfailed; fi
+cache=.pytest_cache/v/cache
+if [ "$code" = 1 ]; then mkdir -p $cache && echo '{"a": true}' >$cache/lastfailed; fi
 echo "==== run $(wc -l <runs) with $code in 1.0s ===="
 exit "$code"
 """

@@ -25,7 +25,7 @@ _REGISTRIES = (
 )
 # A person's home folder, except that of /home/a, who is in the tests.
 _HOME = re.compile(r"(?<![\w*])/(?:home|Users)/(?!a\b)\w+")
-_SHARED = {"/", "/home", "/mnt", "/opt", "/root", "/srv", "/tmp", "/usr", "/usr/src", "/var", "/var/tmp"}
+_SHARED = {"/usr/src", "/usr/local", "/var/lib", "/var/tmp"}
 
 
 def test_no_registry_address_anywhere() -> None:
@@ -35,10 +35,11 @@ def test_no_registry_address_anywhere() -> None:
 
 
 def test_no_path_of_the_machine_it_was_written_on() -> None:
-    """No file holds a path of this checkout, of a folder above it that is nobody else's, or of a home folder."""
-    places = {str(folder) for folder in (ROOT, *ROOT.parents, Path.home())} - _SHARED
+    """No file holds a path of this checkout, of a folder above it, or of a home folder."""
+    # A single name, like /app, is too common a word in paths of secrets and URLs.
+    places = {str(folder) for folder in (ROOT, *ROOT.parents, Path.home()) if len(folder.parts) > 2} - _SHARED
     pattern = re.compile(
-        "|".join([_HOME.pattern, *(rf"(?<![\w.*]){re.escape(place)}\b" for place in places)])
+        "|".join([_HOME.pattern, *(rf"(?<![\w.*]){re.escape(place)}\b" for place in sorted(places))])
     )
     found = [f"{shown(path)}: {match[0]}" for path, text in texts() for match in pattern.finditer(text)]
     assert not found
