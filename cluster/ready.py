@@ -70,9 +70,12 @@ def local_url(door: Listener | None, scheme: str = "http") -> str:
 
 
 def boot_fingerprint(node: NodeSettings) -> str | None:
-    """Return the SHA-256 of the certificate that 4443 shows before the first unseal, if it was made."""
+    """Return the SHA-256 of the certificate that 4443 shows from a sealed start to the unseal, if it has one.
+
+    It stays the same from start to start, for it is kept in the node's folder.
+    """
     path = Path(node.state_dir) / "boot-identity.pem"
-    if node.tls is None or not path.exists():
+    if node.tls is None or node.tls_certificate_file is not None or not path.exists():
         return None
     text = path.read_text("ascii")
     certificate = text[text.index("-----BEGIN CERTIFICATE-----") :]

@@ -39,7 +39,10 @@ def explain(error: ClientError, advice: Mapping[str, str] | None = None) -> str:
             return f"No answer from {error}. The change may have been made: check before repeating it."
         return f"No answer from {error}. Is the server running, and is --address (SECRETHUB_ADDR) right?"
     if isinstance(error, NotTrusted):
-        return f"{error}. Name the right root with --ca-file (SECRETHUB_CACERT) or --ca-sha256."
+        return (
+            f"{error}. Name the right root with --ca-file (SECRETHUB_CACERT) or --ca-sha256. A node that "
+            "started sealed shows a certificate of its own: name the SHA-256 it printed, and no CA file."
+        )
     if not isinstance(error, ApiError):
         return str(error)
     said = _deleted(error) or "; ".join(error.errors) or ("not found" if error.status == 404 else error.code)
