@@ -49,9 +49,7 @@ def run_server(config_path: Path) -> int:
             node, ray_node = await start_node(settings, stack, stop)
             fingerprint = boot_fingerprint(node)
             if fingerprint is not None and node.tls is not None:
-                say(
-                    f"while it is sealed, port {node.tls.port} shows its own certificate, SHA-256 {fingerprint}"
-                )
+                say(f"while sealed, port {node.tls.port} shows its own certificate, SHA-256 {fingerprint}")
             say(f"ready: node {node.node} ({settings.role}) {door(node)}")
             raise Unavailable(f"Ray has failed: {await ray_node.ended()}")
 
