@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent import trust
 from agent.delivery import compile_template
-from agent.enrollment import PENDING_FILE
+from agent.enrollment import NOT_ACCEPTED, PENDING_FILE, REFUSED_FILE, lacks_secret_id
 from agent.identity import IDENTITY_FILE
 from agent.settings import Settings, TemplateSettings
 from agent.templates import environment
@@ -50,6 +50,8 @@ def _credentials(settings: Settings) -> list[str]:
     auth = settings.auth
     if any((settings.state_dir / name).exists() for name in (IDENTITY_FILE, PENDING_FILE)):
         return []
+    if lacks_secret_id(auth) and (settings.state_dir / REFUSED_FILE).exists():
+        return [NOT_ACCEPTED]
     problems = []
     if auth.role_id is None:
         problems.append("auth.role_id is missing (or set SECRETHUB_ROLE_ID)")

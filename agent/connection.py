@@ -60,7 +60,7 @@ class IdentityRefused(SecretHubError):
     """This identity cannot be used any more; its holder has to enrol again.
 
     Attributes:
-        revoked: Core said so; otherwise the certificate has expired.
+        revoked: Core does not accept the certificate; otherwise it has expired.
     """
 
     code = "identity_refused"
@@ -292,7 +292,7 @@ class Connection:
     def _judge(self, closed: Closed) -> float | None:
         """Return how long to stay away after a close; None for the usual."""
         if closed.close_code == wire.CloseCode.REVOKED:
-            raise IdentityRefused("Core has revoked this agent", True)
+            raise IdentityRefused("Core does not accept this agent's certificate any more", True)
         if closed.close_code in {wire.CloseCode.REPLACED, wire.CloseCode.CERTIFICATE_EXPIRED}:
             # Another process with this identity, or clocks that differ: hurry would not help.
             self._backoff.slow_down()

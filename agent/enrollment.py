@@ -8,6 +8,9 @@ Each step is durable before the next begins, so an agent killed anywhere goes on
    what proves to Core that the name is this agent's;
 3. ``identity.pem`` ends enrolment; only then the SecretID's file is removed, and ``pending.json``
    last.
+
+An identity that Core does not accept any more is laid aside (:func:`lay_aside`): the next start
+enrols again, with the same key, if a SecretID is there.
 """
 
 from __future__ import annotations
@@ -41,6 +44,11 @@ from secrethub.pki.csr import make_request
 from secrethub.sensitive import Sensitive
 
 PENDING_FILE = "pending.json"
+REFUSED_FILE = "refused.pem"
+NOT_ACCEPTED = (
+    "Core does not accept this agent's identity any more (it was revoked, or enrolled anew elsewhere): "
+    "have the agent approved (secrethub agent approve) and give it a new SecretID"
+)
 
 _log = logging.getLogger(__name__)
 _PASSING = (Unavailable, Sealed, NotInitialised, TooManyRequests)
@@ -67,6 +75,8 @@ async def ensure_identity(settings: Settings, state: StateDirectory, clock: Cloc
         InvalidRequest: Core refuses the request, or its certificate does not hold.
     """
     stored = identity.load(state)
+    if stored is None and _ended(settings.auth, state):
+        raise Misconfigured(NOT_ACCEPTED)
     if stored is not None and stored.validity.not_after > clock.now():
         finish(settings.auth, state)
         return stored
@@ -86,7 +96,16 @@ def finish(auth: AuthSettings, state: StateDirectory) -> None:
         return
     if auth.secret_id_file is not None and not auth.keep and auth.secret_id is None:
         _remove(auth.secret_id_file)
+    state.remove(REFUSED_FILE)
     state.remove(PENDING_FILE)
+
+
+def lay_aside(state: StateDirectory) -> None:
+    """Take the identity out of use, durably. Its key stays: Core may still know the name by it."""
+    refused = state.read(identity.IDENTITY_FILE)
+    if refused is not None:
+        state.write(REFUSED_FILE, refused)
+        state.remove(identity.IDENTITY_FILE)
 
 
 async def _enroll(settings: Settings, state: StateDirectory, clock: Clock, url: str) -> Identity:
@@ -128,18 +147,29 @@ async def _with_token(
 
 
 async def _pending(settings: Settings, state: StateDirectory) -> _Pending:
-    """Return the enrolment under way, or begin one; an expired identity lends its key."""
+    """Return the enrolment under way, or begin one; an expired or refused identity lends its key."""
     stored = state.read(PENDING_FILE)
     if stored is not None:
         try:
             return msgspec.json.decode(stored, type=_Pending)
         except msgspec.MsgspecError as exc:
             raise InvalidRequest(f"{state.path / PENDING_FILE} is damaged; remove it") from exc
-    before = identity.load(state)
+    before = identity.load(state) or identity.load(state, REFUSED_FILE)
     key = before.key if before else await asyncio.to_thread(keys.generate, settings.auth.key_type)
     pending = _Pending(key=keys.private_pem(key).decode("ascii"))
     state.write(PENDING_FILE, msgspec.json.encode(pending))
     return pending
+
+
+def lacks_secret_id(auth: AuthSettings) -> bool:
+    """Tell whether there is no SecretID to log in with."""
+    return auth.secret_id is None and not (auth.secret_id_file and auth.secret_id_file.is_file())
+
+
+def _ended(auth: AuthSettings, state: StateDirectory) -> bool:
+    """Tell whether Core refused the identity and there is nothing to enrol again with."""
+    under_way = state.read(PENDING_FILE) is not None
+    return not under_way and lacks_secret_id(auth) and state.read(REFUSED_FILE) is not None
 
 
 def _role_id(auth: AuthSettings) -> str:

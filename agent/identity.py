@@ -136,13 +136,13 @@ def certified(
     return Identity(key=key, chain=chain, agent_id=name.agent_id, cluster=name.cluster)
 
 
-def load(state: StateDirectory) -> Identity | None:
-    """Read the stored identity, expired or not; None when the agent has never enrolled.
+def load(state: StateDirectory, name: str = IDENTITY_FILE) -> Identity | None:
+    """Read a stored identity, expired or not; None when there is none under this name.
 
     Raises:
         InvalidRequest: the file is damaged.
     """
-    stored = state.read(IDENTITY_FILE)
+    stored = state.read(name)
     if stored is None:
         return None
     try:
@@ -150,7 +150,7 @@ def load(state: StateDirectory) -> Identity | None:
         chain = chains.from_pem(stored.decode("ascii", "replace"))
         name = chains.agent_name(chain[0])
     except InvalidRequest as exc:
-        raise InvalidRequest(f"{state.path / IDENTITY_FILE} is damaged: {exc}") from exc
+        raise InvalidRequest(f"{state.path / name} is damaged: {exc}") from exc
     return Identity(key=key, chain=chain, agent_id=name.agent_id, cluster=name.cluster)
 
 

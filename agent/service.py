@@ -22,7 +22,7 @@ from agent.clocks import read_clocks
 from agent.connection import Connection, IdentityRefused
 from agent.delivery import Delivery
 from agent.disk_cache import open_disk_cache
-from agent.enrollment import ensure_identity
+from agent.enrollment import ensure_identity, lay_aside
 from agent.grants import Grants
 from agent.identity import Identity
 from agent.ledger import LocalLedger
@@ -165,6 +165,7 @@ class _Agent:
         except IdentityRefused as exc:
             if exc.revoked:
                 self._reader.forget_all()
+                lay_aside(self._state)
             self._refused = exc
             stop.set()
 

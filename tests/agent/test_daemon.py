@@ -239,6 +239,28 @@ async def test_a_revoked_agent_forgets_everything_and_ends(
     assert agent.log()[-1]["code"] == "identity_refused"
 
 
+async def test_a_refused_agent_comes_back_with_a_new_secret_id(core: CorePeer, agent: AgentProcess) -> None:
+    """A refused identity is not tried again: without a SecretID the agent says what is needed, with one
+    it enrols under its name, and nothing of the refusal is left.
+    """
+    await core.write(PATH, password="canary-1")
+    agent.configure(file_settings(agent))
+    process = await agent.start()
+    await agent.until((agent.place / "app.env").exists)
+    await core.sessions[0].socket.close(wire.CloseCode.REVOKED, "revoked")
+    assert await asyncio.wait_for(process.wait(), 20) == 1
+    assert "revoked" not in agent.log()[-1]["error"]
+    process = await agent.start()
+    assert await asyncio.wait_for(process.wait(), 20) == 2
+    assert "approved" in agent.log_file.read_text().splitlines()[-1]
+    assert len(core.sessions) == 0
+    agent.secret_id_file.write_text(core.secret_id)
+    await agent.start()
+    await agent.until(lambda: len(core.sessions) == 1)
+    await agent.until(lambda: not agent.secret_id_file.exists())
+    assert not (agent.state / "refused.pem").exists()
+
+
 async def test_it_stops_while_it_waits_for_a_slow_core(core: CorePeer, agent: AgentProcess) -> None:
     """SIGTERM ends the agent also while requests are under way."""
     arrived, forever = asyncio.Event(), asyncio.Event()
