@@ -7,9 +7,10 @@ from typing import Any
 
 
 class Fields:
-    """Fields by attribute or by key, with ``keys``, ``values``, ``items`` and ``get`` behind them.
+    """Fields by attribute or by key, with ``keys``, ``values``, ``items`` and ``get`` to call.
 
-    A field with the name of a method hides the method. As a whole it has no text.
+    A field with the name of a method hides the method; a method that is not called is a field that is
+    not there. As a whole it has no text.
     """
 
     __slots__ = ("_fields", "_path")

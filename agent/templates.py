@@ -65,6 +65,21 @@ class _Undefined(jinja2.StrictUndefined):
         return str(self._undefined_name)
 
 
+class _Method(_Undefined):
+    """A field that is not there, under a name that a template may call: an error on every use but that."""
+
+    __slots__ = ("_method",)
+    unsafe_callable = alters_data = False
+    jinja_pass_arg = None  # what Jinja asks of everything it calls
+
+    def __init__(self, name: str, method: Callable[..., Any]) -> None:
+        super().__init__(name=name)
+        self._method = method
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._method(*arguments, **named)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox, with fields before methods and products within bounds."""
 
@@ -74,7 +89,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         if isinstance(obj, Fields):
             if attribute in obj:
                 return obj[attribute]
-            return obj.method(attribute) or self.undefined(name=attribute)
+            method = obj.method(attribute)
+            return self.undefined(name=attribute) if method is None else _Method(attribute, method)
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -218,6 +234,8 @@ def _finalize(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, (Fields, Mapping, list, tuple)):
         raise TemplateError("a whole secret or list is printed; name a field, or use tojson")
+    if callable(value) and not isinstance(value, jinja2.Undefined):
+        raise TemplateError("a function is printed")
     return value
 
 
