@@ -1,15 +1,18 @@
 """One template's way to its file: read, render, write, tell, confirm; again whenever something changed.
 
 Whatever fails, the last good file stays. What failed is said in the status and the log, by kind and
-place, never by value. Core is told that a version is in use only after the program was told.
+place, never by value. The program is told in a task of its own, again until it hears; Core is told
+that a version is in use only afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -31,8 +34,17 @@ _PASSES = 64
 """Paths that a template may compute one after the other."""
 _LEAST_WAIT = 30.0
 """Seconds between looks without an occasion, however short the TTL."""
+_UNHEARD = "file written, reload failed"
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a file: how it stands, and why."""
+
+    state: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +53,23 @@ class State:
 
     Attributes:
         rendered: whether the file holds what was last rendered.
-        error: why the newest try failed, or None.
+        missed: why the newest try to write it failed, or None.
+        unheard: why its program could not be told of it, or None.
     """
 
     rendered: bool = False
-    error: str | None = None
+    missed: Problem | None = None
+    unheard: Problem | None = None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong."""
+        return tuple(filter(None, (self.missed, self.unheard)))
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong, in one line, or None."""
+        return "; ".join(f"{problem.state}: {problem.reason}" for problem in self.problems) or None
 
 
 class Delivery:
@@ -91,7 +115,10 @@ class Delivery:
         self._confirm = confirm
         self._noticed = noticed
         self._ttl = max(ttl, _LEAST_WAIT)
-        self._owed = False
+        self._writing = asyncio.Lock()
+        self._versions: Mapping[str, int] = {}
+        self._told = True
+        self._owed = asyncio.Event()
         self._stirred = asyncio.Event()
         self._backoff = Backoff()
 
@@ -102,53 +129,95 @@ class Delivery:
 
     def owe_reload(self) -> None:
         """Note that the program was not told of the present file yet."""
-        self._owed = True
+        self._told = False
+        self._owed.set()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_file(), name=f"file:{self.settings.destination}")
+            group.create_task(self._keep_told(), name=f"reload:{self.settings.destination}")
+
+    async def _keep_file(self) -> None:
         while True:
             wait = await self._attempt()
             self.tried.set()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._stirred.wait()
-            except TimeoutError:
-                _log.debug("looking again", extra={"destination": str(self.settings.destination)})
+            await _wait(self._stirred, wait)
 
     async def _attempt(self) -> float:
-        """Deliver once; return the seconds until the next try without an occasion."""
+        """Write the file once; return the seconds until the next try without an occasion."""
         self._stirred.clear()
         try:
             await self._deliver()
         except PASSING as exc:
-            self._enter(State(rendered=self.state.rendered, error=str(exc)))
+            await self._fail(str(exc))
             return self._backoff.next()
         except SecretHubError as exc:
-            self._enter(State(rendered=self.state.rendered, error=str(exc)))
+            await self._fail(str(exc))
+        except Exception as exc:  # noqa: BLE001 - a defect; it concerns this file and no other
+            await self._fail(_defect(exc), exc)
         else:
             self._backoff.reset()
-            self._enter(State(rendered=True))
+            self._enter(replace(self.state, rendered=True, missed=None))
         return self._ttl * (0.9 + self._backoff.jitter(0.2))
 
     async def _deliver(self) -> None:
-        text, versions = await self._render()
-        written = await asyncio.to_thread(
-            self._sink.put, text.encode("utf-8"), lambda: self._reloads.expect(self.settings)
-        )
+        content, versions = await self._render()
+        async with self._writing:
+            written = await asyncio.to_thread(
+                self._sink.put, content, lambda: self._reloads.expect(self.settings)
+            )
+        self._versions = versions
         if written is not Written.UNCHANGED:
             extra = {"destination": str(self.settings.destination), "changed": written.value}
             _log.info("file written", extra=extra)
-        if written is Written.CONTENT or self._owed:
-            self._owed = True
-            if written is Written.CONTENT:
-                self._enter(State(rendered=True))
-            await self._reloads.tell(self.settings)
-            self._owed = False
+        if written is Written.CONTENT:
+            self.owe_reload()
+        elif self._told:
+            await self._confirm_all(versions)
+
+    async def _fail(self, reason: str, defect: Exception | None = None) -> None:
+        present = await asyncio.to_thread(_is_there, self.settings.destination)
+        stands = "the last good file stays" if present else "no file written yet"
+        self._enter(replace(self.state, missed=Problem(stands, reason)), defect)
+
+    async def _keep_told(self) -> None:
+        """Tell the program whenever it is owed, and again until it hears."""
+        backoff = Backoff()
+        await self.tried.wait()
+        while True:
+            await self._owed.wait()
+            self._owed.clear()
+            if await self._tell():
+                backoff.reset()
+            else:
+                await _wait(self._owed, backoff.next())  # newer content is reason enough to try at once
+                self._owed.set()
+
+    async def _tell(self) -> bool:
+        """Tell the program; tell whether it heard."""
+        try:
+            async with self._writing:  # a mark that is read now stands for a file in place
+                mark = self._reloads.mark(self.settings)
+            await self._reloads.tell(self.settings, mark)
+        except SecretHubError as exc:
+            self._enter(replace(self.state, unheard=Problem(_UNHEARD, str(exc))))
+            return False
+        except Exception as exc:  # noqa: BLE001 - a defect; it concerns this file and no other
+            self._enter(replace(self.state, unheard=Problem(_UNHEARD, _defect(exc))), exc)
+            return False
+        self._enter(replace(self.state, unheard=None))
+        if not self._owed.is_set():  # else there is newer content, and it is told next
+            self._told = True
+            await self._confirm_all(self._versions)
+        return True
+
+    async def _confirm_all(self, versions: Mapping[str, int]) -> None:
         for path, version in versions.items():
             await self._confirm(Confirm(path=path, version=version))
 
-    async def _render(self) -> tuple[str, Mapping[str, int]]:
-        """Return the text and the versions of the secrets in it."""
+    async def _render(self) -> tuple[bytes, Mapping[str, int]]:
+        """Return the content and the versions of the secrets in it."""
         values: dict[str, Mapping[str, Any] | SecretHubError] = {}
         versions: dict[str, int] = {}
         missing = set(self._template.paths)
@@ -172,13 +241,36 @@ class Delivery:
             values[path] = msgspec.json.decode(served.entry.data)
             versions[path] = served.entry.version
 
-    def _enter(self, state: State) -> None:
-        if state != self.state:
-            if state.error is not None:
-                extra = {"destination": str(self.settings.destination), "error": state.error}
-                _log.error("the last good file stays", extra=extra)
-            self.state = state
-            self._noticed()
+    def _enter(self, state: State, defect: Exception | None = None) -> None:
+        if state == self.state:
+            return
+        extra: dict[str, object] = {"destination": str(self.settings.destination)}
+        for problem in state.problems:
+            if problem not in self.state.problems:
+                _log.error(problem.state, exc_info=defect, extra={**extra, "error": problem.reason})
+        if self.state.problems and not state.problems:
+            _log.info("in order again", extra=extra)
+        self.state = state
+        self._noticed()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _defect(exc: Exception) -> str:
+    """Return what may be said of a defect: its text could quote a value."""
+    return f"internal error ({type(exc).__name__})"
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, and no longer than so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def compile_template(settings: TemplateSettings, shared: jinja2.Environment) -> Template:

@@ -1,13 +1,13 @@
 """When programs are told of new files: once per burst of changes, and never forgotten.
 
 A marker in the state directory is written before a file is replaced and removed after its program
-was told, so an agent killed in between tells it after its restart. A failed reload is tried again
-when the file changes, when its secrets are next looked at, or at the next start.
+was told, so an agent killed in between tells it after its restart. When to try again is the caller's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -45,8 +45,16 @@ class Reloads:
         """Return those whose program was not told before an earlier run ended."""
         return [t for t in templates if t.reload is not None and self._state.read(_marker(t)) is not None]
 
-    async def tell(self, template: TemplateSettings) -> None:
+    def mark(self, template: TemplateSettings) -> bytes | None:
+        """Return what :meth:`expect` noted last. Call it while the file is not being written."""
+        return None if template.reload is None else self._state.read(_marker(template))
+
+    async def tell(self, template: TemplateSettings, mark: bytes | None) -> None:
         """Tell the program of a template that its file changed; together with other files of its.
+
+        Args:
+            template: whose file.
+            mark: what :meth:`mark` returned for the file in place.
 
         Raises:
             ReloadFailed: it could not be told.
@@ -54,7 +62,6 @@ class Reloads:
         if template.reload is None:
             return
         marker = _marker(template)
-        mark = self._state.read(marker)
         key = (template.reload, os.geteuid() if template.uid is None else template.uid)
         if key not in self._gathering:
             self._gathering[key] = asyncio.create_task(self._fire(key), name="reload")
@@ -63,11 +70,13 @@ class Reloads:
             self._state.remove(marker)
 
     async def _fire(self, key: tuple[ReloadSettings, int]) -> None:
-        try:
-            await asyncio.sleep(DEBOUNCE)
-        finally:
-            del self._gathering[key]
-        async with self._one_at_a_time.setdefault(key, asyncio.Lock()):
+        async with contextlib.AsyncExitStack() as turn:
+            try:
+                await asyncio.sleep(DEBOUNCE)
+                # While one reload runs, whatever changes gathers for exactly one more.
+                await turn.enter_async_context(self._one_at_a_time.setdefault(key, asyncio.Lock()))
+            finally:
+                del self._gathering[key]
             await triggers.fire(*key)
             _log.info("reloaded", extra={"kind": type(key[0]).__name__})
 

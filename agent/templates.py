@@ -137,8 +137,8 @@ class Template:
             raise TemplateError(f"not a usable template: {type(exc).__name__}") from exc
         self.paths = frozenset(_literal_paths(tree))
 
-    def render(self, secrets: Mapping[str, Mapping[str, Any] | SecretHubError]) -> str:
-        """Render the text. Runs for up to :data:`LONGEST`: call it in a thread.
+    def render(self, secrets: Mapping[str, Mapping[str, Any] | SecretHubError]) -> bytes:
+        """Render the text, in UTF-8. Runs for up to :data:`LONGEST`: call it in a thread.
 
         Args:
             secrets: fields by path, or why a path cannot be read.
@@ -161,13 +161,15 @@ class Template:
         failure: NeedsSecret | SecretHubError
         try:
             with _Deadline(time.monotonic() + LONGEST):
-                return self._collect(secret)
+                return self._collect(secret).encode("utf-8")
         except NeedsSecret as exc:
             failure = NeedsSecret(exc.path)
         except TemplateError as exc:
             failure = TemplateError(f"{_where(exc)}{exc.message}")
         except SecretHubError as exc:
             failure = exc.with_traceback(None)
+        except UnicodeEncodeError:
+            failure = TemplateError("the result holds half a surrogate pair, which no file can")
         except _TooLong:
             problem = f"the result is above {LARGEST} characters, or takes more than {LONGEST:g} seconds"
             failure = TemplateError(problem)

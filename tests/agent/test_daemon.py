@@ -240,9 +240,7 @@ async def test_a_revoked_agent_forgets_everything_and_ends(
 
 
 async def test_a_refused_agent_comes_back_with_a_new_secret_id(core: CorePeer, agent: AgentProcess) -> None:
-    """A refused identity is not tried again: without a SecretID the agent says what is needed, with one
-    it enrols under its name, and nothing of the refusal is left.
-    """
+    """A refused identity is not tried again: without a SecretID the agent says so, with one it enrols."""
     await core.write(PATH, password="canary-1")
     agent.configure(file_settings(agent))
     process = await agent.start()

@@ -148,7 +148,7 @@ async def test_a_secret_that_may_not_be_read_makes_no_file(
     core.refusals[PATH] = code
     agent.configure(template(file))
     await agent.start()
-    await agent.until(lambda: agent.logged("the last good file stays"))
+    await agent.until(lambda: agent.logged("no file written yet"))
     assert not file.exists()
     del core.refusals[PATH]
     await core.write(PATH, password="canary-1")
@@ -180,7 +180,7 @@ async def test_one_failing_file_does_not_hold_up_another(
     agent.configure(template(unsafe / "file") + template(file))
     await agent.start()
     await agent.until(file.exists)
-    await agent.until(lambda: agent.logged("the last good file stays"))
+    await agent.until(lambda: agent.logged("no file written yet"))
     assert list(unsafe.iterdir()) == []
 
 
@@ -218,6 +218,58 @@ async def test_a_failed_reload_is_reported_and_the_version_not_confirmed(
     await agent.until(lambda: wire.Confirm(path=PATH, version=2) in core.messages)
 
 
+async def test_a_failed_reload_is_tried_again_and_said(
+    core: CorePeer, agent: AgentProcess, file: Path
+) -> None:
+    """Without another change the program is told in the end; the log says what failed, and its end."""
+    flag = agent.place / "works"
+    command = json.dumps(["sh", "-c", f"test -e {flag}"])
+    await core.write(PATH, password="canary-1")
+    agent.configure(template(file, extra=f"reload = {{ command = {command} }}"))
+    await agent.start()
+    await agent.until(lambda: agent.logged("file written, reload failed"))
+    assert not agent.logged("the last good file stays")
+    await agent.until(lambda: "file written, reload failed" in str(getattr(status_of(core), "error", "")))
+    flag.touch()
+    await agent.until(lambda: wire.Confirm(path=PATH, version=1) in core.messages)
+    await agent.until(lambda: agent.logged("in order again"))
+    await agent.until(lambda: not list(agent.state.glob("reload-*")))
+
+
+async def test_a_reload_under_way_holds_up_no_secret(core: CorePeer, agent: AgentProcess, file: Path) -> None:
+    """While the program is being told, newer content is written; it is told once more, for all of it."""
+    began, gate = agent.place / "began", agent.place / "gate"
+    os.mkfifo(gate)
+    await core.write(PATH, password="canary-1")
+    waiting = json.dumps(["sh", "-c", f"echo began >> {began}; read line < {gate}"])
+    agent.configure(template(file, extra=f"reload = {{ command = {waiting} }}"))
+    await agent.start()
+    await agent.until(lambda: times(began) == 1)
+    for number in (2, 3):
+        await core.write(PATH, password=f"canary-{number}")
+        await agent.until(lambda: file.read_text() == f"canary-{number}")  # noqa: B023 - awaited here
+    assert times(began) == 1
+    assert not [message for message in core.messages if isinstance(message, wire.Confirm)]
+    await _open_gate(gate)
+    await agent.until(lambda: times(began) == 2)
+    await _open_gate(gate)
+    await agent.until(lambda: wire.Confirm(path=PATH, version=3) in core.messages)
+    await agent.until(lambda: not list(agent.state.glob("reload-*")))
+    assert times(began) == 2
+
+
+async def test_what_no_file_can_hold_concerns_one_file(
+    core: CorePeer, agent: AgentProcess, file: Path
+) -> None:
+    """A template that makes text without a form in UTF-8 fails by itself; others are delivered."""
+    await core.write(PATH, password="canary-1")
+    agent.configure(template(agent.place / "odd", r'{{ "\ud800" }}') + template(file))
+    await agent.start()
+    await agent.until(lambda: wire.Confirm(path=PATH, version=1) in core.messages)
+    await agent.until(lambda: agent.logged("no file written yet"))
+    assert not agent.ended
+
+
 async def test_killed_again_and_again_the_file_is_always_whole(
     core: CorePeer, agent: AgentProcess, file: Path
 ) -> None:
@@ -247,7 +299,7 @@ async def test_no_log_and_no_state_holds_a_value(core: CorePeer, agent: AgentPro
     agent.configure(template(file) + broken + '[log]\nlevel = "debug"\n')
     await agent.start()
     await agent.until(file.exists)
-    await agent.until(lambda: agent.logged("the last good file stays"))
+    await agent.until(lambda: agent.logged("no file written yet"))
     await core.write(PATH, password="canary-2")
     await agent.until(lambda: file.read_text() == "canary-2")
     await agent.stop()

@@ -29,7 +29,7 @@ SECRETS: dict[str, Any] = {
 
 def render(source: str) -> str:
     """Render with :data:`SECRETS`."""
-    return Template(source, SHARED).render(SECRETS)
+    return Template(source, SHARED).render(SECRETS).decode("utf-8")
 
 
 def failure(source: str) -> TemplateError:
@@ -56,7 +56,10 @@ def failure(source: str) -> TemplateError:
         ('{{ secret("prod/db").absent | default("x") }}', "x"),
         ('{{ secret("prod/db").get("absent", "x") }}', "x"),
         ('{{ secret("prod/db").keys | default("no field") }}', "no field"),
-        ('{{ secret("prod/db").nested.keys() | join }}{{ secret("prod/db").nested.values() | join }}', "userapp"),
+        (
+            '{{ secret("prod/db").nested.keys() | join }}{{ secret("prod/db").nested.values() | join }}',
+            "userapp",
+        ),
         ('{% if "absent" in secret("prod/db") %}a{% else %}b{% endif %}', "b"),
         ('{% set db = secret("prod/db") %}{{ db.port }}{{ db.tls }}', "5432true"),
         ('{% if false %}{{ secret("gone").x }}{% endif %}ok', "ok"),
@@ -80,6 +83,7 @@ def test_what_a_template_can_say(source: str, text: str) -> None:
         ('{{ secret("a/../b").c }}', ".."),
         ('{{ secret("prod/db").password', "line 1"),
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ('{{ "\\ud800" }}', "surrogate"),
         ('{{ secret("prod/db").keys }}', "'keys' is not there"),
         ('{{ secret("prod/db").get ~ "x" }}', "'get' is not there"),
         ('{% if secret("prod/db").values %}x{% endif %}', "'values' is not there"),
