@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ import jinja2
 import msgspec
 
 from agent.backoff import Backoff
+from agent.grants import Peer
+from agent.ledger import LocalLedger
 from agent.outcomes import PASSING
 from agent.reader import Reader
 from agent.reload import Reloads
@@ -34,6 +37,8 @@ _PASSES = 64
 """Paths that a template may compute one after the other."""
 _LEAST_WAIT = 30.0
 """Seconds between looks without an occasion, however short the TTL."""
+_OWN = Peer(pid=os.getpid(), uid=os.geteuid(), gids=frozenset())
+"""Who gets what templates use."""
 _UNHEARD = "file written, reload failed"
 
 _log = logging.getLogger(__name__)
@@ -79,6 +84,7 @@ class Delivery:
         settings: what and where.
         shared: the templates' environment.
         reader: where secrets come from.
+        ledger: notes what Core does not hear of.
         reloads: tells the program.
         confirm: tells Core that a version is in use.
         noticed: called when the state changed.
@@ -99,6 +105,7 @@ class Delivery:
         settings: TemplateSettings,
         shared: jinja2.Environment,
         reader: Reader,
+        ledger: LocalLedger,
         reloads: Reloads,
         confirm: Callable[[Confirm], Awaitable[None]],
         noticed: Callable[[], None],
@@ -111,6 +118,7 @@ class Delivery:
         self.tried = asyncio.Event()
         self._sink = Sink(settings=settings)
         self._reader = reader
+        self._ledger = ledger
         self._reloads = reloads
         self._confirm = confirm
         self._noticed = noticed
@@ -235,6 +243,8 @@ class Delivery:
     ) -> None:
         try:
             served = await self._reader.read(APPLICATION, path)
+            if served.source != "core":
+                self._ledger.note(_OWN, APPLICATION, path, served.entry.version, served.source)
         except SecretHubError as exc:
             values[path] = type(exc)(f"{path}: {exc}")
         else:

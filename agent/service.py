@@ -79,6 +79,7 @@ class _Agent:
         self._connection = Connection(enrolled, settings.host.name, urls, clock, backoff)
         self._reader = Reader(self._connection, cache, self._disk, settings.cache, read_clocks, backoff)
         self._renewal = Renewal(self._connection, state, settings.auth.key_type, clock)
+        self._ledger = LocalLedger(state.path)
         self._changed = asyncio.Event()
         self._refused: IdentityRefused | None = None
         reloads = Reloads(state)
@@ -88,6 +89,7 @@ class _Agent:
                 template,
                 shared,
                 self._reader,
+                self._ledger,
                 reloads,
                 confirm=self._connection.tell,
                 noticed=self._changed.set,
@@ -104,6 +106,7 @@ class _Agent:
         """Serve until told to stop, or until Core refuses the identity."""
         self._reader.restore()
         with contextlib.ExitStack() as resources:
+            resources.callback(self._ledger.close)
             works: dict[str, Coroutine[Any, Any, None]] = {
                 "connection": self._hold_connection(stop),
                 "refresh": self._reader.run_refresh(),
@@ -173,12 +176,10 @@ class _Agent:
         self, settings: SocketSettings, resources: contextlib.ExitStack
     ) -> Coroutine[Any, Any, None]:
         """Put the socket in place and return the work of serving it."""
-        ledger = LocalLedger(self._state.path)
-        resources.callback(ledger.close)
         api = SocketApi(
             Grants(settings.allow),
             self._reader,
-            ledger,
+            self._ledger,
             status=self._describe,
             connected=lambda: self._connection.node is not None,
         )

@@ -222,6 +222,24 @@ async def test_a_restart_while_core_is_away_keeps_serving(
 
 
 @needs_tmpfs
+async def test_a_file_from_the_cache_is_noted(core: CorePeer, agent: AgentProcess, runtime: Path) -> None:
+    """What a template gets while Core is away is in the local ledger."""
+    await core.write(PATH, password="canary-1")
+    agent.configure(file_settings(agent))
+    await agent.start(XDG_RUNTIME_DIR=str(runtime))
+    await agent.until(lambda: any((agent.state / "cache").glob("[0-9a-f]*")))
+    await agent.kill()
+    assert list((agent.state / "handed-out").iterdir()) == []
+    core.close_with = (wire.CloseCode.TRY_AGAIN_LATER, "retry in 60")
+    (agent.place / "app.env").unlink(missing_ok=True)
+    await agent.start(XDG_RUNTIME_DIR=str(runtime))
+    await agent.until((agent.place / "app.env").exists)
+    (file,) = (agent.state / "handed-out").iterdir()
+    line = json.loads(file.read_text())
+    assert (line["application"], line["path"], line["source"]) == ("agent", PATH, "stale")
+
+
+@needs_tmpfs
 async def test_a_revoked_agent_forgets_everything_and_ends(
     core: CorePeer, agent: AgentProcess, runtime: Path
 ) -> None:
