@@ -55,6 +55,8 @@ class Found:
     content: bytes = field(repr=False)
     attributes: Attributes
     modified: float
+    alone: bool
+    """Whether it has no other name: whoever owns a folder may link another's file there."""
 
 
 def split(path: Path) -> tuple[Path, str]:
@@ -118,7 +120,8 @@ def read(at: int, name: str, *, limit: int = LARGEST) -> Found | None:
         if len(content) > limit:
             raise TooLarge(f"{name} has more than {limit} bytes")
         owned = Attributes(uid=status.st_uid, gid=status.st_gid, mode=stat.S_IMODE(status.st_mode))
-        return Found(content=content, attributes=owned, modified=status.st_mtime)
+        alone = _has_one_name(at, name, status)
+        return Found(content=content, attributes=owned, modified=status.st_mtime, alone=alone)
 
 
 def write(at: int, name: str, content: bytes, attributes: Attributes) -> None:
@@ -158,17 +161,36 @@ def names(at: int) -> list[str]:
     return os.listdir(at)
 
 
-def sweep(at: int, name: str) -> None:
-    """Remove temporary files of ``name`` that a killed process left behind."""
-    prefix = f".{name[:180]}{_TEMPORARY}"
+def sweep(at: int, name: str | None = None, uid: int | None = None) -> None:
+    """Remove temporary files of ``name`` (None: of any) that a killed process left behind.
+
+    In a folder of others anything may bear such a name: what is no file of this process or of
+    ``uid``, and what cannot be removed, stays.
+    """
     for entry in names(at):
-        if entry.startswith(prefix):
-            remove(at, entry)
+        owner, found, _random = entry.rpartition(_TEMPORARY)
+        if found and owner.startswith(".") and (name is None or owner == f".{name[:180]}"):
+            with contextlib.suppress(OSError):
+                status = os.stat(entry, dir_fd=at, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_uid in {os.geteuid(), uid}:
+                    remove(at, entry)
 
 
 def own_attributes(mode: int) -> Attributes:
     """Return attributes of a file of this process."""
     return Attributes(uid=os.geteuid(), gid=os.getegid(), mode=mode)
+
+
+def _has_one_name(at: int, name: str, opened: os.stat_result) -> bool:
+    """Tell whether an opened file is under its name still, and under no other.
+
+    The count alone proves nothing: a name may have been taken away since the file was opened.
+    """
+    try:
+        status = os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(status, opened) and status.st_nlink == 1
 
 
 def _openat2(path: Path) -> int | None:

@@ -56,7 +56,7 @@ class Sink:
         with files.directory(folder) as at:
             self._check_folder(os.fstat(at), wanted)
             try:
-                files.sweep(at, name)
+                files.sweep(at, name, wanted.uid)
                 return self._put(at, name, content, wanted, about_to_change)
             except (Misconfigured, TooLarge) as exc:
                 raise Misconfigured(f"{folder}: {exc}") from exc
@@ -72,6 +72,8 @@ class Sink:
                 return Written.UNCHANGED
             files.write(at, name, content, wanted)
             return Written.ATTRIBUTES
+        if present is not None and self.settings.backup and not present.alone:
+            raise Misconfigured(f"{name} has another name (hard link): it may be somebody else's to keep")
         about_to_change()
         if present is not None and self.settings.backup:
             kept = f"{name}.bak"

@@ -77,6 +77,7 @@ def open_state(path: Path) -> Iterator[StateDirectory]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
                 raise Conflict(f"another agent uses {path}") from exc
+            files.sweep(at)
             yield StateDirectory(path, at)
         finally:
             os.close(lock)

@@ -127,3 +127,16 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
     with files.directory(tmp_path) as at:
         files.sweep(at, "file")
     assert names(tmp_path) == [".file.swp", ".other.secrethub-0011", "file"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_only_what_is_ours_is_swept(tmp_path: Path) -> None:
+    """A folder, a link or a stranger's file under such a name stays; what was given to the owner goes."""
+    (tmp_path / ".file.secrethub-x").mkdir()
+    (tmp_path / ".file.secrethub-y").symlink_to("file")
+    for name, uid in (("stranger", 12_346), ("owner", 12_345)):
+        (tmp_path / f".file.secrethub-{name}").touch()
+        os.chown(tmp_path / f".file.secrethub-{name}", uid, uid)
+    with files.directory(tmp_path) as at:
+        files.sweep(at, "file", 12_345)
+    assert names(tmp_path) == [".file.secrethub-stranger", ".file.secrethub-x", ".file.secrethub-y"]

@@ -168,3 +168,12 @@ def test_a_state_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(Misconfigured, match="symbolic link"), open_state(tmp_path / "link"):
         pass
+
+
+def test_what_a_killed_agent_left_half_written_goes(tmp_path: Path) -> None:
+    """At the next start nothing half written, which may hold a key, is left in the state directory."""
+    with open_state(tmp_path / "state") as state:
+        state.write("identity.pem", b"whole")
+    (tmp_path / "state" / ".identity.pem.secrethub-00ff").write_bytes(b"half a canary")
+    with open_state(tmp_path / "state"):
+        assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["identity.pem", "lock"]

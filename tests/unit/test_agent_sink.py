@@ -161,6 +161,25 @@ def test_leftovers_are_swept_at_the_next_delivery(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
+def test_a_folder_with_such_a_name_blocks_nothing(tmp_path: Path) -> None:
+    """In a folder that everybody may write, a name that cannot be swept does not stop a delivery."""
+    tmp_path.chmod(0o1777)
+    (tmp_path / ".file.secrethub-x").mkdir()
+    assert put(tmp_path / "file", b"a") is Written.CONTENT
+
+
+def test_no_backup_is_made_of_a_file_with_two_names(tmp_path: Path) -> None:
+    """Whoever owns the folder could have linked a file there that only root may read."""
+    (tmp_path / "private").write_bytes(b"canary")
+    (tmp_path / "file").hardlink_to(tmp_path / "private")
+    told: list[bool] = []
+    with pytest.raises(Misconfigured, match="hard link"):
+        put(tmp_path / "file", b"a", lambda: told.append(True), backup=True)
+    assert (names(tmp_path), told) == (["file", "private"], [])
+    assert put(tmp_path / "file", b"a") is Written.CONTENT
+    assert (tmp_path / "private").read_bytes() == b"canary"
+
+
 def test_a_full_disk_leaves_the_last_good_file(tmp_path: Path) -> None:
     """When the new file cannot be written, the old one stays and nothing else remains."""
     file = tmp_path / "file"
