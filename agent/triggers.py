@@ -2,8 +2,9 @@
 
 A signal goes to one process that was looked at and is pinned by a pidfd: a pid file is believed only
 if it belongs to root or to the file's owner, and only for a process of theirs that was there when it
-was written. Commands run without a shell and without the agent's variables; what they print is not
-read, for it might quote the file.
+was written. One that nobody but root can have put there may name any user's process. Commands run
+without a shell and without the agent's variables; what they print is not read, for it might quote the
+file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import re
 import signal
 import ssl
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,7 @@ _SYSTEMCTL_TIMEOUT = 10.0
 _PID = re.compile(r"[0-9]{1,9}")
 _SLACK = 2.0
 """Seconds by which clocks of different grain may differ."""
+_OTHERS_WRITE = 0o022
 _OWN_VARIABLES = ("SECRETHUB_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 
 
@@ -77,8 +80,12 @@ def signal_pid_file(path: Path, number: int, owner: int) -> None:
     pid = _pid_in(path, found, owner)
     with processes.pinned(pid) as pidfd:
         allowed = {0, owner} if found.attributes.uid == 0 else {owner}
-        if not processes.user_ids(pid) <= allowed:
-            raise Misconfigured(f"{path}: process {pid} runs as another user")
+        users = processes.user_ids(pid)
+        if not users <= allowed and not (found.attributes.uid == 0 and _only_roots(path, found)):
+            raise Misconfigured(
+                f"{path}: process {pid} runs as another user (uid {max(users - allowed)}); that is accepted "
+                "only when root owns the pid file and its folders, and nobody else may write to them"
+            )
         written = found.modified - (time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
         if processes.started_at(pid) > written + _SLACK:
             raise Misconfigured(f"{path}: process {pid} began after the file was written; the file is stale")
@@ -97,10 +104,27 @@ def _pid_in(path: Path, found: Found, owner: int) -> int:
         )
     if found.attributes.mode & 0o002:
         raise Misconfigured(f"{path} can be written by everybody")
+    if not found.alone:
+        raise Misconfigured(f"{path} has another name (hard link), or is being replaced")
     text = found.content.decode("ascii", "replace").strip()
     if _PID.fullmatch(text) is None or int(text) <= 1:
         raise Misconfigured(f"{path} does not hold a process id")
     return int(text)
+
+
+def _only_roots(path: Path, found: Found) -> bool:
+    """Tell whether only root can have chosen what a pid file of root's says.
+
+    Above its own folder a sticky folder will do: nobody but root moves what is root's there.
+    """
+    if found.attributes.mode & _OTHERS_WRITE:
+        return False
+    for folder in path.parents:
+        status = folder.lstat()
+        sticky = folder != path.parent and status.st_mode & stat.S_ISVTX
+        if status.st_uid != 0 or (status.st_mode & _OTHERS_WRITE and not sticky):
+            return False
+    return True
 
 
 def _send(pidfd: int, pid: int, number: int) -> None:

@@ -151,16 +151,41 @@ async def test_a_strangers_pid_file_is_not_believed(program: Program, place: Pat
 
 
 @as_root
-async def test_roots_pid_file_reaches_root_and_the_owner_only(place: Path) -> None:
-    """A file of root's may name root's process or the owner's, not a third user's."""
+async def test_what_only_root_can_write_may_name_anybodys_process(place: Path) -> None:
+    """A root-owned pid file in root's folder reaches the program whatever user it changed to."""
     third = Program(OTHER + 1)
     try:
         (place / "app.pid").write_text(str(third.process.pid))
-        with pytest.raises(ReloadFailed, match="another user"):
-            await fire(hup(place / "app.pid"), OTHER)
+        await fire(hup(place / "app.pid"), 0)
+        assert third.line() == "told"
+    finally:
+        third.end()
+
+
+@as_root
+@pytest.mark.parametrize("weak", ["folder", "above", "file"])
+async def test_what_others_may_write_reaches_root_and_the_owner_only(place: Path, weak: str) -> None:
+    """Where somebody but root could have put the file, it may not name a third user's process."""
+    third = Program(OTHER + 1)
+    try:
+        folder = place / "run"
+        folder.mkdir()
+        (folder / "app.pid").write_text(str(third.process.pid))
+        {"folder": folder, "above": place, "file": folder / "app.pid"}[weak].chmod(0o770)
+        with pytest.raises(ReloadFailed, match=f"another user .uid {OTHER + 1}"):
+            await fire(hup(folder / "app.pid"), OTHER)
         assert third.running
     finally:
         third.end()
+
+
+async def test_a_pid_file_with_two_names_is_refused(program: Program, place: Path) -> None:
+    """A hard link could be a file of root's that says another number than it should here."""
+    (place / "app.pid").write_text(str(program.process.pid))
+    (place / "other.pid").hardlink_to(place / "app.pid")
+    with pytest.raises(ReloadFailed, match="hard link"):
+        await fire(hup(place / "app.pid"), os.geteuid())
+    assert program.running
 
 
 async def test_a_command_runs_without_a_shell_and_without_our_variables(
