@@ -163,20 +163,25 @@ class DiskCache:
 
 
 def open_disk_cache(state_dir: Path, runtime_dirs: Iterable[Path]) -> DiskCache | None:
-    """Open the disk cache of a state directory; None when no tmpfs can hold its key.
+    """Open the disk cache of a state directory; None, with a warning, when no tmpfs can hold its key.
 
     Args:
         state_dir: the agent's private directory.
         runtime_dirs: where to look for a tmpfs, the best first.
     """
     name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:32] + ".key"
-    for runtime_dir in runtime_dirs:
+    candidates = list(runtime_dirs)
+    for runtime_dir in candidates:
         with contextlib.suppress(OSError, NotFound, Misconfigured):
             if not in_memory(runtime_dir):
                 continue
             own = _private(runtime_dir / _OWN)
             folder = _private(state_dir / "cache")
             return DiskCache(folder, own / name, _key(own, name))
+    _log.warning(
+        "no copy of the cache on disk: its key needs a tmpfs that this process may use",
+        extra={"tried": [str(candidate) for candidate in candidates]},
+    )
     return None
 
 

@@ -145,8 +145,12 @@ def test_without_a_tmpfs_there_is_no_disk_cache(state: Path, tmp_path: Path) -> 
     assert open_disk_cache(state, [tmp_path, tmp_path / "none"]) is None
 
 
-def test_a_strangers_folder_is_not_trusted_with_the_key(state: Path, runtime: Path) -> None:
-    """A runtime folder that others may enter is not used."""
+def test_a_strangers_folder_is_not_trusted_with_the_key(
+    state: Path, runtime: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A runtime folder that others may enter is not used, and the log says that there is no copy."""
     (runtime / "secrethub-agent").mkdir()
     (runtime / "secrethub-agent").chmod(0o755)
     assert open_disk_cache(state, [runtime]) is None
+    (record,) = caplog.records
+    assert ("on disk" in record.message, record.__dict__["tried"]) == (True, [str(runtime)])
