@@ -1,20 +1,26 @@
-"""Everything about the settings that can be found out without talking to anybody."""
+"""Everything about the settings that can be found out without talking to anybody.
+
+A *problem* keeps the agent from starting. A *warning* is about a part that will not work for somebody.
+"""
 
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 from pathlib import Path
 
 from agent import trust
 from agent.delivery import compile_template
 from agent.enrollment import NOT_ACCEPTED, PENDING_FILE, REFUSED_FILE, lacks_secret_id
 from agent.identity import IDENTITY_FILE
-from agent.settings import Settings, TemplateSettings
+from agent.settings import GrantSettings, Settings, SocketSettings, TemplateSettings
 from agent.templates import environment
 from secrethub.errors import Misconfigured
 
-_CAP_CHOWN = 1 << 0
-"""capabilities(7)."""
+_CAP_CHOWN = 0
+_CAP_SYS_PTRACE = 19
+"""Numbers of capabilities(7)."""
 
 
 def check(settings: Settings) -> list[str]:
@@ -40,9 +46,57 @@ def _may_give_away(template: TemplateSettings) -> bool:
     own_groups = {None, os.getegid(), *os.getgroups()}
     if template.uid in {None, os.geteuid()} and template.gid in own_groups:
         return True
+    return _holds(_CAP_CHOWN)
+
+
+def _holds(capability: int) -> bool:
     status = Path("/proc/self/status").read_text("ascii", "replace")
     held = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(held.split()[1], 16) & _CAP_CHOWN)
+    return bool(int(held.split()[1], 16) >> capability & 1)
+
+
+def warnings(settings: Settings) -> list[str]:
+    """Return what will not work for some of those who are allowed, one sentence each."""
+    if settings.socket is None:
+        return []
+    found = []
+    others = [grant for grant in settings.socket.allow if grant.uid != os.geteuid()]
+    if others and not _holds(_CAP_SYS_PTRACE):
+        found.append(
+            "socket.allow: without the capability CAP_SYS_PTRACE this process cannot examine other users' "
+            "processes, and refuses them (AmbientCapabilities=CAP_SYS_PTRACE in its unit)"
+        )
+    for number, grant in enumerate(settings.socket.allow, 1):
+        if not _may_connect(settings.socket, grant):
+            found.append(
+                f"socket.allow[{number}]: the socket's mode {settings.socket.mode:04o}, owner and group keep "
+                "everybody of this entry out; set socket.group to a group of theirs"
+            )
+    return found
+
+
+def _may_connect(socket: SocketSettings, grant: GrantSettings) -> bool:
+    """Tell whether a process of an entry may write to the socket, as far as that is known."""
+    owner = os.geteuid() if socket.uid is None else socket.uid
+    group = os.getegid() if socket.gid is None else socket.gid
+    if socket.mode & stat.S_IWOTH or grant.uid == 0 or (grant.uid is None and grant.gid is None):
+        return True
+    user, groups = grant.uid, {grant.gid}
+    if user is None:
+        user = owner if grant.gid in _groups(owner) else None
+    else:
+        groups |= _groups(user)
+    return bool(
+        (user == owner and socket.mode & stat.S_IWUSR) or (group in groups and socket.mode & stat.S_IWGRP)
+    )
+
+
+def _groups(uid: int) -> set[int | None]:
+    try:
+        account = pwd.getpwuid(uid)
+    except KeyError:
+        return set()
+    return set(os.getgrouplist(account.pw_name, account.pw_gid))
 
 
 def _credentials(settings: Settings) -> list[str]:

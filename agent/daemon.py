@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from secrethub.sensitive import protect_process
 
         protect_process()
-    from agent.checks import check
+    from agent.checks import check, warnings
     from agent.configuration import load
     from secrethub.errors import Misconfigured
 
@@ -53,17 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in problems:
             print(f"secrethub-agent: {problem}", file=sys.stderr)  # noqa: T201 - a command line
         return 2
+    doubts = warnings(settings)
     if options.command == "check":
+        for doubt in doubts:
+            print(f"secrethub-agent: warning: {doubt}", file=sys.stderr)  # noqa: T201
         print("secrethub-agent: the settings are usable")  # noqa: T201
         return 0
-    return _run(settings)
+    return _run(settings, doubts)
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, doubts: Sequence[str]) -> int:
     from agent import logs
     from secrethub.errors import Misconfigured, SecretHubError
 
     logs.set_up(settings.log_level)
+    for doubt in doubts:
+        _log.warning("a setting will not work for everybody", extra={"warning": doubt})
     import uvloop
 
     try:

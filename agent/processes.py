@@ -105,11 +105,19 @@ def executable(pid: int) -> str | None:
 
 
 def in_own_user_namespace(pid: int) -> bool:
-    """Tell whether a process's user ids mean the same as ours; False when that cannot be known."""
+    """Tell whether a process's user ids mean the same as ours.
+
+    Raises:
+        Unavailable: it cannot be known; for processes of other users that takes CAP_SYS_PTRACE.
+    """
     try:
         return Path(f"/proc/{pid}/ns/user").stat().st_ino == Path("/proc/self/ns/user").stat().st_ino
-    except OSError:
-        return False
+    except PermissionError as exc:
+        raise Unavailable(
+            f"process {pid} is another user's, and this one lacks the capability CAP_SYS_PTRACE"
+        ) from exc
+    except OSError as exc:
+        raise Unavailable(f"process {pid} cannot be examined") from exc
 
 
 def _read(pid: int, name: str) -> str:

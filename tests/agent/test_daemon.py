@@ -133,6 +133,30 @@ def test_check_accepts_what_can_work(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+def test_check_warns_of_what_will_not_work_for_somebody(tmp_path: Path) -> None:
+    """A user who is allowed and may not open the socket is no reason not to start, but is said."""
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f"""
+        [state]
+        dir = "{tmp_path / "state"}"
+        [socket]
+        path = "{tmp_path / "agent.sock"}"
+        [[socket.allow]]
+        user = 12345
+        paths = ["secrets/**"]
+        """
+    )
+    environment = {
+        "SECRETHUB_CORE_URL": "https://core:4443",
+        "SECRETHUB_ROLE_ID": "role",
+        "SECRETHUB_SECRET_ID": "canary",
+    }
+    done = command("check", "--config", str(config), **environment)
+    assert (done.returncode, "usable" in done.stdout) == (0, True)
+    assert "warning: socket.allow[1]" in done.stderr
+
+
 # As a service
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from agent_process import ROOT
 
 from agent import peers, processes
 from secrethub.errors import PermissionDenied
@@ -56,3 +57,30 @@ def test_a_number_that_was_used_again_is_not_the_peer(monkeypatch: pytest.Monkey
     one, other = socket.socketpair(socket.AF_UNIX)
     with one, other, pytest.raises(PermissionDenied, match="used again"):
         peers.identify(one)
+
+
+REFUSED = """
+import codecs, os, socket, sys
+sys.path.insert(0, sys.argv[2])
+from agent import peers
+codecs.lookup("ascii")  # loaded while the user may still read where Python is
+os.setgroups([]), os.setgid(12345), os.setuid(12345)
+listening = socket.socket(fileno=int(sys.argv[1]))
+accepted, _address = listening.accept()
+try:
+    peers.identify(accepted)
+except Exception as exc:
+    print(exc)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs processes of other users")
+def test_without_the_right_to_look_the_reason_is_that(place: Path) -> None:
+    """An agent that may not examine a process of another user refuses it, and says which right it lacks."""
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as connecting:
+        listening.bind(str(place / "s"))
+        listening.listen()
+        connecting.connect(str(place / "s"))
+        argv = [sys.executable, "-c", REFUSED, str(listening.fileno()), str(ROOT)]
+        done = subprocess.run(argv, pass_fds=[listening.fileno()], check=True, capture_output=True, text=True)
+    assert "CAP_SYS_PTRACE" in done.stdout

@@ -69,4 +69,5 @@ def test_a_process_that_ended_is_noticed() -> None:
     with pytest.raises(Unavailable):
         processes.user_ids(child.pid)
     assert processes.executable(child.pid) is None
-    assert not processes.in_own_user_namespace(child.pid)
+    with pytest.raises(Unavailable):
+        processes.in_own_user_namespace(child.pid)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
 import signal
 from pathlib import Path
 
@@ -179,6 +182,18 @@ def test_plain_http_to_this_machine_is_accepted(file: Path, host: str) -> None:
     """Plain HTTP to loopback is accepted."""
     file.write_text(f'[core]\nurl = "http://{host}:4000"\n' + FILE)
     assert load(file, {}).core.urls == (f"http://{host}:4000",)
+
+
+def test_the_example_of_the_documentation_is_read(file: Path) -> None:
+    """Every setting that the documentation shows is known, for users that exist."""
+    text = (Path(__file__).parents[2] / "docs" / "agent.md").read_text("utf-8")
+    example = text.partition("```toml\n")[2].partition("```")[0]
+    user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    file.write_text(example.replace('group = "app"', f'group = "{group}"').replace('"app"', f'"{user}"'))
+    settings = load(file, {})
+    assert settings.socket is not None
+    assert settings.socket.gid == os.getegid()
+    assert [template.backup for template in settings.templates] == [False]
 
 
 def test_reloads_are_read(file: Path) -> None:

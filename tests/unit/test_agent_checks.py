@@ -1,0 +1,62 @@
+"""What ``check`` says about the socket: who is allowed and will not get in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent import checks
+from agent.configuration import load
+
+OTHER = 12_345
+OWN = os.geteuid()
+
+
+def warned(tmp_path: Path, socket: str, *entries: str) -> list[str]:
+    """Return the warnings about a socket with these entries."""
+    allow = "".join(f'[[socket.allow]]\n{entry}\npaths = ["secrets/a"]\n' for entry in entries)
+    file = tmp_path / "agent.toml"
+    file.write_text(f'[core]\nurl = "https://core:4443"\n[socket]\npath = "/run/a.sock"\n{socket}\n{allow}')
+    return checks.warnings(load(file, {}))
+
+
+@pytest.fixture
+def _capable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that may examine others, whoever runs the tests."""
+    monkeypatch.setattr(checks, "_holds", lambda _capability: True)
+
+
+@pytest.mark.usefixtures("_capable")
+@pytest.mark.parametrize(
+    ("socket", "entry", "fine"),
+    [
+        ('mode = "0660"', f"user = {OTHER}", False),
+        ('mode = "0666"', f"user = {OTHER}", True),
+        (f'mode = "0660"\nowner = {OTHER}', f"user = {OTHER}", True),
+        (f'mode = "0460"\nowner = {OTHER}', f"user = {OTHER}", False),
+        (f'mode = "0660"\ngroup = {OTHER}', f"group = {OTHER}", True),
+        (f'mode = "0640"\ngroup = {OTHER}', f"group = {OTHER}", False),
+        ('mode = "0660"', f"group = {OTHER}", False),
+        (f'mode = "0660"\ngroup = {OTHER}', f"user = {OTHER}\ngroup = {OTHER}", True),
+        ('mode = "0600"', f"user = {OWN}", True),
+        ('mode = "0600"', "user = 0", True),
+        ('mode = "0600"', 'unit = "app.service"', True),
+    ],
+)
+def test_whoever_cannot_open_the_socket_is_named(tmp_path: Path, socket: str, entry: str, fine: bool) -> None:
+    """An entry whose user and group may not write to the socket is of no use, and said."""
+    found = warned(tmp_path, socket, entry)
+    assert len(found) == (0 if fine else 1)
+    assert fine or "socket.allow[1]" in found[0]
+
+
+@pytest.mark.parametrize(("entry", "fine"), [(f"user = {OTHER}", False), (f"user = {OWN}", True)])
+def test_the_missing_capability_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, fine: bool
+) -> None:
+    """Without it an agent can only serve its own user."""
+    monkeypatch.setattr(checks, "_holds", lambda _capability: False)
+    found = warned(tmp_path, 'mode = "0666"', entry)
+    assert ["CAP_SYS_PTRACE" in warning for warning in found] == ([] if fine else [True])
