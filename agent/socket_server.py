@@ -84,6 +84,7 @@ class SocketServer:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
+        self._clients: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._per_user: Counter[int | None] = Counter()
 
@@ -92,10 +93,25 @@ class SocketServer:
         # From 3.13 on asyncio would remove the socket at the path it was bound to; it was moved since.
         kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         server = await asyncio.start_unix_server(
-            self._serve, sock=listening, limit=http1.LONGEST_HEAD, **kept
+            self._begin, sock=listening, limit=http1.LONGEST_HEAD, **kept
         )
         async with server:
-            await server.serve_forever()
+            try:
+                await server.serve_forever()
+            finally:
+                for client in self._clients:
+                    client.cancel()
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio's takes its being cancelled for a defect.
+        task = asyncio.create_task(self._serve(reader, writer), name="local-client")
+        self._clients.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._clients.discard(task)
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            _log.error("a local connection failed", exc_info=defect)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = _peer(writer)

@@ -407,6 +407,17 @@ async def test_connections_are_limited_per_user(door: Socket) -> None:
             pass
 
 
+async def test_an_idle_client_is_no_defect_when_the_agent_stops(door: Socket) -> None:
+    """A connection that waits for its next request ends quietly with the agent."""
+    await door.start(OWN)
+    reader, writer = await asyncio.open_unix_connection(str(door.path))
+    writer.write(b"GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    assert await door.agent.stop() == 0
+    writer.close()
+    assert not [line for line in door.agent.log() if line["level"] == "error"]
+
+
 # The socket itself
 
 
