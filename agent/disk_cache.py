@@ -119,7 +119,9 @@ class DiskCache:
                     if entry is None:
                         files.remove(at, name)
                     else:
-                        files.write(at, name, self._seal(name, key, entry), files.own_attributes(0o600))
+                        sealed = self._seal(name, key, entry)
+                        # A crash of the host takes the key with it: waiting for the disk is of no use.
+                        files.write(at, name, sealed, files.own_attributes(0o600), durable=False)
         except (OSError, NotFound, Misconfigured) as exc:
             # The cache in memory goes on; the copy on disk is a convenience.
             _log.warning("the disk cache cannot be written", extra={"error": str(exc)})

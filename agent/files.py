@@ -124,8 +124,16 @@ def read(at: int, name: str, *, limit: int = LARGEST) -> Found | None:
         return Found(content=content, attributes=owned, modified=status.st_mtime, alone=alone)
 
 
-def write(at: int, name: str, content: bytes, attributes: Attributes) -> None:
-    """Put a whole file in place durably, in an open directory.
+def write(at: int, name: str, content: bytes, attributes: Attributes, *, durable: bool = True) -> None:
+    """Put a whole file in place, in an open directory.
+
+    Args:
+        at: the directory.
+        name: of the file.
+        content: all of it.
+        attributes: owner and mode.
+        durable: also against a crash of the host, which takes its time; in any case the file is
+            there whole or not at all when this process ends.
 
     Raises:
         OSError: what the kernel refused; nothing is under the name that was not there before.
@@ -140,13 +148,15 @@ def write(at: int, name: str, content: bytes, attributes: Attributes) -> None:
             os.fchmod(descriptor, attributes.mode)
             file.write(content)
             file.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=at)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=at)
         raise
-    os.fsync(at)
+    if durable:
+        os.fsync(at)
 
 
 def remove(at: int, name: str) -> None:
