@@ -16,10 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import msgspec
-
 from agent.backoff import Backoff
-from agent.cache import Cache, Entry, Key
+from agent.cache import Cache, Entry, Key, Packing
 from agent.clocks import Instant
 from agent.disk_cache import DiskCache
 from agent.outcomes import PASSING
@@ -113,6 +111,7 @@ class Reader:
         self._flights: dict[tuple[str, int | None], _Flight] = {}
         self._stale_paths: set[str] = set()
         self._stirred = asyncio.Event()
+        self._packing = Packing()
 
     @property
     def cached(self) -> int:
@@ -243,7 +242,7 @@ class Reader:
                 key = Key(application, path, version)
                 gone = self._cache.store(key, entry, reading)
                 if not reading.moved and key not in gone and self._disk is not None:
-                    self._disk.note(key, entry)
+                    self._disk.note(key, self._cache.peek(key))  # what is held, not a second copy
                 self._note_gone(gone)
             return entry
         except (NotFound, PermissionDenied) as exc:
@@ -258,7 +257,7 @@ class Reader:
     def _entry(self, result: Result) -> Entry:
         now = self._clocks()
         return Entry(
-            data=msgspec.json.encode(result.data),
+            data=self._packing.pack(result.data),
             version=result.version,
             created_time=result.created_time,
             fresh_until=now.after(self._settings.ttl),

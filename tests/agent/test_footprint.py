@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 from agent_process import ROOT, AgentProcess
-from core_peer import CorePeer
+from core_peer import CorePeer, Secret, until
+
+from agent.cache import OVERHEAD
+from secrethub.wire import messages as wire
 
 LIMIT = 60 * 1024
 """KiB of resident memory."""
@@ -50,6 +53,32 @@ async def test_a_running_agent_stays_small(core: CorePeer, agent: AgentProcess) 
     for _number in range(20):
         await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True)
     assert resident(process.pid) < LIMIT
+
+
+async def test_the_cache_costs_what_it_counts(core: CorePeer, agent: AgentProcess) -> None:
+    """What many secrets add to the process is what the cache counts for them, also once read again."""
+    count, size = 2_000, 4_000
+    for number in range(count):
+        core.secrets[f"secrets/app/{number}"] = Secret({"value": "x" * size})
+    socket = agent.place / "agent.sock"
+    agent.configure(
+        f'[socket]\npath = "{socket}"\n[[socket.allow]]\nuser = {os.geteuid()}\npaths = ["secrets/**"]\n'
+    )
+    process = await agent.start()
+    await agent.until(lambda: agent.logged("ready"))
+    await agent.until(lambda: agent.logged("connected to Core"))
+    before = resident(process.pid)
+    reader, writer = await asyncio.open_unix_connection(str(socket), limit=2**20)
+    for number in range(count):
+        writer.write(f"GET /v1/secrets/app/{number} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        assert " 200 " in head
+        await reader.readexactly(int(head.partition("Content-Length: ")[2].partition("\r\n")[0]))
+    writer.close()
+    await core.push(wire.PolicyChanged())
+    await until(lambda: sum(isinstance(message, wire.Read) for message in core.messages) == 2 * count, 60)
+    counted = count * (OVERHEAD + size) // 1024
+    assert resident(process.pid) - before < counted + 6 * 1024
 
 
 def test_the_agent_brings_nothing_of_the_server() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import OrderedDict
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cache import OVERHEAD, Cache, Entry, Key
+from agent.cache import OVERHEAD, Cache, Entry, Key, Packing
 from agent.clocks import Instant
 
 NOW = Instant(wall=1_000_000.0, boot=500.0)
@@ -122,6 +123,24 @@ def test_one_application_cannot_push_out_another() -> None:
         store(cache, key(number, "greedy"), entry())
     assert cache.peek(key(1, "modest")) is not None
     assert len(cache) == 10
+
+
+def test_the_same_value_read_again_takes_no_more_room() -> None:
+    """A refresh that finds the same keeps the bytes that are there."""
+    cache = Cache(max_entries=10, max_bytes=2**20)
+    first, again = entry(bytes(bytearray(b"value"))), entry(bytes(bytearray(b"value")), version=2)
+    store(cache, key(1), first)
+    store(cache, key(1), again)
+    held = cache.peek(key(1))
+    assert held is not None
+    assert (held.data is first.data, held.version) == (True, 2)
+
+
+def test_fields_are_packed_whatever_their_size() -> None:
+    """One after the other, larger and smaller, each is its own JSON."""
+    packing = Packing()
+    for size in (3, 100_000, 0):
+        assert json.loads(packing.pack({"value": "x" * size})) == {"value": "x" * size}
 
 
 def test_applications_do_not_see_each_other() -> None:
