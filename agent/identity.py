@@ -148,10 +148,10 @@ def load(state: StateDirectory, name: str = IDENTITY_FILE) -> Identity | None:
     try:
         key = load_key(stored)
         chain = chains.from_pem(stored.decode("ascii", "replace"))
-        name = chains.agent_name(chain[0])
+        named = chains.agent_name(chain[0])
     except InvalidRequest as exc:
         raise InvalidRequest(f"{state.path / name} is damaged: {exc}") from exc
-    return Identity(key=key, chain=chain, agent_id=name.agent_id, cluster=name.cluster)
+    return Identity(key=key, chain=chain, agent_id=named.agent_id, cluster=named.cluster)
 
 
 def save(state: StateDirectory, identity: Identity) -> None:
