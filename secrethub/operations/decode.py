@@ -1,7 +1,8 @@
 """Bodies become typed values, once, at the edge.
 
 Vault's endpoints take what Vault's clients send: ``null`` is absent, numbers and booleans may be strings,
-a list may be ``"a,b"``, unknown keys are a warning. SecretHub's own endpoints are strict.
+a list may be ``"a,b"``, unknown keys are a warning, or refused where the type forbids them. SecretHub's
+own endpoints are strict.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def decode_body(operation: Operation, call: Call) -> tuple[Any, tuple[str, ...]]
     """Return the decoded body (None when the operation takes none) and warnings.
 
     Raises:
-        InvalidRequest: not JSON, not an object, or a field that is not of its type.
+        InvalidRequest: not JSON, not an object, a field that is not of its type, or an unknown one
+            where that is not a warning.
     """
     kind = operation.request
     if kind is None:
@@ -44,20 +46,31 @@ def decode_body(operation: Operation, call: Call) -> tuple[Any, tuple[str, ...]]
         raise InvalidRequest(f"invalid body: {exc}") from exc
     if not unknown:
         return value, ()
-    return value, (f"unknown fields were ignored: {', '.join(map(repr, sorted(unknown)))}"[:400],)
+    return value, (f"unknown fields were ignored: {_shown(unknown)}"[:400],)
 
 
 def _taken(
     raw: Mapping[str, Any], kind: type[msgspec.Struct], place: str, unknown: list[str]
 ) -> dict[str, Any]:
-    """Return the fields that ``kind`` knows, coerced, nested ones too; add the others to ``unknown``."""
+    """Return the fields that ``kind`` knows, coerced, nested ones too; add the others to ``unknown``.
+
+    Raises:
+        InvalidRequest: there are others and ``kind`` forbids them, or a field is not of its type.
+    """
     known = _fields(kind)
-    unknown += [place + name for name in raw if name not in known]
+    others = [place + name for name, value in raw.items() if name not in known and value is not None]
+    if others and kind.__struct_config__.forbid_unknown_fields:
+        raise InvalidRequest(f"unknown fields: {_shown(others)}"[:400])
+    unknown += others
     return {
         name: _coerced(value, known[name], place + name, unknown)
         for name, value in raw.items()
         if name in known and value is not None
     }
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
 
 
 @lru_cache(maxsize=256)

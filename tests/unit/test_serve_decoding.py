@@ -31,6 +31,11 @@ class Body(msgspec.Struct, frozen=True):
     options: Nested | None = None
 
 
+class Whole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    count: int = 0
+    nested: Nested | None = None
+
+
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: int = 0
 
@@ -67,6 +72,7 @@ def decoded(
         (b" \r\n", Body()),
         (b"{}", Body()),
         ({"count": None, "names": None, "text": None, "options": None}, Body()),
+        ({"other": None, "options": {"other": None}}, Body(options=Nested())),
         ({"count": "24"}, Body(count=24)),
         ({"count": "-3"}, Body(count=-3)),
         ({"flag": "true"}, Body(flag=True)),
@@ -158,6 +164,14 @@ def test_unknown_fields_warn() -> None:
     assert value == Body(count=1, options=Nested(cas=1))
     assert warnings == ("unknown fields were ignored: 'a\\n', 'b', 'options.c'",)
     assert len(decoded({f"name{number}": 1 for number in range(1000)})[1][0]) == 400
+
+
+def test_unknown_fields_are_refused_where_the_type_forbids_them() -> None:
+    """A type may refuse what it does not know and still take what Vault's clients send."""
+    taken = decoded({"count": "1", "other": None, "nested": {"cas": "2"}}, kind=Whole)
+    assert taken == (Whole(count=1, nested=Nested(cas=2)), ())
+    with pytest.raises(InvalidRequest, match="unknown fields: 'other'"):
+        decoded({"count": 1, "other": 0}, kind=Whole)
 
 
 def test_strict_bodies_take_nothing_else() -> None:
