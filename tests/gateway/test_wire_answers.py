@@ -272,6 +272,28 @@ async def test_impossible_init_is_refused(sealed_node: Node) -> None:
     assert (await sealed_node.call("GET", "sys/init")).json() == {"initialized": False}
 
 
+async def test_init_does_what_it_is_asked_or_nothing(sealed_node: Node) -> None:
+    """Shares are not given out in clear to who asked to have them encrypted; zeros and nulls ask nothing."""
+    for body in (
+        {"pgp_keys": ["mQENBF"] * 5},
+        {"pgp_keys": "mQENBF,mQENBF"},
+        {"root_token_pgp_key": "mQENBF"},
+        {"stored_shares": 5},
+        {"recovery_shares": 5, "recovery_threshold": 3},
+        {"recovery_threshold": "3"},
+        {"recovery_pgp_keys": ["mQENBF"]},
+        {"secret_share": 7},
+    ):
+        refused = await sealed_node.call("PUT", "sys/init", json=body)
+        assert refused.status_code == 400, (body, refused.text)
+        assert min(body) in refused.json()["errors"][0]
+    assert (await sealed_node.call("GET", "sys/init")).json() == {"initialized": False}
+    nothing = {"stored_shares": 0, "recovery_shares": 0, "recovery_threshold": 0, "root_token_pgp_key": ""}
+    lists = {"pgp_keys": None, "recovery_pgp_keys": [], "another": None}
+    body = {"secret_shares": 1, "secret_threshold": 1, **nothing, **lists}
+    assert (await sealed_node.call("PUT", "sys/init", json=body)).status_code == 200
+
+
 async def test_errors_say_nothing_of_the_inside(node: Node) -> None:
     """No answer has a trace, a path of this machine, a statement or a name of a table in it."""
     words = ("Traceback", "asyncpg", "SELECT", "secrethub/", "/home", ".py", "kv_secrets", "<class")
