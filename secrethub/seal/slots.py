@@ -46,6 +46,20 @@ class ShamirSlot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     wrapped_root: bytes
 
 
+def check_numbers(shares: int, threshold: int) -> None:
+    """Check how many shares are made, and how many of them open the slot.
+
+    Raises:
+        InvalidRequest: that cannot be done, or would be no sharing.
+    """
+    if not 1 <= shares <= _MOST_SHARES:
+        raise InvalidRequest("secret_shares must be between 1 and 255")
+    if not 1 <= threshold <= shares:
+        raise InvalidRequest("secret_threshold must be between 1 and secret_shares")
+    if shares > 1 and threshold == 1:
+        raise InvalidRequest("secret_threshold must be at least 2 when there is more than one share")
+
+
 def make_shamir_slot(
     cluster_id: str, root_key: bytes, shares: int, threshold: int
 ) -> tuple[ShamirSlot, list[bytes]]:
@@ -60,12 +74,7 @@ def make_shamir_slot(
     Raises:
         InvalidRequest: numbers outside these limits.
     """
-    if not 1 <= shares <= _MOST_SHARES:
-        raise InvalidRequest("secret_shares must be between 1 and 255")
-    if not 1 <= threshold <= shares:
-        raise InvalidRequest("secret_threshold must be between 1 and secret_shares")
-    if shares > 1 and threshold == 1:
-        raise InvalidRequest("secret_threshold must be at least 2 when there is more than one share")
+    check_numbers(shares, threshold)
     if len(root_key) != KEY_BYTES:
         raise ValueError("the root key has 32 bytes")
     slot_key = os.urandom(KEY_BYTES)

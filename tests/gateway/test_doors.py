@@ -16,7 +16,7 @@ import serve.wiring
 from secrethub.engines.engine import Answer
 from secrethub.engines.runtime import SealStatus
 from secrethub.engines.throttle import Throttle
-from secrethub.errors import PermissionDenied, SecretHubError
+from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError
 from secrethub.ids import new_uuid
 from secrethub.operations.call import Call
 from secrethub.operations.perform import perform
@@ -211,6 +211,8 @@ async def test_init_from_elsewhere_needs_the_one_time_token(database_url: str, t
         assert isinstance(await remote(node, "sys/init", right), PermissionDenied)
         file.chmod(0o600)
         assert isinstance(await remote(node, "sys/init", right, door="serve"), PermissionDenied)
+        for wrong in ({"secret_shares": 0}, {"secret_threshold": 2}, {"pgp_keys": ["x"]}, {"other": 1}):
+            assert isinstance(await remote(node, "sys/init", {**right, **wrong}), InvalidRequest), wrong
         assert file.exists()
         made = await remote(node, "sys/init", right)
         assert isinstance(made, Answer)

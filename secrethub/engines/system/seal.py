@@ -21,6 +21,7 @@ from secrethub.engines.shared import Shared
 from secrethub.engines.throttle import Throttle
 from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError, Unavailable, WrongShare
 from secrethub.seal.shares import decode_share, encode_share
+from secrethub.seal.slots import check_numbers
 
 COMPATIBLE = "1.16.3"
 """The version of Vault whose protocol is spoken; clients parse it."""
@@ -293,6 +294,8 @@ async def init(context: Context, body: InitRequest) -> Answer:
     """Make the cluster and give out shares and root token, once."""
     async with _checks(context, "sys.init"):
         _check_supported(body)
+        # Before the one-time token is used up.
+        check_numbers(body.secret_shares, body.secret_threshold)
         if not _loopback(context.client_address):
             _check_init_token(context, body.init_token)
     result = await context.core.seal.initialise(body.secret_shares, body.secret_threshold, _origin(context))
