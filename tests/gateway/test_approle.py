@@ -92,6 +92,32 @@ async def test_login_gives_the_roles_token(node: Node) -> None:
     assert 1790 < renewed.json()["auth"]["lease_duration"] <= 1800
 
 
+async def test_cidrs_are_bound_under_either_name(node: Node) -> None:
+    """The older name of secret_id_bound_cidrs binds as the newer one does; two that differ are refused."""
+    role_id = await role(node, bound_cidr_list="192.0.2.0/24,198.51.100.7")
+    shown = (await node.call("GET", "auth/approle/role/app")).json()["data"]
+    assert shown["secret_id_bound_cidrs"] == ["192.0.2.0/24", "198.51.100.7/32"]
+    body = {"role_id": role_id, "secret_id": (await secret_id(node))["secret_id"]}
+    assert isinstance(await from_address(node, "203.0.113.1", body), SecretHubError)
+    assert isinstance(await from_address(node, "198.51.100.7", body), Answer)
+    await role(node, bound_cidr_list=["10.0.0.0/8"], secret_id_bound_cidrs="10.0.0.0/8")
+    both = {"bound_cidr_list": "10.0.0.0/8", "secret_id_bound_cidrs": ""}
+    for wrong in (both, {"bound_cidr_list": "here"}):
+        assert (await node.call("POST", "auth/approle/role/app", json=wrong)).status_code == 400
+    shown = (await node.call("GET", "auth/approle/role/app")).json()["data"]
+    assert shown["secret_id_bound_cidrs"] == ["10.0.0.0/8"]
+
+
+async def test_what_would_narrow_a_role_is_not_dropped(node: Node) -> None:
+    """A restriction that is not enforced here is refused, and its absence is no restriction."""
+    for wrong in ({"enable_local_secret_ids": True}, {"token_strictly_bind_ip": "true"}):
+        refused = await node.call("POST", "auth/approle/role/app", json=wrong)
+        assert refused.status_code == 400, wrong
+        assert min(wrong) in refused.json()["errors"][0]
+    assert (await node.call("GET", "auth/approle/role/app")).status_code == 404
+    await role(node, enable_local_secret_ids=False, token_strictly_bind_ip="false")
+
+
 async def test_every_failed_login_says_the_same(node: Node, clock: MovingClock) -> None:
     """Unknown role, wrong, expired, used up, foreign and destroyed SecretIDs look alike."""
     role_id = await role(node)

@@ -26,7 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class WriteRole(msgspec.Struct, frozen=True):
-    """A role. Absent fields keep what they were. Batch tokens and periods are refused."""
+    """A role. Absent fields keep what they were. Batch tokens and periods are refused.
+
+    ``bound_cidr_list`` is an older name of ``secret_id_bound_cidrs``.
+    """
 
     token_policies: list[str] | None = None
     policies: list[str] | None = None
@@ -35,6 +38,7 @@ class WriteRole(msgspec.Struct, frozen=True):
     secret_id_ttl: str | int | None = None
     secret_id_num_uses: int | None = None
     secret_id_bound_cidrs: list[str] | None = None
+    bound_cidr_list: list[str] | None = None
     bind_secret_id: bool | None = None
     token_no_default_policy: bool | None = None
     token_type: str | None = None
@@ -43,7 +47,9 @@ class WriteRole(msgspec.Struct, frozen=True):
     token_num_uses: int | None = None
     token_bound_cidrs: list[str] | None = None
     token_explicit_max_ttl: str | int | None = None
+    token_strictly_bind_ip: bool | None = None
     local_secret_ids: bool | None = None
+    enable_local_secret_ids: bool | None = None
 
 
 class WriteRoleId(msgspec.Struct, frozen=True):
@@ -123,7 +129,9 @@ def _refuse_unknown(body: WriteRole) -> None:
         "token_num_uses",
         "token_bound_cidrs",
         "token_explicit_max_ttl",
+        "token_strictly_bind_ip",
         "local_secret_ids",
+        "enable_local_secret_ids",
     ):
         if getattr(body, name) not in (None, 0, "", "0", "0s", []):
             raise InvalidRequest(f"{name} is not supported")
@@ -155,6 +163,19 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return network
 
 
+def _bound_cidrs(body: WriteRole) -> list[str] | None:
+    """Return what SecretIDs are to be bound to, under whichever name it was given; None to keep it."""
+    given = [
+        parse_cidrs(cidrs)
+        for cidrs in (body.secret_id_bound_cidrs, body.bound_cidr_list)
+        if cidrs is not None
+    ]
+    if len(given) == 2 and given[0] != given[1]:
+        # Whichever was taken, the caller may have meant to narrow the role by the other.
+        raise InvalidRequest("secret_id_bound_cidrs and its older name bound_cidr_list differ")
+    return given[0] if given else None
+
+
 def check_uses(given: int, name: str) -> int:
     """Return a number of uses.
 
@@ -181,8 +202,9 @@ def _merged(old: Mapping[str, Any], body: WriteRole) -> dict[str, Any]:
             merged[name] = parse_duration(getattr(body, name))
     if body.secret_id_num_uses is not None:
         merged["secret_id_num_uses"] = check_uses(body.secret_id_num_uses, "secret_id_num_uses")
-    if body.secret_id_bound_cidrs is not None:
-        merged["secret_id_bound_cidrs"] = parse_cidrs(body.secret_id_bound_cidrs)
+    cidrs = _bound_cidrs(body)
+    if cidrs is not None:
+        merged["secret_id_bound_cidrs"] = cidrs
     if body.token_no_default_policy is not None:
         merged["token_no_default_policy"] = body.token_no_default_policy
     if merged["token_max_ttl"] and merged["token_ttl"] > merged["token_max_ttl"]:
