@@ -92,11 +92,13 @@ def private_der(key: PrivateKey) -> bytes:
 
 def private_pem(key: PrivateKey) -> bytes:
     """Return the key as unencrypted PEM in the format Vault answers (PKCS#1 or SEC 1)."""
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
-    )
+    return private_bytes(key, serialization.Encoding.PEM)
+
+
+def private_bytes(key: PrivateKey, encoding: serialization.Encoding, *, pkcs8: bool = False) -> bytes:
+    """Return the key unencrypted, in PKCS#1 or SEC 1 by its kind, or in PKCS#8."""
+    form = serialization.PrivateFormat.PKCS8 if pkcs8 else serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(encoding, form, serialization.NoEncryption())
 
 
 def load_private_der(encoded: bytes) -> PrivateKey:

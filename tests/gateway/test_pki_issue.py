@@ -6,7 +6,7 @@ import base64
 import ipaddress
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,18 @@ async def test_private_keys_are_kept_nowhere(hub: Running) -> None:
         {"common_name": "app", "ttl": "soon"},
         {"common_name": "app", "role": "other"},
         {"common_name": "app", "role": "../default"},
+        {"common_name": "app", "not_after": "2020-01-01T00:00:00Z"},
+        {"common_name": "app", "not_after": "0001-01-01T00:00:00Z"},
+        {"common_name": "app", "not_after": "2999-01-01T00:00:00Z"},
+        {"common_name": "app", "not_after": "tomorrow"},
+        {"common_name": "app", "format": "pkcs12"},
+        {"common_name": "app", "format": "PEM"},
+        {"common_name": "app", "private_key_format": "jwk"},
+        {"common_name": "app", "exclude_cn_from_sans": True},
+        {"common_name": "app", "remove_roots_from_chain": "true"},
+        {"common_name": "app", "user_ids": "root"},
+        {"common_name": "app", "serial_number": "7"},
+        {"common_name": "app", "issuer_ref": "other"},
     ],
     ids=lambda body: json.dumps(body)[:60],
 )
@@ -160,6 +172,46 @@ async def test_a_lifetime_above_the_roles_is_cut(hub: Running) -> None:
     short = await hub.data("write", "pki/issue", {"common_name": "app", "ttl": "60"})
     leaf = chain.from_pem(short["certificate"])[0]
     assert leaf.not_valid_after_utc - hub.clock.now() <= timedelta(seconds=60)
+
+
+async def test_a_certificate_ends_when_it_is_told_to(hub: Running) -> None:
+    """``not_after`` is the certificate's end, to the second, within what the role permits."""
+    wanted = (hub.clock.now() + timedelta(days=2)).replace(microsecond=0)
+    for text in (wanted.isoformat(), wanted.astimezone(timezone(timedelta(hours=5))).isoformat()):
+        made = await hub.data("write", "pki/issue", {"common_name": "app", "not_after": text, "ttl": 0})
+        assert chain.from_pem(made["certificate"])[0].not_valid_after_utc == wanted
+        assert made["expiration"] == int(wanted.timestamp())
+    with pytest.raises(InvalidRequest, match="not both"):
+        await hub.ask("write", "pki/issue", {"common_name": "app", "not_after": text, "ttl": "1h"})
+    beyond = (hub.clock.now() + timedelta(days=365, minutes=1)).isoformat()
+    with pytest.raises(InvalidRequest, match="later than permitted"):
+        await hub.ask("write", "pki/issue", {"common_name": "app", "not_after": beyond})
+
+
+async def test_certificates_in_every_form(hub: Running) -> None:
+    """PEM, base64 of DER, or one bundle; the key in its own form or in PKCS#8."""
+    for form in ("pem", "der", "pem_bundle", ""):
+        for key_form in ("der", "pkcs8", ""):
+            body = {"common_name": "app", "format": form, "private_key_format": key_form}
+            made = await hub.data("write", "pki/issue", body)
+            if form == "der":
+                leaf = chain.from_der(base64.b64decode(made["certificate"]))
+                above = [chain.from_der(base64.b64decode(one)) for one in made["ca_chain"]]
+                raw = base64.b64decode(made["private_key"])
+                key = serialization.load_der_private_key(raw, None)
+                assert (b"\x06\x07*\x86H\xce=\x02\x01" in raw[:26]) == (key_form == "pkcs8")
+            else:
+                leaf = chain.from_pem(made["certificate"])[0]
+                above = [chain.from_pem(one)[0] for one in made["ca_chain"]]
+                key = serialization.load_pem_private_key(made["private_key"].encode(), None)
+                began = "-----BEGIN PRIVATE KEY" if key_form == "pkcs8" else "-----BEGIN EC PRIVATE KEY"
+                assert made["private_key"].startswith(began)
+            assert leaf.public_key() == key.public_key()
+            assert made["issuing_ca"] == made["ca_chain"][0]
+            assert chain.build_chain(leaf, above) == (leaf, *above)
+            if form == "pem_bundle":
+                assert made["certificate"].startswith(made["private_key"] + "\n")
+                assert chain.from_pem(made["certificate"]) == (leaf, *above)
 
 
 async def test_an_unknown_role_issues_nothing(hub: Running) -> None:

@@ -8,21 +8,19 @@ other path has no authority at all.
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
-import msgspec
 from cryptography import x509
 
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.pki import issuance
 from secrethub.engines.pki.authorities import load_chain, load_issuer
 from secrethub.engines.pki.roles import DEFAULT, Role, load_role
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.pki import keys
 from secrethub.pki.chain import parse_serial, serial_text, to_pem, validity
-from secrethub.pki.issuing import MOST_NAMES, Issuer, Names, issue
-from secrethub.pki.names import IPAddress, dns_name, ip_address
+from secrethub.pki.issuing import Names, issue
+from secrethub.pki.names import IPAddress
 from secrethub.storage import certificates
-from secrethub.wire.durations import parse_duration
 
 _AUTHORITIES = {"pki/": "pki"}
 """The authority of each mount."""
@@ -31,18 +29,6 @@ TRANSPORT_MOUNT = "transport/"
 """Where the inventory keeps the gateways' certificates; nothing can be mounted in its place."""
 
 _PAGE = 1000
-
-
-class IssueRequest(msgspec.Struct, frozen=True):
-    """What a certificate is to be. ``uri_sans`` and ``other_sans`` are known only to be refused."""
-
-    common_name: str
-    alt_names: list[str] = []
-    ip_sans: list[str] = []
-    uri_sans: list[str] = []
-    other_sans: list[str] = []
-    ttl: int | str | None = None
-    role: str | None = None
 
 
 class PkiEngine:
@@ -64,9 +50,9 @@ class PkiEngine:
                     pattern=pattern,
                     handler=self.issue,
                     capability="update",
-                    request=IssueRequest,
+                    request=issuance.IssueRequest,
                     changes=True,
-                    plain=frozenset({"common_name", "alt_names", "ip_sans", "ttl", "role"}),
+                    plain=frozenset(issuance.IssueRequest.__struct_fields__),
                     summary="Issue a certificate with a new key.",
                 )
                 for pattern in ("issue", "issue/{role}")
@@ -113,15 +99,16 @@ class PkiEngine:
             ),
         )
 
-    async def issue(self, context: Context, body: IssueRequest) -> Answer:
+    async def issue(self, context: Context, body: issuance.IssueRequest) -> Answer:
         """Make a key, certify it and give both out; the key is not kept."""
         role_name = context.params.get("role", DEFAULT)
         if body.role not in {None, role_name}:
             # Policies decide by path, so a role in the body must not reach further than the path.
             raise InvalidRequest(f"to use another role, write to {context.mount}issue/<role>")
         role = await load_role(context.core, context.mount, role_name)
-        lifetime, warnings = _lifetime(role, body.ttl)
-        names = _names(body)
+        issuance.check_supported(body)
+        lifetime, warnings = issuance.lifetime(role, body, context.now)
+        names = issuance.names(body)
         issuer = await load_issuer(context.core, _authority(context))
         key = await _generate(role.key_type)
         made = issue(issuer, role.certificate_profile, key.public_key(), names, context.now, lifetime)
@@ -134,7 +121,7 @@ class PkiEngine:
                 raise InvalidRequest(f"{', '.join(taken)}: certificates of SecretHub's own listeners only")
             await certificates.record(change.connection, row)
         detail = {"serial_number": row.serial, "role": role_name, "not_after": row.not_after.isoformat()}
-        return Answer(data=_issued(made, issuer, key), warnings=warnings, detail=detail)
+        return Answer(data=issuance.answered(body, made, issuer, key), warnings=warnings, detail=detail)
 
     async def authority(self, context: Context, _body: object) -> Answer:
         """Read the issuing authority's certificate."""
@@ -175,31 +162,6 @@ def _authority(context: Context) -> str:
     return name
 
 
-def _lifetime(role: Role, asked: int | str | None) -> tuple[timedelta, tuple[str, ...]]:
-    seconds = (0 if asked is None else parse_duration(asked)) or role.ttl
-    if seconds > role.max_ttl:
-        warning = f"TTL {seconds}s is longer than permitted: {role.max_ttl}s is used"
-        return timedelta(seconds=role.max_ttl), (warning,)
-    return timedelta(seconds=seconds), ()
-
-
-def _names(body: IssueRequest) -> Names:
-    if body.uri_sans or body.other_sans:
-        raise InvalidRequest("the role does not allow URI or other alternative names")
-    if len(body.alt_names) + len(body.ip_sans) >= MOST_NAMES:
-        raise InvalidRequest(f"a certificate carries at most {MOST_NAMES} names")
-    if not 1 <= len(body.common_name) <= 64:
-        raise InvalidRequest("common_name has 1 to 64 characters; longer names go into alt_names")
-    common_name = dns_name(body.common_name)
-    dns = (common_name, *(dns_name(name) for name in body.alt_names))
-    addresses = tuple(ip_address(address) for address in body.ip_sans)
-    return Names(
-        common_name=common_name,
-        dns=tuple(dict.fromkeys(dns)),
-        addresses=tuple(dict.fromkeys(addresses)),
-    )
-
-
 def _remote(names: Names) -> list[str]:
     """Names by which another host could be reached; everybody may have a name of the loopback."""
 
@@ -227,15 +189,3 @@ def _row(context: Context, role: Role, names: Names, made: x509.Certificate) -> 
         not_after=validity(made).not_after,
         pem=to_pem(made),
     )
-
-
-def _issued(made: x509.Certificate, issuer: Issuer, key: keys.PrivateKey) -> dict[str, object]:
-    return {
-        "certificate": to_pem(made).strip(),
-        "issuing_ca": to_pem(issuer.certificate).strip(),
-        "ca_chain": [to_pem(above).strip() for above in issuer.chain],
-        "private_key": keys.private_pem(key).decode("ascii").strip(),
-        "private_key_type": "rsa" if keys.describe(key.public_key()).startswith("rsa") else "ec",
-        "serial_number": serial_text(made.serial_number),
-        "expiration": int(validity(made).not_after.timestamp()),
-    }
