@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import ssl
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import msgspec
 from cluster.dev_file import Keys, Root
 from cluster.folders import write_private
 from secrethub.errors import Misconfigured, Unavailable
+from secrethub.pki.chain import fingerprint, from_pem, to_pem
 
 _SHARES = 5
 _THRESHOLD = 3
@@ -74,13 +73,9 @@ class DevSeal:
 
     async def root_certificate(self) -> Root:
         """Fetch the built-in root's certificate and keep it in a file."""
-        answer = await self._send("GET", "pki/ca_chain")
-        chain = answer.text
-        if answer.headers.get("content-type", "").startswith("application/json"):
-            chain = answer.json()["data"]["certificate"]
-        root = chain[chain.rindex("-----BEGIN CERTIFICATE-----") :].strip()
-        self._ca_file.write_text(root + "\n", "ascii")
-        return Root(file=self._ca_file, sha256=hashlib.sha256(ssl.PEM_cert_to_DER_cert(root)).hexdigest())
+        chain = from_pem((await self._call("GET", "pki/cert/ca_chain"))["data"]["certificate"])
+        self._ca_file.write_text(to_pem(chain[-1]), "ascii")
+        return Root(file=self._ca_file, sha256=fingerprint(chain[-1]))
 
     async def _initialise(self) -> None:
         body = {"secret_shares": _SHARES, "secret_threshold": _THRESHOLD}

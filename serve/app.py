@@ -129,6 +129,9 @@ class Application:
         if answer.stream is not None:
             await self._stream(answer, send, request_id)
             return 0, b"", []
+        if answer.document is not None:
+            kind = (b"content-type", answer.document.media_type.encode("ascii"))
+            return 200, answer.document.content, [kind]
         return *_encoded(answer, call.path, request_id), []
 
     async def _read(self, scope: Scope, receive: Receive, request_id: str, raw: bytes) -> Call:

@@ -95,6 +95,18 @@ class Auth:
     entity_id: str = ""
 
 
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that is no JSON, such as a certificate.
+
+    Attributes:
+        media_type: what ``content`` is (RFC 6838).
+        content: given out byte by byte as it is.
+    """
+
+    media_type: str
+    content: bytes
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What an operation gives back. Not shown by ``repr``, for it holds what is disclosed.
 
@@ -107,6 +119,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         code: an HTTP-like outcome only where the operation's own protocol asks for it (health).
         detail: what the ledger records about the outcome beside masked data: never a secret.
         stream: progress and result, one value at a time, instead of ``data``.
+        document: what is answered as it is, without an envelope, instead of ``data``.
     """
 
     data: Mapping[str, Any] | None = None
@@ -117,6 +130,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     code: int | None = None
     detail: Mapping[str, Any] = {}
     stream: AsyncIterator[Mapping[str, Any]] | None = None
+    document: Document | None = None
 
     def __repr__(self) -> str:
         return f"Answer(missing={self.missing}, detail={self.detail!r})"

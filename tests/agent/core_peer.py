@@ -181,7 +181,7 @@ class CorePeer:
             if self.before is not None:
                 await self.before(path)
             status, answer = self._answer(path, head.headers.get("x-vault-token", ""), self.bodies[-1])
-            body = json.dumps(answer).encode()
+            body = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
             await writer.drain()
         writer.close()
@@ -189,7 +189,7 @@ class CorePeer:
     def _answer(self, path: str, token: str, body: Any) -> tuple[int, Any]:
         denied = (403, {"errors": ["permission denied"], "code": "permission_denied"})
         if path == "/v1/pki/ca_chain":
-            return 200, {"data": {"ca_chain": "".join(self.authorities.chain_pem)}}
+            return 200, "".join(self.authorities.chain_pem)
         if path == "/v1/auth/approle/login":
             given = (body["role_id"], body["secret_id"])
             if given != (self.role_id, self.secret_id) or self.logins_left == 0:

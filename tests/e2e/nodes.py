@@ -184,9 +184,9 @@ class TwoNodes:
         for node in (self.head, self.worker):
             node.wait()
         with Api(self.head.api, self.root_token) as api:
-            chain = api.call("GET", "pki/ca_chain")["data"]["certificate"]
-        end = "-----END CERTIFICATE-----\n"
-        self.ca_file.write_text([pem + end for pem in chain.split(end) if pem.strip()][-1])
+            chain = api.call("GET", "pki/cert/ca_chain")["data"]["certificate"]
+        end = "-----END CERTIFICATE-----"
+        self.ca_file.write_text([pem.strip() + f"\n{end}\n" for pem in chain.split(end) if pem.strip()][-1])
 
     def make_whole(self) -> None:
         """Start what does not run, and wait until both serve; no share is given."""

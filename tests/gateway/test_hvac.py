@@ -222,6 +222,22 @@ async def test_approle(node: Node) -> None:
     await with_client(node, work)
 
 
+async def test_certificates(node: Node) -> None:
+    """Certificates are read without a token: the authorities' as text, issued ones by their number."""
+
+    def work(client: hvac.Client) -> None:
+        pki = client.secrets.pki
+        made = pki.generate_certificate("default", "app.example.com", {"ttl": "1h"})["data"]
+        assert pki.list_certificates()["data"]["keys"] == [made["serial_number"]]
+        client.token = None
+        assert pki.read_ca_certificate() == made["issuing_ca"]
+        assert pki.read_ca_certificate_chain() == "\n".join(made["ca_chain"])
+        assert pki.read_certificate(made["serial_number"])["data"]["certificate"] == made["certificate"]
+        assert pki.read_certificate("ca")["data"]["certificate"] == made["issuing_ca"]
+
+    await with_client(node, work)
+
+
 async def test_errors_are_the_ones_that_hvac_knows(node: Node) -> None:
     """Every status arrives as the exception that code written for Vault catches (for 405 hvac has none)."""
 

@@ -29,7 +29,7 @@ ENVELOPE = {
 
 async def _root(node: Node) -> str:
     answer = await node.client.get("/v1/pki/ca_chain")
-    return chain.to_pem(chain.from_pem(answer.json()["data"]["certificate"])[-1])
+    return chain.to_pem(chain.from_pem(answer.text)[-1])
 
 
 def _trusting(root: str, identity: tuple[str, bytes] | None = None) -> ssl.SSLContext:
@@ -124,6 +124,30 @@ async def test_issue_answers_as_vault_does(node: Node) -> None:
         refused = await node.call("POST", "pki/issue", json=bad)
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
     assert (await node.client.post("/v1/pki/issue", json={"common_name": "app"})).status_code == 403
+
+
+async def test_certificates_of_authorities_come_as_they_are(node: Node) -> None:
+    """``ca``, ``ca/pem`` and ``ca_chain`` are no JSON and need no token; nobody stores or sniffs them."""
+    pem = "application/pem-certificate-chain"
+    found = {}
+    for path, media_type in (("ca", "application/pkix-cert"), ("ca/pem", pem), ("ca_chain", pem)):
+        answer = await node.client.get(f"/v1/pki/{path}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == media_type
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert len(answer.headers["x-request-id"]) == 36
+        found[path] = answer.content
+        head = await node.client.head(f"/v1/pki/{path}")
+        assert (head.content, head.headers["content-length"]) == (b"", str(len(answer.content)))
+    above = chain.from_pem(found["ca_chain"].decode())
+    assert chain.from_der(found["ca"]) == above[0]
+    assert chain.from_pem(found["ca/pem"].decode()) == above[:1]
+    assert chain.build_chain(above[0], above[1:]) == above
+    shown = (await node.client.get("/v1/pki/cert/ca_chain")).json()
+    assert set(shown) >= ENVELOPE
+    assert shown["data"]["certificate"] == found["ca_chain"].decode()
+    assert (await node.client.get("/v1/pki/cert/01:02")).status_code == 404
 
 
 async def test_refused_enrolments_say_little(node: Node) -> None:

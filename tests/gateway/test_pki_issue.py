@@ -255,11 +255,19 @@ async def test_no_other_mount_reaches_an_authority(hub: Running) -> None:
 async def test_the_chain_is_public(hub: Running) -> None:
     """Anybody may read the authorities' certificates, and the root is among them."""
     trust = await load_trust(hub.core)
-    found = await hub.data("read", "pki/ca_chain", token=None)
+    found = await hub.data("read", "pki/cert/ca_chain", token=None)
     certificates = chain.from_pem(found["certificate"])
     assert chain.to_pem(certificates[-1]).encode() == trust.root_pem
-    issuing_ca = await hub.data("read", "pki/ca/pem", token=None)
+    assert found["ca_chain"] == found["certificate"]
+    issuing_ca = await hub.data("read", "pki/cert/ca", token=None)
     assert chain.from_pem(issuing_ca["certificate"]) == certificates[:1]
+    made = await hub.data("write", "pki/issue", {"common_name": "app"})
+    shown = await hub.data("read", f"pki/cert/{made['serial_number']}", token=None)
+    assert shown == {
+        "certificate": made["certificate"],
+        "revocation_time": 0,
+        "revocation_time_rfc3339": "",
+    }
 
 
 async def test_issuing_needs_a_grant(hub: Running) -> None:

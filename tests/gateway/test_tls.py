@@ -42,9 +42,9 @@ async def shown(node: Node, context: ssl.SSLContext | None = None) -> x509.Certi
 
 
 async def root_of(node: Node) -> str:
-    """Return the root as ``GET /v1/pki/ca/pem``'s chain ends with it."""
-    chain = (await node.client.get("/v1/pki/ca_chain")).json()["data"]["certificate"]
-    last = str(chain).strip().split("-----END CERTIFICATE-----")[-2]
+    """Return the root as ``GET /v1/pki/ca_chain`` ends with it."""
+    chain = (await node.client.get("/v1/pki/ca_chain")).text
+    last = chain.split("-----END CERTIFICATE-----")[-2]
     return last + "-----END CERTIFICATE-----\n"
 
 

@@ -2,16 +2,19 @@
 
 The mount ``pki/`` signs with the authority ``pki``. No request reaches another authority: the
 transport authority of agents and gateways is out of reach of every PKI mount, and a mount at any
-other path has no authority at all.
+other path has no authority at all. Certificates are no secrets: reading one needs no token, as in Vault.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Document, Operation
 from secrethub.engines.pki import issuance
 from secrethub.engines.pki.authorities import load_chain, load_issuer
 from secrethub.engines.pki.roles import DEFAULT, Role, load_role
@@ -21,6 +24,7 @@ from secrethub.pki.chain import parse_serial, serial_text, to_pem, validity
 from secrethub.pki.issuing import Names, issue
 from secrethub.pki.names import IPAddress
 from secrethub.storage import certificates
+from secrethub.wire.durations import format_rfc3339
 
 _AUTHORITIES = {"pki/": "pki"}
 """The authority of each mount."""
@@ -62,24 +66,31 @@ class PkiEngine:
                     name="pki.ca",
                     method="read",
                     pattern=pattern,
-                    handler=self.authority,
+                    handler=handler,
                     capability="read",
                     public=True,
-                    summary="Read the issuing authority's certificate.",
+                    summary=f"Read the issuing authority's certificate ({form}).",
                 )
-                for pattern in ("ca", "ca/pem", "cert/ca")
+                for pattern, handler, form in (
+                    ("ca", self.authority_der, "DER"),
+                    ("ca/pem", self.authority_pem, "PEM"),
+                    ("cert/ca", self.authority, "JSON"),
+                )
             ),
             *(
                 Operation(
                     name="pki.ca-chain",
                     method="read",
                     pattern=pattern,
-                    handler=self.authority_chain,
+                    handler=handler,
                     capability="read",
                     public=True,
-                    summary="Read the authorities' certificates, the root last.",
+                    summary=f"Read the authorities' certificates, the root last ({form}).",
                 )
-                for pattern in ("ca_chain", "cert/ca_chain")
+                for pattern, handler, form in (
+                    ("ca_chain", self.authority_chain_pem, "PEM"),
+                    ("cert/ca_chain", self.authority_chain, "JSON"),
+                )
             ),
             Operation(
                 name="pki.certificate",
@@ -87,6 +98,7 @@ class PkiEngine:
                 pattern="cert/{serial}",
                 handler=self.certificate,
                 capability="read",
+                public=True,
                 summary="Read an issued certificate.",
             ),
             Operation(
@@ -123,15 +135,29 @@ class PkiEngine:
         detail = {"serial_number": row.serial, "role": role_name, "not_after": row.not_after.isoformat()}
         return Answer(data=issuance.answered(body, made, issuer, key), warnings=warnings, detail=detail)
 
+    async def authority_der(self, context: Context, _body: object) -> Answer:
+        """Read the issuing authority's certificate as it is."""
+        chain = await load_chain(context.core, _authority(context))
+        der = chain[0].public_bytes(Encoding.DER)
+        return Answer(document=Document(media_type="application/pkix-cert", content=der))
+
+    async def authority_pem(self, context: Context, _body: object) -> Answer:
+        """Read the issuing authority's certificate as PEM text."""
+        return _pem_document((await load_chain(context.core, _authority(context)))[:1])
+
     async def authority(self, context: Context, _body: object) -> Answer:
         """Read the issuing authority's certificate."""
         chain = await load_chain(context.core, _authority(context))
-        return Answer(data={"certificate": to_pem(chain[0])})
+        return _shown(to_pem(chain[0]))
+
+    async def authority_chain_pem(self, context: Context, _body: object) -> Answer:
+        """Read the issuing authority's certificate and those above it as PEM text."""
+        return _pem_document(await load_chain(context.core, _authority(context)))
 
     async def authority_chain(self, context: Context, _body: object) -> Answer:
         """Read the issuing authority's certificate and those above it."""
-        chain = await load_chain(context.core, _authority(context))
-        return Answer(data={"certificate": to_pem(*chain), "ca_chain": [to_pem(c) for c in chain]})
+        pem = to_pem(*await load_chain(context.core, _authority(context)))
+        return _shown(pem, ca_chain=pem.strip())
 
     async def certificate(self, context: Context, _body: object) -> Answer:
         """Read a certificate that this mount issued."""
@@ -140,8 +166,7 @@ class PkiEngine:
             row = await certificates.find(connection, context.mount, serial)
         if row is None:
             raise NotFound(f"no certificate {serial}")
-        revoked = int(row.revoked_at.timestamp()) if row.revoked_at is not None else 0
-        return Answer(data={"certificate": row.pem, "revocation_time": revoked})
+        return _shown(row.pem, row.revoked_at)
 
     async def certificates(self, context: Context, _body: object) -> Answer:
         """List serial numbers, a page of 1,000 at a time; ``after`` goes on."""
@@ -153,6 +178,23 @@ class PkiEngine:
             raise NotFound
         warnings = (f"there may be more: list again with after={found[-1]}",) if len(found) == _PAGE else ()
         return Answer(data={"keys": found}, warnings=warnings)
+
+
+def _pem_document(chain: Sequence[x509.Certificate]) -> Answer:
+    content = to_pem(*chain).strip().encode("ascii")
+    return Answer(document=Document(media_type="application/pem-certificate-chain", content=content))
+
+
+def _shown(pem: str, revoked_at: datetime | None = None, **more: str) -> Answer:
+    """Return a certificate as JSON, as Vault does: without the last line end."""
+    return Answer(
+        data={
+            "certificate": pem.strip(),
+            "revocation_time": 0 if revoked_at is None else int(revoked_at.timestamp()),
+            "revocation_time_rfc3339": "" if revoked_at is None else format_rfc3339(revoked_at),
+            **more,
+        }
+    )
 
 
 def _authority(context: Context) -> str:
