@@ -124,13 +124,17 @@ async def test_what_clients_ask_before_every_call(node: Node) -> None:
     assert shown["data"]["options"]["version"] == "2"
     assert shown["path"] == "secret/"
     token = await node.token("reader", {"path": {"secret/data/a": {"capabilities": ["read"]}}})
-    assert (await node.call("GET", "sys/internal/ui/mounts/secret/a", token)).status_code == 200
+    natively = await node.token("native", native("secrets/a"))
+    for caller in (token, natively):
+        for path in ("secret/a", "secrets/a"):
+            shown = await node.call("GET", f"sys/internal/ui/mounts/{path}", caller)
+            assert shown.status_code == 200, path
     hidden = await node.call("GET", "sys/internal/ui/mounts/pki/a", token)
     missing = await node.call("GET", "sys/internal/ui/mounts/nothing/a", token)
     assert hidden.status_code == missing.status_code == 403
     assert hidden.json()["errors"] == missing.json()["errors"]
     listed = (await node.call("GET", "sys/internal/ui/mounts", token)).json()["data"]
-    assert "secret/" in listed["secret"]
+    assert {"secret/", "secrets/"} <= set(listed["secret"])
     assert "pki/" not in listed["secret"]
 
 

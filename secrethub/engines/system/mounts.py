@@ -16,6 +16,8 @@ from secrethub.storage.authority import MOUNTS
 from secrethub.wire.canonical_path import check_path
 
 _MAX_DESCRIPTION = 1024
+_ONE_STORE = ("secret/", "secrets/")
+"""Two views of the same secrets; each language of policies names one of them."""
 
 
 class EnableRequest(msgspec.Struct, frozen=True):
@@ -172,8 +174,4 @@ async def _visible(context: Context, mount: str) -> bool:
     """Tell whether some policy of the caller says anything about paths below ``mount``."""
     assert context.identity is not None
     policies = await context.core.policies.compiled(context.identity.policies)
-    return policies.reaches(mount) or policies.reaches(_native(mount))
-
-
-def _native(mount: str) -> str:
-    return "secrets/" if mount == "secret/" else mount
+    return any(policies.reaches(path) for path in (_ONE_STORE if mount in _ONE_STORE else (mount,)))
