@@ -130,6 +130,8 @@ async def test_mounts_and_policies(node: Node) -> None:
         assert client.sys.list_mounted_secrets_engines()["data"]["team/"]["description"] == "ours"
         client.secrets.kv.v2.create_or_update_secret("x", {"k": 1}, mount_point="team")
         assert client.secrets.kv.v2.list_secrets("", mount_point="team")["data"]["keys"] == ["x"]
+        with pytest.raises(exceptions.InvalidRequest, match='or the type "kv-v2"'):
+            client.sys.enable_secrets_engine("kv", path="first")
         assert "approle/" in client.sys.list_auth_methods()["data"]
         policy = {"path": {"secret/data/*": {"capabilities": ["read"]}}}
         client.sys.create_or_update_policy("one", policy)

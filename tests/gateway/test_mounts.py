@@ -43,7 +43,7 @@ async def test_a_new_store_is_a_store_of_its_own(node: Node) -> None:
 
 async def test_paths_that_cannot_be_mounted(node: Node) -> None:
     """Nothing is mounted above, below or beside what has the path, nor where it could not be granted."""
-    await node.call("POST", "sys/mounts/a/b", json={"type": "kv"})
+    await node.call("POST", "sys/mounts/a/b", json={"type": "kv-v2"})
     for path in (
         "secret",
         "secret/below",
@@ -68,7 +68,7 @@ async def test_paths_that_cannot_be_mounted(node: Node) -> None:
         "w%00",
         "w%0ax",
     ):
-        refused = await node.call("POST", f"sys/mounts/{path}", json={"type": "kv"})
+        refused = await node.call("POST", f"sys/mounts/{path}", json={"type": "kv-v2"})
         assert refused.status_code == 400, (path, refused.text)
     assert set((await node.call("GET", "sys/mounts")).json()["data"]) == {
         "a/b/",
@@ -86,10 +86,16 @@ async def test_kinds_that_cannot_be_mounted(node: Node) -> None:
         {},
         {"type": ""},
         {"type": "database"},
+        {"type": "kv"},
+        {"type": "kv", "options": {}},
+        {"type": "kv", "options": {"version": None}},
+        {"type": "kv", "options": {"version": "2", "max_versions": "3"}},
+        {"type": "kv-v1"},
+        {"type": "generic"},
         {"type": "kv", "options": {"version": "1"}},
         {"type": "kv", "options": {"version": 3}},
-        {"type": "kv", "description": "a\u0000b"},
-        {"type": "kv", "description": "x" * 5000},
+        {"type": "kv-v2", "description": "a\u0000b"},
+        {"type": "kv-v2", "description": "x" * 5000},
         {"type": ["kv"]},
         {"type": "flat"},
         {"type": "system"},
@@ -97,6 +103,8 @@ async def test_kinds_that_cannot_be_mounted(node: Node) -> None:
     ):
         refused = await node.call("POST", "sys/mounts/new", json=body)
         assert refused.status_code == 400, (body, refused.text)
+    refused = await node.call("POST", "sys/mounts/new", json={"type": "kv"})
+    assert 'options {"version": "2"}, or the type "kv-v2"' in refused.json()["errors"][0]
     assert (await node.call("GET", "new/data/x")).status_code == 404
 
 
@@ -104,7 +112,7 @@ async def test_mounting_the_same_path_twice_at_once(node: Node) -> None:
     """Of requests for overlapping paths one wins."""
     paths = ["race", "race/a", "race/a/b", "race"]
     answers = await asyncio.gather(
-        *(node.call("POST", f"sys/mounts/{path}", json={"type": "kv"}) for path in paths)
+        *(node.call("POST", f"sys/mounts/{path}", json={"type": "kv-v2"}) for path in paths)
     )
     assert sorted(answer.status_code for answer in answers) == [204, 400, 400, 400]
 

@@ -214,12 +214,12 @@ async def test_sudo_is_asked_for(node: Node) -> None:
     rules = {"path": {"sys/*": {"capabilities": ["create", "update", "read"]}}}
     plain = await node.token("plain", rules)
     for path in ("sys/mounts/new", "sys/seal", "sys/audit/verify"):
-        body = {"type": "kv"} if "mounts" in path else {}
+        body = {"type": "kv-v2"} if "mounts" in path else {}
         assert (await node.call("PUT", path, plain, json=body)).status_code == 403, path
     rules["path"]["sys/*"]["capabilities"].append("sudo")
     trusted = await node.token("trusted", rules)
     for path in ("sys/mounts/new", "sys/audit/verify", "sys/seal"):
-        body = {"type": "kv"} if "mounts" in path else {}
+        body = {"type": "kv-v2"} if "mounts" in path else {}
         assert (await node.call("PUT", path, trusted, json=body)).status_code in {200, 204}, path
 
 
@@ -271,7 +271,7 @@ async def test_a_list_is_filled_up_after_what_is_denied(node: Node) -> None:
 
 async def test_the_top_of_a_store_is_listed_by_its_name(node: Node) -> None:
     """Native rules name the top of a store as a person writes it, in the flat view and in other stores."""
-    await node.call("POST", "sys/mounts/team", json={"type": "kv"})
+    await node.call("POST", "sys/mounts/team", json={"type": "kv-v2"})
     for path in ("secrets/a", "team/data/b"):
         await node.call("POST", path, json={"data": {}})
     token = await node.token("top", native("secrets/**", "team", capabilities=("list",)))
