@@ -47,7 +47,6 @@ def mount_operations() -> tuple[Operation, ...]:
             capability="update",
             request=EnableRequest,
             changes=True,
-            sudo=True,
             plain=frozenset({"type", "description"}),
             summary="Mount a secrets engine.",
         ),
