@@ -22,6 +22,8 @@ class Mount:
         type: the engine's kind.
         uuid: identity of the mount, kept when it moves; also the id of its store.
         options: ``{"version": "2"}`` for kv.
+        default_lease_ttl: seconds that leases live; 0 for what holds in the whole cluster.
+        max_lease_ttl: likewise, at most.
     """
 
     path: str
@@ -30,6 +32,8 @@ class Mount:
     accessor: str
     description: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    default_lease_ttl: int = 0
+    max_lease_ttl: int = 0
 
     def covers(self, path: str) -> bool:
         """Tell whether ``path`` is this mount's or lies below it."""
@@ -151,6 +155,8 @@ def mount_from(path: str, body: Mapping[str, Any]) -> Mount:
         accessor=body["accessor"],
         description=body.get("description", ""),
         options=body.get("options", {}),
+        default_lease_ttl=body.get("default_lease_ttl", 0),
+        max_lease_ttl=body.get("max_lease_ttl", 0),
     )
 
 

@@ -126,7 +126,10 @@ async def test_mounts_and_policies(node: Node) -> None:
     """Mounts are added and listed; policies are written, read, listed and deleted under both paths."""
 
     def work(client: hvac.Client) -> None:
-        client.sys.enable_secrets_engine("kv", path="team", options={"version": "2"}, description="ours")
+        made = client.sys.enable_secrets_engine(
+            "kv", path="team", options={"version": "2"}, description="ours"
+        )
+        assert made.status_code == 204
         assert client.sys.list_mounted_secrets_engines()["data"]["team/"]["description"] == "ours"
         client.secrets.kv.v2.create_or_update_secret("x", {"k": 1}, mount_point="team")
         assert client.secrets.kv.v2.list_secrets("", mount_point="team")["data"]["keys"] == ["x"]

@@ -108,6 +108,58 @@ async def test_kinds_that_cannot_be_mounted(node: Node) -> None:
     assert (await node.call("GET", "new/data/x")).status_code == 404
 
 
+async def test_settings_of_a_new_mount(node: Node) -> None:
+    """What clients send without being asked is taken, leases' limits are kept, anything else is refused."""
+    empty = {
+        "description": None,
+        "options": None,
+        "local": False,
+        "seal_wrap": "false",
+        "external_entropy_access": False,
+        "plugin_name": None,
+        "plugin_version": "",
+        "wrapped": None,
+        "config": {
+            "options": None,
+            "default_lease_ttl": "",
+            "max_lease_ttl": "",
+            "force_no_cache": False,
+            "listing_visibility": "hidden",
+            "passthrough_request_headers": [],
+        },
+    }
+    assert (await node.call("POST", "sys/mounts/a", json={"type": "kv-v2", **empty})).status_code == 204
+    limits = {"default_lease_ttl": "1h", "max_lease_ttl": 7200}
+    made = await node.call("POST", "sys/mounts/b", json={"type": "kv-v2", "config": limits})
+    assert made.status_code == 204
+    shown = (await node.call("GET", "sys/mounts")).json()["data"]
+    for path, ttls in (("a/", (0, 0)), ("b/", (3600, 7200))):
+        config = shown[path]["config"]
+        assert (config["default_lease_ttl"], config["max_lease_ttl"]) == ttls
+    for wrong in (
+        {"local": True},
+        {"seal_wrap": "true"},
+        {"external_entropy_access": True},
+        {"plugin_name": "mine"},
+        {"plugin_version": "v1.0.0"},
+        {"config": {"force_no_cache": True}},
+        {"config": {"listing_visibility": "unauth"}},
+        {"config": {"passthrough_request_headers": "X-A"}},
+        {"config": {"audit_non_hmac_request_keys": ["password"]}},
+        {"config": {"token_type": "batch"}},
+        {"config": {"options": {"version": "2"}}},
+        {"config": {"description": "here"}},
+        {"config": {"other": 1}},
+        {"config": {"default_lease_ttl": "soon"}},
+        {"config": {"default_lease_ttl": "2h", "max_lease_ttl": "1h"}},
+        {"config": {"default_lease_ttl": "769h"}},
+        {"config": []},
+    ):
+        refused = await node.call("POST", "sys/mounts/c", json={"type": "kv-v2", **wrong})
+        assert refused.status_code == 400, (wrong, refused.text)
+    assert "c/" not in (await node.call("GET", "sys/mounts")).json()["data"]
+
+
 async def test_mounting_the_same_path_twice_at_once(node: Node) -> None:
     """Of requests for overlapping paths one wins."""
     paths = ["race", "race/a", "race/a/b", "race"]

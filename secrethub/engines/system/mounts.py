@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.mounts import Mount
-from secrethub.engines.text import plain_text
+from secrethub.engines.system.mount_settings import EnableRequest, new_mount
 from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.ids import new_accessor, new_uuid
 from secrethub.storage.authority import MOUNTS
 from secrethub.wire.canonical_path import check_path
 
-_MAX_DESCRIPTION = 1024
 _ONE_STORE = ("secret/", "secrets/")
 """Two views of the same secrets; each language of policies names one of them."""
-
-
-class EnableRequest(msgspec.Struct, frozen=True):
-    """A new mount. Only key/value stores, version 2, can be added."""
-
-    type: str
-    description: str = ""
-    options: dict[str, Any] | None = None
-    config: dict[str, Any] | None = None
 
 
 def mount_operations() -> tuple[Operation, ...]:
@@ -87,7 +75,11 @@ def _described(mount: Mount) -> dict[str, Any]:
         "local": False,
         "seal_wrap": False,
         "external_entropy_access": False,
-        "config": {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False},
+        "config": {
+            "default_lease_ttl": mount.default_lease_ttl,
+            "max_lease_ttl": mount.max_lease_ttl,
+            "force_no_cache": False,
+        },
     }
 
 
@@ -115,7 +107,7 @@ async def enable(context: Context, body: EnableRequest) -> Answer:
     path = check_path(context.params["path"]) + "/"
     if "*" in path or "/+/" in f"/{path}":
         raise InvalidRequest("a mount's path has no wildcards of policies")
-    _check_kind(body)
+    made = new_mount(body)
     core = context.core
     for mount in await core.mounts.load():
         if path.startswith(mount.path) or mount.path.startswith(path):
@@ -126,31 +118,10 @@ async def enable(context: Context, body: EnableRequest) -> Answer:
         await change.put(
             MOUNTS,
             path,
-            {
-                "type": "kv",
-                "uuid": new_uuid(),
-                "accessor": f"kv_{new_accessor()[:8]}",
-                "description": plain_text(body.description, "description", _MAX_DESCRIPTION),
-                "options": {"version": "2"},
-            },
+            {**made, "uuid": new_uuid(), "accessor": f"kv_{new_accessor()[:8]}"},
             expected_revision=0,
         )
     return Answer(detail={"written": change.written})
-
-
-def _check_kind(body: EnableRequest) -> None:
-    if body.type not in {"kv", "kv-v1", "kv-v2", "generic"}:
-        raise InvalidRequest("only key/value stores can be mounted: type kv-v2")
-    options = body.options or {}
-    if others := sorted(options.keys() - {"version"}):
-        raise InvalidRequest(f"a key/value store has no option {others[0]!r}")
-    # In Vault, type kv alone is version 1: whoever asks for it would find paths that he does not expect.
-    version = "2" if body.type == "kv-v2" else str(options.get("version") or "1")
-    if version != "2":
-        raise InvalidRequest(
-            "only version 2 of the key/value store is available: "
-            'give the options {"version": "2"}, or the type "kv-v2"'
-        )
 
 
 async def ui_mounts(context: Context, _body: None) -> Answer:

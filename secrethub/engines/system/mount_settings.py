@@ -1,0 +1,139 @@
+"""What may be asked of a mount, when it is made and later: rules without IO.
+
+Vault's clients send every setting, those that were not asked for as empty. What is not done here is refused
+unless it is empty, never dropped: who asked for it would rely on something that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from secrethub.auth.tokens import MAX_TTL
+from secrethub.engines.text import plain_text
+from secrethub.errors import InvalidRequest
+from secrethub.wire.durations import parse_duration
+
+DEFAULT_TTL = MAX_TTL
+"""Seconds that leases of a mount live, at most too, unless the mount says otherwise."""
+
+_MAX_DESCRIPTION = 1024
+_TAKEN = frozenset({"default_lease_ttl", "max_lease_ttl", "description", "options", "listing_visibility"})
+_SYSTEM = "system"
+"""In place of a duration: what holds for the whole cluster."""
+
+
+class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of a mount. Those that are not explained here are known only to be refused.
+
+    Attributes:
+        default_lease_ttl: how long leases live; absent to keep it, ``system`` or 0 for the cluster's.
+        max_lease_ttl: likewise, at most.
+        description: for people.
+        options: of the engine: ``version`` for a key/value store.
+        listing_visibility: ``hidden``, as all mounts are to those who may not use them.
+    """
+
+    default_lease_ttl: str | int | None = None
+    max_lease_ttl: str | int | None = None
+    description: str | None = None
+    options: dict[str, Any] | None = None
+    force_no_cache: bool = False
+    listing_visibility: str = ""
+    audit_non_hmac_request_keys: list[str] = []
+    audit_non_hmac_response_keys: list[str] = []
+    passthrough_request_headers: list[str] = []
+    allowed_response_headers: list[str] = []
+    allowed_managed_keys: list[str] = []
+    delegated_auth_accessors: list[str] = []
+    identity_token_key: str = ""
+    token_type: str = ""
+    plugin_name: str = ""
+    plugin_version: str = ""
+    user_lockout_config: dict[str, Any] | None = None
+
+
+class EnableRequest(msgspec.Struct, frozen=True):
+    """A new mount. Only key/value stores, version 2, can be added."""
+
+    type: str
+    description: str = ""
+    options: dict[str, Any] | None = None
+    config: MountConfig | None = None
+    local: bool = False
+    seal_wrap: bool = False
+    external_entropy_access: bool = False
+    plugin_name: str = ""
+    plugin_version: str = ""
+
+
+def new_mount(body: EnableRequest) -> dict[str, Any]:
+    """Return what is stored of a new mount, besides what tells it from others.
+
+    Raises:
+        InvalidRequest: it cannot be had.
+    """
+    _check_kind(body)
+    for name in ("local", "seal_wrap", "external_entropy_access", "plugin_version"):
+        if getattr(body, name):
+            raise InvalidRequest(f"{name} is not supported")
+    if body.plugin_name not in {"", body.type}:
+        raise InvalidRequest("there are no plugins")
+    made = {
+        "type": "kv",
+        "description": plain_text(body.description, "description", _MAX_DESCRIPTION),
+        "options": {"version": "2"},
+    }
+    config = body.config or MountConfig()
+    if config.description or config.options:
+        raise InvalidRequest("description and options are given beside config, not in it")
+    return made | lease_limits(made, config)
+
+
+def lease_limits(mount: Mapping[str, Any], config: MountConfig) -> dict[str, int]:
+    """Return the limits of a mount's leases, in seconds, 0 for the cluster's.
+
+    Args:
+        mount: what is stored of the mount; what is not given stays as it is there.
+        config: what is to change.
+
+    Raises:
+        InvalidRequest: no durations, one that contradicts the other, or a setting that is not supported.
+    """
+    _check_supported(config)
+    default = _ttl(config.default_lease_ttl, mount.get("default_lease_ttl", 0))
+    most = _ttl(config.max_lease_ttl, mount.get("max_lease_ttl", 0))
+    if default > (most or DEFAULT_TTL):
+        raise InvalidRequest("default_lease_ttl is greater than max_lease_ttl")
+    return {"default_lease_ttl": default, "max_lease_ttl": most}
+
+
+def _ttl(given: str | int | None, present: int) -> int:
+    if given is None or given == "":
+        return present
+    return 0 if given == _SYSTEM else parse_duration(given)
+
+
+def _check_kind(body: EnableRequest) -> None:
+    if body.type not in {"kv", "kv-v1", "kv-v2", "generic"}:
+        raise InvalidRequest("only key/value stores can be mounted: type kv-v2")
+    options = body.options or {}
+    if others := sorted(options.keys() - {"version"}):
+        raise InvalidRequest(f"a key/value store has no option {others[0]!r}")
+    # In Vault, type kv alone is version 1: whoever asks for it would find paths that he does not expect.
+    version = "2" if body.type == "kv-v2" else str(options.get("version") or "1")
+    if version != "2":
+        raise InvalidRequest(
+            "only version 2 of the key/value store is available: "
+            'give the options {"version": "2"}, or the type "kv-v2"'
+        )
+
+
+def _check_supported(config: MountConfig) -> None:
+    if config.listing_visibility not in {"", "hidden"}:
+        raise InvalidRequest("mounts are listed to those who may use them: listing_visibility is hidden")
+    for name in MountConfig.__struct_fields__:
+        if name not in _TAKEN and getattr(config, name):
+            raise InvalidRequest(f"{name} is not supported")
