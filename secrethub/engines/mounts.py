@@ -24,6 +24,7 @@ class Mount:
         options: ``{"version": "2"}`` for kv.
         default_lease_ttl: seconds that leases live; 0 for what holds in the whole cluster.
         max_lease_ttl: likewise, at most.
+        leaving: being removed (``engines/unmounting.py``): nobody is led there any more.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Mount:
     options: Mapping[str, str] = field(default_factory=dict)
     default_lease_ttl: int = 0
     max_lease_ttl: int = 0
+    leaving: bool = False
 
     def covers(self, path: str) -> bool:
         """Tell whether ``path`` is this mount's or lies below it."""
@@ -48,9 +50,10 @@ BUILT_IN = (
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The mounts, longest path first, and what is wrong with buckets of their table."""
+    """The mounts, longest path first, those being removed, and what is wrong with buckets of their table."""
 
     mounts: tuple[Mount, ...]
+    leaving: tuple[Mount, ...]
     broken: Mapping[int, IntegrityFailure]
 
 
@@ -95,11 +98,20 @@ class MountTable:
         """
         return (self._found or await self._load()).mounts
 
+    async def leaving(self) -> tuple[Mount, ...]:
+        """Return the mounts that are being removed."""
+        return (self._found or await self._load()).leaving
+
     async def _load(self) -> _Found:
         moves = self._caches.authority_moves
         rows, broken = await self._authority.everything(MOUNTS)
         mounts = [*BUILT_IN, *(mount_from(row.key, row.body) for row in rows)]
-        found = _Found(tuple(sorted(mounts, key=lambda mount: -len(mount.path))), broken)
+        mounts.sort(key=lambda mount: -len(mount.path))
+        found = _Found(
+            tuple(mount for mount in mounts if not mount.leaving),
+            tuple(mount for mount in mounts if mount.leaving),
+            broken,
+        )
         if moves == self._caches.authority_moves:
             self._found = found
         return found
@@ -157,6 +169,7 @@ def mount_from(path: str, body: Mapping[str, Any]) -> Mount:
         options=body.get("options", {}),
         default_lease_ttl=body.get("default_lease_ttl", 0),
         max_lease_ttl=body.get("max_lease_ttl", 0),
+        leaving=body.get("leaving", False),
     )
 
 

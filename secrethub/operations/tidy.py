@@ -1,5 +1,7 @@
 """Removing what has expired: tokens, accessors, SecretIDs, enrolment nonces, old announcements.
 
+A mount whose removal was interrupted is removed, too.
+
 Expiry itself never waits for this: an expired row is refused when it is used. One node tidies at a time.
 """
 
@@ -12,6 +14,7 @@ import asyncpg
 from secrethub.engines.engine import Fence
 from secrethub.engines.runtime import Core
 from secrethub.engines.token_end import remove_tokens
+from secrethub.engines.unmounting import empty
 from secrethub.errors import IntegrityFailure, Stale
 from secrethub.operations.note import note
 from secrethub.storage.authority import ACCESSORS, SECRET_IDS, TOKENS, Change, Table
@@ -46,6 +49,8 @@ async def tidy(core: Core) -> int:
     for _ in range(_ROUNDS):
         if not await _forget(core):
             break
+    for mount in await core.mounts.leaving():
+        await empty(core, mount.path)
     return removed
 
 

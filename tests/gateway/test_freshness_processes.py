@@ -100,6 +100,18 @@ async def test_a_new_mount_answers_in_both(node: Node, second: Second) -> None:
         assert written.status_code == 200
 
 
+async def test_a_removed_mount_answers_in_neither(node: Node, second: Second) -> None:
+    """A mount removed through one process is gone in the other at once, and so is what it had cached."""
+    for number in range(3):
+        await node.call("POST", "sys/mounts/team", json={"type": "kv-v2"})
+        written = await node.call("POST", "team/data/a", json={"data": {"n": number}})
+        assert written.json()["data"]["version"] == 1
+        read = await second.call("GET", "team/data/a", node.root)
+        assert read.json()["data"]["data"] == {"n": number}
+        assert (await node.call("DELETE", "sys/mounts/team")).status_code == 204
+        assert (await second.call("GET", "team/data/a", node.root)).status_code == 404
+
+
 async def test_a_stopped_process_reads_nothing_for_a_revoked_token(node: Node, second: Second) -> None:
     """Requests sent before, during and after a revocation to a process stopped meanwhile read nothing."""
     url = node.settings.database_url

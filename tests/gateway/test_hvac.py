@@ -135,6 +135,16 @@ async def test_mounts_and_policies(node: Node) -> None:
         assert client.secrets.kv.v2.list_secrets("", mount_point="team")["data"]["keys"] == ["x"]
         with pytest.raises(exceptions.InvalidRequest, match='or the type "kv-v2"'):
             client.sys.enable_secrets_engine("kv", path="first")
+        assert client.sys.read_mount_configuration("team")["data"]["description"] == "ours"
+        tuned = client.sys.tune_mount_configuration("team", max_lease_ttl="10h", description="theirs")
+        assert tuned.status_code == 204
+        seen = client.sys.read_mount_configuration("team")["data"]
+        assert (seen["description"], seen["max_lease_ttl"]) == ("theirs", 36000)
+        assert client.sys.retrieve_mount_option("team", "version") == "2"
+        assert client.sys.disable_secrets_engine("team").status_code == 204
+        assert "team/" not in client.sys.list_mounted_secrets_engines()["data"]
+        with pytest.raises(exceptions.InvalidRequest, match="cannot unmount"):
+            client.sys.disable_secrets_engine("sys")
         assert "approle/" in client.sys.list_auth_methods()["data"]
         policy = {"path": {"secret/data/*": {"capabilities": ["read"]}}}
         client.sys.create_or_update_policy("one", policy)

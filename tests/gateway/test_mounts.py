@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from secrethub.engines import unmounting
+from secrethub.engines.engine import Fence
+from secrethub.operations.tidy import tidy
+from secrethub.storage.authority import MOUNTS
+from tests.gateway.behind import sql
 from tests.gateway.conftest import Node, native
 
 
@@ -65,6 +72,7 @@ async def test_paths_that_cannot_be_mounted(node: Node) -> None:
         "+",
         "w/%2e%2e/x",
         "w//x",
+        "w/tune",
         "w%00",
         "w%0ax",
     ):
@@ -158,6 +166,130 @@ async def test_settings_of_a_new_mount(node: Node) -> None:
         refused = await node.call("POST", "sys/mounts/c", json={"type": "kv-v2", **wrong})
         assert refused.status_code == 400, (wrong, refused.text)
     assert "c/" not in (await node.call("GET", "sys/mounts")).json()["data"]
+
+
+async def test_tuning(node: Node) -> None:
+    """A mount's description and limits are changed and told; what is not understood changes nothing."""
+    await node.call("POST", "sys/mounts/a/b", json={"type": "kv-v2", "description": "old"})
+    before = (await node.call("GET", "sys/mounts/a/b/tune")).json()
+    told = {"description": "old", "default_lease_ttl": 2764800, "max_lease_ttl": 2764800}
+    told |= {"force_no_cache": False, "options": {"version": "2"}}
+    assert before["data"] == told
+    assert before["description"] == "old"
+    for body, change in (
+        ({}, {}),
+        ({"description": "new", "max_lease_ttl": "10h"}, {"description": "new", "max_lease_ttl": 36000}),
+        ({"default_lease_ttl": 60, "options": {"version": 2}, "token_type": None}, {"default_lease_ttl": 60}),
+        ({"default_lease_ttl": "", "max_lease_ttl": "20h", "other": None}, {"max_lease_ttl": 72000}),
+        ({"max_lease_ttl": "system", "description": ""}, {"max_lease_ttl": 2764800, "description": ""}),
+    ):
+        tuned = await node.call("POST", "sys/mounts/a/b/tune", json=body)
+        assert tuned.status_code == 204, (body, tuned.text)
+        told |= change
+        assert (await node.call("GET", "sys/mounts/a/b/tune/")).json()["data"] == told
+    for wrong in (
+        {"default_lease_ttl": "2h", "max_lease_ttl": "1h"},
+        {"default_lease_ttl": -1},
+        {"max_lease_ttl": True},
+        {"options": {"version": "1"}},
+        {"options": {"other": "x"}},
+        {"type": "kv"},
+        {"path": "c"},
+        {"listing_visibility": "unauth"},
+        {"description": "a\u0000"},
+    ):
+        refused = await node.call("POST", "sys/mounts/a/b/tune", json=wrong)
+        assert refused.status_code == 400, (wrong, refused.text)
+    assert (await node.call("GET", "sys/mounts/a/b/tune")).json()["data"] == told
+    one = (await node.call("GET", "sys/mounts/a/b")).json()["data"]
+    assert one == (await node.call("GET", "sys/mounts")).json()["data"]["a/b/"]
+    assert one["config"] == {"default_lease_ttl": 60, "max_lease_ttl": 0, "force_no_cache": False}
+
+
+async def test_what_cannot_be_tuned(node: Node) -> None:
+    """What is not there is no mount, and limits are not taken where nothing would keep them."""
+    for path in ("none", "a/b", "auth/approle", "tune"):
+        for method, tail in (("GET", ""), ("GET", "/tune"), ("POST", "/tune")):
+            refused = await node.call(method, f"sys/mounts/{path}{tail}", json={})
+            assert refused.status_code == 400, (method, path, tail)
+    for path in ("sys", "agents", "auth/token", "cubbyhole"):
+        assert (await node.call("POST", f"sys/mounts/{path}/tune", json={})).status_code == 400
+    assert (await node.call("GET", "sys/mounts/sys/tune")).status_code == 200
+    assert (await node.call("POST", "sys/mounts/pki/tune", json={"max_lease_ttl": "1h"})).status_code == 400
+    assert (await node.call("POST", "sys/mounts/pki/tune", json={"description": "d"})).status_code == 204
+    assert (await node.call("GET", "sys/mounts/pki")).json()["data"]["description"] == "d"
+    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 5
+
+
+async def test_a_removed_mount_takes_its_secrets_along(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a mount is removed nothing of it is left, and a new one at its path begins empty."""
+    monkeypatch.setattr(unmounting, "_BATCH", 2)
+    url = node.settings.database_url
+    for path in ("team", "other"):
+        assert (await node.call("POST", f"sys/mounts/{path}", json={"type": "kv-v2"})).status_code == 204
+    for number in range(5):
+        for path in (f"team/data/{number}", f"team/data/{number}", f"other/data/{number}"):
+            assert (await node.call("POST", path, json={"data": {"n": number}})).status_code == 200
+    assert (await node.call("GET", "team/data/1")).status_code == 200
+    for _ in range(2):
+        gone = await node.call("DELETE", "sys/mounts/team")
+        assert (gone.status_code, gone.content) == (204, b"")
+        assert (await node.call("GET", "team/data/1")).status_code == 404
+        assert (await node.call("POST", "team/data/1", json={"data": {}})).status_code == 404
+        assert "team/" not in (await node.call("GET", "sys/mounts")).json()["data"]
+    assert [row["n"] for row in await sql(url, "SELECT count(*) AS n FROM kv_secrets")] == [5]
+    assert [row["n"] for row in await sql(url, "SELECT count(*) AS n FROM kv_versions")] == [5]
+    assert await sql(url, "SELECT 1 FROM mounts WHERE key = 'team/'") == []
+    assert (await node.call("POST", "sys/mounts/team", json={"type": "kv-v2"})).status_code == 204
+    assert (await node.call("GET", "team/data/1")).status_code == 404
+    written = await node.call("POST", "team/data/1", json={"data": {"new": True}})
+    assert written.json()["data"]["version"] == 1
+    assert (await node.call("GET", "team/data/1")).json()["data"]["data"] == {"new": True}
+    assert (await node.call("GET", "other/data/1")).json()["data"]["data"] == {"n": 1}
+
+
+@pytest.mark.parametrize("finished_by", ["the next tidying", "the same request"])
+async def test_an_interrupted_removal_goes_on(node: Node, finished_by: str) -> None:
+    """A mount whose removal has begun answers nobody, and its path is free when it is done."""
+    core = node.process.core
+    await node.call("POST", "sys/mounts/team", json={"type": "kv-v2"})
+    await node.call("POST", "team/data/a", json={"data": {}})
+    await core.ledger.look()
+    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+    async with core.authority.change(fence) as change:
+        row = await change.get(MOUNTS, "team/")
+        assert row is not None
+        await change.put(MOUNTS, "team/", {**row.body, "leaving": True})
+    assert (await node.call("GET", "team/data/a")).status_code == 404
+    assert (await node.call("GET", "sys/mounts/team")).status_code == 400
+    assert (await node.call("POST", "sys/mounts/team/tune", json={})).status_code == 400
+    for path in ("team", "team/below"):
+        refused = await node.call("POST", f"sys/mounts/{path}", json={"type": "kv-v2"})
+        assert "still being removed" in refused.json()["errors"][0]
+    if finished_by == "the same request":
+        assert (await node.call("DELETE", "sys/mounts/team")).status_code == 204
+    else:
+        await tidy(core)
+    assert await sql(node.settings.database_url, "SELECT 1 FROM kv_secrets") == []
+    assert (await node.call("POST", "sys/mounts/team", json={"type": "kv-v2"})).status_code == 204
+
+
+async def test_what_cannot_be_removed(node: Node) -> None:
+    """What agents, listeners and tokens live by stays; the store at secret/ may go, as in Vault."""
+    await node.call("POST", "secrets/a", json={"data": {}})
+    for path in ("sys", "agents", "pki", "secrets", "auth/token", "auth/approle", "cubbyhole", "identity/x"):
+        refused = await node.call("DELETE", f"sys/mounts/{path}")
+        assert refused.status_code == 400, path
+        assert refused.json()["errors"] == [f"cannot unmount {path}/"]
+    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 5
+    for path in ("none", "secret/data", "secret/tune"):
+        assert (await node.call("DELETE", f"sys/mounts/{path}")).status_code == 204, path
+    assert (await node.call("GET", "secrets/a")).status_code == 200
+    assert (await node.call("DELETE", "sys/mounts/secret")).status_code == 204
+    assert (await node.call("GET", "secrets/a")).status_code == 404
+    assert (await node.call("POST", "sys/mounts/secret", json={"type": "kv-v2"})).status_code == 204
+    assert (await node.call("GET", "secrets/a")).status_code == 404
+    assert (await node.call("POST", "secrets/a", json={"data": {}})).json()["data"]["version"] == 1
 
 
 async def test_mounting_the_same_path_twice_at_once(node: Node) -> None:

@@ -19,6 +19,8 @@ from secrethub.wire.durations import parse_duration
 DEFAULT_TTL = MAX_TTL
 """Seconds that leases of a mount live, at most too, unless the mount says otherwise."""
 
+_LEASELESS = frozenset({"kv", "flat"})
+"""Engines without leases: limits are kept for whoever asks, and there is nothing that they limit."""
 _MAX_DESCRIPTION = 1024
 _TAKEN = frozenset({"default_lease_ttl", "max_lease_ttl", "description", "options", "listing_visibility"})
 _SYSTEM = "system"
@@ -92,6 +94,24 @@ def new_mount(body: EnableRequest) -> dict[str, Any]:
     return made | lease_limits(made, config)
 
 
+def tuned(mount: Mapping[str, Any], config: MountConfig) -> dict[str, Any]:
+    """Return what is stored of a mount once ``config`` is in force.
+
+    Raises:
+        InvalidRequest: it cannot be had.
+    """
+    limits = lease_limits(mount, config)
+    if any(limits.values()) and mount["type"] not in _LEASELESS:
+        raise InvalidRequest(f"limits of leases are not supported by type {mount['type']}")
+    for name, value in _given(config.options).items():
+        if name not in mount["options"] or str(value) != mount["options"][name]:
+            raise InvalidRequest(f"the option {name!r} of this mount cannot be changed")
+    changed = {**mount, **limits}
+    if config.description is not None:
+        changed["description"] = plain_text(config.description, "description", _MAX_DESCRIPTION)
+    return changed
+
+
 def lease_limits(mount: Mapping[str, Any], config: MountConfig) -> dict[str, int]:
     """Return the limits of a mount's leases, in seconds, 0 for the cluster's.
 
@@ -110,6 +130,10 @@ def lease_limits(mount: Mapping[str, Any], config: MountConfig) -> dict[str, int
     return {"default_lease_ttl": default, "max_lease_ttl": most}
 
 
+def _given(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (options or {}).items() if value is not None}
+
+
 def _ttl(given: str | int | None, present: int) -> int:
     if given is None or given == "":
         return present
@@ -119,7 +143,7 @@ def _ttl(given: str | int | None, present: int) -> int:
 def _check_kind(body: EnableRequest) -> None:
     if body.type not in {"kv", "kv-v1", "kv-v2", "generic"}:
         raise InvalidRequest("only key/value stores can be mounted: type kv-v2")
-    options = body.options or {}
+    options = _given(body.options)
     if others := sorted(options.keys() - {"version"}):
         raise InvalidRequest(f"a key/value store has no option {others[0]!r}")
     # In Vault, type kv alone is version 1: whoever asks for it would find paths that he does not expect.

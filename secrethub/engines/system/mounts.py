@@ -1,4 +1,7 @@
-"""What is mounted where: list, enable, and the questions that Vault's clients ask before every call."""
+"""What is mounted where: the operations on mounts, and what is told of them.
+
+Vault's clients ask which mount answers a path before every call.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,9 @@ from typing import Any
 
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.mounts import Mount
-from secrethub.engines.system.mount_settings import EnableRequest, new_mount
+from secrethub.engines.system.mount_changes import disable, enable, mount_path, tune
+from secrethub.engines.system.mount_settings import DEFAULT_TTL, EnableRequest, MountConfig
 from secrethub.errors import InvalidRequest, PermissionDenied
-from secrethub.ids import new_accessor, new_uuid
-from secrethub.storage.authority import MOUNTS
-from secrethub.wire.canonical_path import check_path
 
 _ONE_STORE = ("secret/", "secrets/")
 """Two views of the same secrets; each language of policies names one of them."""
@@ -28,6 +29,33 @@ def mount_operations() -> tuple[Operation, ...]:
             summary="List secrets engines.",
         ),
         Operation(
+            name="sys.mounts.tuning",
+            method="read",
+            pattern="mounts/{path*}/tune",
+            handler=read_tuning,
+            capability="read",
+            summary="Read the settings of a secrets engine.",
+        ),
+        Operation(
+            name="sys.mounts.tune",
+            method="write",
+            pattern="mounts/{path*}/tune",
+            handler=tune,
+            capability="update",
+            request=MountConfig,
+            changes=True,
+            plain=frozenset({"default_lease_ttl", "max_lease_ttl", "description"}),
+            summary="Change the settings of a secrets engine.",
+        ),
+        Operation(
+            name="sys.mounts.read",
+            method="read",
+            pattern="mounts/{path*}",
+            handler=read_mount,
+            capability="read",
+            summary="Read a secrets engine.",
+        ),
+        Operation(
             name="sys.mounts.enable",
             method="write",
             pattern="mounts/{path*}",
@@ -37,6 +65,15 @@ def mount_operations() -> tuple[Operation, ...]:
             changes=True,
             plain=frozenset({"type", "description"}),
             summary="Mount a secrets engine.",
+        ),
+        Operation(
+            name="sys.mounts.disable",
+            method="delete",
+            pattern="mounts/{path*}",
+            handler=disable,
+            capability="delete",
+            changes=True,
+            summary="Remove a secrets engine with everything in it.",
         ),
         Operation(
             name="sys.auth",
@@ -102,26 +139,36 @@ async def list_auth(context: Context, _body: None) -> Answer:
     return Answer(data=await _mounts(context, auth=True))
 
 
-async def enable(context: Context, body: EnableRequest) -> Answer:
-    """Mount a key/value store at a free path."""
-    path = check_path(context.params["path"]) + "/"
-    if "*" in path or "/+/" in f"/{path}":
-        raise InvalidRequest("a mount's path has no wildcards of policies")
-    made = new_mount(body)
-    core = context.core
-    for mount in await core.mounts.load():
-        if path.startswith(mount.path) or mount.path.startswith(path):
-            raise InvalidRequest(f"path is already in use at {mount.path}")
-    if path.startswith(("auth/", "sys/", "cubbyhole/", "identity/")):
-        raise InvalidRequest("this path is reserved")
-    async with core.authority.change(context.fence) as change:
-        await change.put(
-            MOUNTS,
-            path,
-            {**made, "uuid": new_uuid(), "accessor": f"kv_{new_accessor()[:8]}"},
-            expected_revision=0,
-        )
-    return Answer(detail={"written": change.written})
+async def read_mount(context: Context, _body: None) -> Answer:
+    """Answer one secrets engine."""
+    return Answer(data=_described(await _named(context)))
+
+
+async def read_tuning(context: Context, _body: None) -> Answer:
+    """Answer a mount's settings, with the limits of leases that hold for it."""
+    mount = await _named(context)
+    data: dict[str, Any] = {
+        "description": mount.description,
+        "default_lease_ttl": mount.default_lease_ttl or DEFAULT_TTL,
+        "max_lease_ttl": mount.max_lease_ttl or DEFAULT_TTL,
+        "force_no_cache": False,
+    }
+    if mount.options:
+        data["options"] = dict(mount.options)
+    return Answer(data=data)
+
+
+async def _named(context: Context) -> Mount:
+    """Return the secrets engine that the path names.
+
+    Raises:
+        InvalidRequest: there is none (400, as Vault answers).
+    """
+    path = mount_path(context)
+    for mount in await context.core.mounts.load():
+        if mount.path == path and not path.startswith("auth/"):
+            return mount
+    raise InvalidRequest(f"no secrets engine is mounted at {path}")
 
 
 async def ui_mounts(context: Context, _body: None) -> Answer:

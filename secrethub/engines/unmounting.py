@@ -1,0 +1,42 @@
+"""The end of a mount, in three steps, so that a large store holds nobody up.
+
+1. Its row says that it leaves: from that commit on nobody is led to it, and nothing can take its place.
+2. Its secrets are removed, some in one transaction.
+3. Its row is removed.
+
+Steps 2 and 3 are done before the answer; where that fails, the same request or the next tidying goes on.
+"""
+
+from __future__ import annotations
+
+from secrethub.engines.engine import Fence
+from secrethub.engines.runtime import Core
+from secrethub.errors import Stale
+from secrethub.storage import kv
+from secrethub.storage.authority import MOUNTS
+
+_BATCH = 100
+"""Secrets in one transaction; their versions may come to a gigabyte, and must go before it times out."""
+
+
+async def empty(core: Core, path: str) -> None:
+    """Remove what a leaving mount holds, and then the mount; one that is not leaving is left alone.
+
+    Raises:
+        Sealed, Unavailable: it is not done yet.
+        IntegrityFailure: the mount's row is not authentic.
+    """
+    while True:
+        fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+        try:
+            # An issue, no change: what goes here has no right to anything any more.
+            async with core.authority.issue(fence) as change:
+                # Locks the row, so that several nodes take turns.
+                row = await change.get(MOUNTS, path)
+                if row is None or not row.body.get("leaving"):
+                    return
+                if not await kv.remove_some(change.connection, row.body["uuid"], path, _BATCH):
+                    await change.delete(MOUNTS, path)
+                    return
+        except Stale:
+            await core.ledger.look()
