@@ -21,6 +21,7 @@ from secrethub.ids import new_uuid
 from secrethub.operations.call import Call
 from secrethub.operations.perform import perform
 from secrethub.operations.unread import refused_unread
+from secrethub.policy.names import fold_policy_path
 from secrethub.wire.canonical_path import parse_path
 from secrethub.wire.envelope import encode_envelope
 from serve.doors import HostCheck, peer_address
@@ -145,7 +146,7 @@ class Application:
             self._hosts.check(headers.get(b"host"), headers.get(b"origin"))
         if not raw.startswith(b"/v1/"):
             raise NotFound("the API is below /v1/")
-        path = parse_path(raw[4:])
+        path = fold_policy_path(parse_path(raw[4:]))
         query = read_query(scope["query_string"]) if scope.get("query_string") else {}
         method = _METHODS.get(scope["method"])
         if method is None:

@@ -25,6 +25,7 @@ import msgspec
 from secrethub.policy import strict
 from secrethub.policy.acl_parameters import NARROWING, Narrowing, parse_narrowing
 from secrethub.policy.capabilities import BITS, DENY, union
+from secrethub.policy.names import fold_policy_path
 
 _LEGACY = {
     "deny": DENY,
@@ -113,4 +114,4 @@ def _path(path: str, place: str) -> str:
             place,
             "secrets/… is the flat view of the store at secret/; Vault's ACL names secret/data/…",
         )
-    return path
+    return fold_policy_path(path)

@@ -27,6 +27,7 @@ from secrethub.policy.acl import AclRule, parse_acl
 from secrethub.policy.capabilities import BITS, EVERY, union
 from secrethub.policy.conditions import Conditions, parse_conditions
 from secrethub.policy.hcl import load_hcl
+from secrethub.policy.names import fold_policy_path
 
 _MAX_FLOATING = 64
 _STORE = frozenset({"data", "metadata", "delete", "undelete", "destroy", "subkeys"})
@@ -149,7 +150,7 @@ def _paths(value: Any, place: str) -> tuple[str, ...]:
         strict.refuse(place, "a statement names at least one path")
     for index, item in enumerate(given):
         _check_path(strict.expect_text(item, f"{place}[{index}]"), f"{place}[{index}]")
-    return tuple(given)
+    return tuple(map(fold_policy_path, given))
 
 
 def _check_path(path: str, place: str) -> None:

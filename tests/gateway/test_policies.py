@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from secrethub.errors import InvalidRequest
+from secrethub.ids import new_uuid
+from secrethub.operations.call import Call, Token
+from secrethub.operations.perform import perform
+from secrethub.sensitive import Sensitive
 from tests.gateway.behind import reasons
 from tests.gateway.conftest import Node, native
 from tests.gateway.test_doors import through
@@ -130,12 +135,19 @@ async def test_root_and_default(node: Node) -> None:
 
 
 async def test_names_of_policies(node: Node) -> None:
-    """A name is written in lower case where it is decided on, so that no other spelling leads past a rule."""
-    for name in ("Admin", "ROOT", "Default"):
-        for method in ("PUT", "DELETE", "GET"):
-            refused = await node.call(method, f"sys/policies/acl/{name}", json={"policy": ACL})
+    """A name has no case, and no spelling of it leads past a rule or to what is built in."""
+    for prefix, shown in (("sys/policies/acl", "policy"), ("sys/policy", "rules")):
+        assert (await node.call("PUT", f"{prefix}/ZZ", json={"policy": ACL})).status_code == 204
+        for name in ("ZZ", "zZ", "zz", "%5aZ"):
+            data = (await node.call("GET", f"{prefix}/{name}")).json()["data"]
+            assert data["name"] == "zz"
+            assert json.loads(data[shown]) == ACL
+        assert "zz" in (await node.call("LIST", "sys/policies/acl")).json()["keys"]
+        assert (await node.call("DELETE", f"{prefix}/Zz")).status_code == 204
+        assert (await node.call("GET", f"{prefix}/ZZ")).status_code == 404
+        for method, name in (("PUT", "ROOT"), ("DELETE", "Root"), ("DELETE", "Default")):
+            refused = await node.call(method, f"{prefix}/{name}", json={"policy": ACL})
             assert refused.status_code == 400, (method, name)
-            assert "lower case" in refused.json()["errors"][0]
     for name in ("a%20b", "ä", "a*", "x" * 129, "a:b"):
         assert (await write(node, name, ACL)).status_code == 400, name
     rules = {
@@ -147,8 +159,41 @@ async def test_names_of_policies(node: Node) -> None:
     token = await node.token("author", rules)
     body = {"policy": {"path": {"*": {"capabilities": ["sudo", "read"]}}}}
     assert (await node.call("PUT", "sys/policies/acl/admin", token, json=body)).status_code == 403
-    assert (await node.call("PUT", "sys/policies/acl/ADMIN", token, json=body)).status_code == 400
+    assert (await node.call("PUT", "sys/policies/acl/ADMIN", token, json=body)).status_code == 403
+    call = Call(
+        method="write",
+        path="sys/policies/acl/ADMIN",
+        credential=Token(secret=Sensitive(token)),
+        client_address=None,
+        door="http",
+        request_id=new_uuid(),
+        body=json.dumps(body).encode(),
+    )
+    with pytest.raises(InvalidRequest, match="lower case"):
+        await perform(node.process.core, call)
     assert (await node.call("GET", "sys/policies/acl/admin")).status_code == 404
+
+
+@pytest.mark.parametrize("language", ["native", "acl"])
+async def test_rules_about_policies_have_no_case(node: Node, language: str) -> None:
+    """A rule that names a policy in capitals speaks of the one that there is, in grants and denials."""
+    whole = ("create", "update", "read", "delete")
+    if language == "native":
+        rules = native("sys/policies/acl/Team-*", capabilities=whole)
+        denial = native("sys/policies/acl/Team-Root", capabilities=("*",), effect="deny")
+        rules["statements"] += denial["statements"]
+    else:
+        rules = {
+            "path": {
+                "sys/policies/acl/Team-*": {"capabilities": list(whole)},
+                "sys/policies/acl/Team-Root": {"capabilities": ["deny"]},
+            }
+        }
+    token = await node.token("author", rules)
+    for name, status in (("Team-A", 204), ("team-a", 204), ("team-root", 403), ("TEAM-ROOT", 403)):
+        answer = await node.call("PUT", f"sys/policies/acl/{name}", token, json={"policy": ACL})
+        assert answer.status_code == status, name
+    assert (await node.call("GET", "sys/policies/acl/TEAM-A", token)).status_code == 200
 
 
 async def test_missing_and_deleted(node: Node) -> None:

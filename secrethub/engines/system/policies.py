@@ -85,8 +85,9 @@ def _named(context: Context) -> str:
     """Return the name that the path holds.
 
     Raises:
-        InvalidRequest: it is none, or is not in lower case. Elsewhere such a name is read as if it
-            were; here it was decided on as it is, and another policy must not be meant.
+        InvalidRequest: it is none, or is not in lower case. The gateway has brought it to lower case
+            before the decision (``policy/names.py``); whoever comes another way was decided on with
+            the name as it is, and another policy must not be meant.
     """
     given = context.params["name"]
     name = normalise_policy_name(given)
