@@ -10,6 +10,7 @@
     │   └── WrongShare            an unseal share that is not one of this slot's
     ├── PermissionDenied          no, and the caller is not told why
     ├── NotFound                  nothing there
+    │   └── NoHandler             no engine offers anything there
     ├── UnsupportedOperation      the path exists, the method does not apply
     ├── TooLarge                  a body or name above its limit
     ├── TooManyRequests           throttled; ``retry_after`` seconds
@@ -108,6 +109,12 @@ class NotFound(SecretHubError):
     """Nothing is stored there."""
 
     code = "not_found"
+
+
+class NoHandler(NotFound):
+    """No engine offers anything at this path; ``message`` names it."""
+
+    code = "no_handler"
 
 
 class UnsupportedOperation(SecretHubError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from secrethub.errors import NotFound, PermissionDenied, SecretHubError, TooManyRequests
+from secrethub.errors import NoHandler, NotFound, PermissionDenied, SecretHubError, TooManyRequests
 
 STATUS: dict[str, int] = {
     "invalid_request": 400,
@@ -18,6 +18,7 @@ STATUS: dict[str, int] = {
     "wrong_share": 400,
     "permission_denied": 403,
     "not_found": 404,
+    "no_handler": 404,
     "unsupported_operation": 405,
     "conflict": 400,
     "too_large": 413,
@@ -60,7 +61,7 @@ def answer_error(exc: BaseException, request_id: str) -> tuple[int, bytes, list[
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(exc, PermissionDenied):
         texts = ["permission denied"]
-    elif isinstance(exc, NotFound):
+    elif isinstance(exc, NotFound) and not isinstance(exc, NoHandler):
         texts = []
     elif status == 500:
         texts = [f"internal error ({exc.code})"]

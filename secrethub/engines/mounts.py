@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from secrethub.engines.engine import Engine, Method, Operation, compile_pattern
-from secrethub.errors import IntegrityFailure, NotFound, UnsupportedOperation
+from secrethub.errors import IntegrityFailure, NoHandler, NotFound, UnsupportedOperation
 from secrethub.storage.authority import MOUNTS, Authority
 from secrethub.storage.freshness import Caches, Changed
 
@@ -117,7 +118,7 @@ class MountTable:
         return found
 
     async def route(self, method: Method, path: str, *, sealed: bool = False) -> Route:
-        """Find who answers.
+        """Find who answers; where nothing is mounted, a route without an operation.
 
         Args:
             method: how it is called.
@@ -125,7 +126,7 @@ class MountTable:
             sealed: only the system endpoints exist then.
 
         Raises:
-            NotFound: nothing is mounted there.
+            NotFound: nothing answers there while it is sealed.
             IntegrityFailure: something may have been, but its row is not authentic.
         """
         # What tells the state of the system answers also when no row can be read.
@@ -144,7 +145,7 @@ class MountTable:
             trouble = found.broken.get(MOUNTS.bucket(prefix))
             if trouble is not None:
                 raise IntegrityFailure(trouble.table, prefix, trouble.reason)
-        raise NotFound(f"no engine is mounted at {path}")
+        return _NOWHERE
 
     def _within(self, mount: Mount, method: Method, rest: str) -> Route:
         engine = self._engines[mount.type]
@@ -156,6 +157,29 @@ class MountTable:
                     params = {k: v for k, v in match.groupdict().items() if v is not None}
                     return Route(mount=mount, engine=engine, operation=operation, params=params, known=True)
         return Route(mount=mount, engine=engine, operation=None, params={}, known=known)
+
+
+class _Nobody:
+    """What answers where nothing is mounted."""
+
+    kind = "none"
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return nothing."""
+        return ()
+
+    def native_prefix(self, mount: str) -> str:
+        """Native rules write the path as it is."""
+        return mount
+
+
+_NOWHERE = Route(
+    mount=Mount(path="", type=_Nobody.kind, uuid="", accessor=""),
+    engine=_Nobody(),
+    operation=None,
+    params={},
+    known=False,
+)
 
 
 def mount_from(path: str, body: Mapping[str, Any]) -> Mount:
@@ -173,8 +197,9 @@ def mount_from(path: str, body: Mapping[str, Any]) -> Mount:
     )
 
 
-def no_operation(route: Route, path: str) -> NotFound | UnsupportedOperation:
-    """Return the error for a route without an operation."""
+def no_operation(route: Route, path: str) -> NoHandler | UnsupportedOperation:
+    """Return the error for a route without an operation, in Vault's words."""
     if route.known:
         return UnsupportedOperation("unsupported operation")
-    return NotFound(f"no handler for route {re.sub(r'[^ -~]', '?', path)!r}")
+    shown = json.dumps(re.sub(r"[^ -~]", "?", path))
+    return NoHandler(f"no handler for route {shown}. route entry not found.")
