@@ -195,7 +195,7 @@ def _encoded(answer: Answer, path: str, request_id: str) -> tuple[int, bytes]:
             "accessor": given.accessor,
             "policies": given.policies,
             "token_policies": given.token_policies,
-            "metadata": given.metadata,
+            "metadata": given.metadata or None,
             "lease_duration": given.lease_duration,
             "renewable": given.renewable,
             "entity_id": given.entity_id,

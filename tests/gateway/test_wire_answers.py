@@ -58,6 +58,9 @@ async def test_envelope(node: Node) -> None:
     assert set(made) == EIGHT
     assert made["data"] is None
     assert set(made["auth"]) == AUTH
+    assert made["auth"]["metadata"] is None
+    made = (await node.call("POST", "auth/token/create", json={"meta": {"a": "b"}})).json()
+    assert made["auth"]["metadata"] == {"a": "b"}
 
 
 async def test_status_codes(node: Node) -> None:
