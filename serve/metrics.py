@@ -121,12 +121,12 @@ class NodeMetrics:
             async with asyncio.timeout(_ASK_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
             line = head.split(b"\r\n", 1)[0].split(b" ")
-            if len(head) > _MAX_REQUEST or len(line) != 3 or line[0] != b"GET":
+            if len(head) > _MAX_REQUEST or len(line) != 3 or line[0] not in {b"GET", b"HEAD"}:
                 writer.write(_http(b"400 Bad Request", b""))
             elif line[1].partition(b"?")[0] != b"/metrics":
                 writer.write(_http(b"404 Not Found", b""))
             else:
-                writer.write(_http(b"200 OK", await self.text()))
+                writer.write(_http(b"200 OK", await self.text(), with_body=line[0] == b"GET"))
             await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             _log.debug("a metrics client went away")
@@ -158,7 +158,7 @@ async def _ask(path: Path) -> str:
         return ""
 
 
-def _http(status: bytes, body: bytes) -> bytes:
+def _http(status: bytes, body: bytes, *, with_body: bool = True) -> bytes:
     lines = (
         b"HTTP/1.1 " + status,
         b"%s: %s" % METRICS_TYPE,
@@ -167,4 +167,4 @@ def _http(status: bytes, body: bytes) -> bytes:
         b"content-length: %d" % len(body),
         b"connection: close",
     )
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (body if with_body else b"")

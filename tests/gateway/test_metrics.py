@@ -160,6 +160,16 @@ async def test_the_port_serves_nothing_else(node: Node) -> None:
         assert b"cache-control: no-store" in answer
 
 
+async def test_head_tells_that_metrics_are_there(node: Node) -> None:
+    """HEAD answers as GET does, without the text."""
+    assert node.settings.metrics is not None
+    async with httpx2.AsyncClient() as client:
+        answer = await client.head(f"http://127.0.0.1:{node.settings.metrics.port}/metrics")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) > 100
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
 async def test_the_port_waits_for_nobody(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence and endless heads end the connection, and others are served meanwhile."""
     monkeypatch.setattr(serve.metrics, "_ASK_SECONDS", 0.2)
