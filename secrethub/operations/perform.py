@@ -18,7 +18,7 @@ import msgspec
 
 from secrethub.audit.event import Kind
 from secrethub.auth.digests import token_digest
-from secrethub.engines.engine import Answer, Context, Fence, Identity, Method, Operation
+from secrethub.engines.engine import Answer, Context, Fence, Identity, Operation
 from secrethub.engines.memo import Granted
 from secrethub.engines.mounts import Route, no_operation
 from secrethub.engines.rights import circumstances
