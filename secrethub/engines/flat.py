@@ -5,7 +5,19 @@ The mount exists so that it is listed and that nothing else can be mounted there
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Operation
+from secrethub.engines.engine import Method, Operation
+
+_FLAT = "secrets/"
+_RESERVED = "secrets/dynamic/"
+
+
+def flat_view(method: Method, path: str) -> str:
+    """Rewrite a path of the flat view to the store's own, before anything else looks at it."""
+    if path == "secrets":
+        return "secret/metadata" if method == "list" else path
+    if not path.startswith(_FLAT) or path.startswith(_RESERVED):
+        return path
+    return ("secret/metadata/" if method == "list" else "secret/data/") + path[len(_FLAT) :]
 
 
 class FlatEngine:

@@ -1,21 +1,14 @@
-"""The question that a request puts to the policies. There is one way to ask it, whoever asks."""
+"""Asking the policies. There is one way to do it, whoever asks."""
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Capability, Identity, Method, Operation
+from secrethub.engines.engine import Identity, Method
 from secrethub.engines.mounts import Route
+from secrethub.engines.question import question_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import PermissionDenied
 from secrethub.policy.conditions import Circumstances
-from secrethub.policy.decision import Allowed, Denied, Question, decide
-
-_CAPABILITY: dict[Method, Capability] = {
-    "read": "read",
-    "write": "update",
-    "delete": "delete",
-    "list": "list",
-    "patch": "patch",
-}
+from secrethub.policy.decision import Allowed, Denied, decide
 
 
 async def require(
@@ -43,31 +36,8 @@ async def require(
         PermissionDenied: no; ``reason`` says why, for the ledger.
         IntegrityFailure: a policy's row is not authentic.
     """
-    operation = None if route is None else route.operation
-    question = Question(
-        path=path,
-        acl_capability="create" if creates else _CAPABILITY[method],
-        needs_sudo=operation is not None and operation.sudo,
-        native_path=_native_path(route, operation, path),
-        native_capability=_native_capability(operation, method, creates=creates),
-        when=when,
-    )
+    question = question_of(route, method, path, when, creates=creates)
     verdict = decide(question, await core.policies.compiled(identity.policies))
     if isinstance(verdict, Denied):
         raise PermissionDenied(verdict.reason)
     return verdict
-
-
-def _native_path(route: Route | None, operation: Operation | None, path: str) -> str:
-    """Return what native rules call it: the secret itself, not the engine's endpoint."""
-    if route is None or operation is None or operation.subject is None:
-        return path
-    return (route.engine.native_prefix(route.mount.path) + route.params.get(operation.subject, "")).rstrip(
-        "/"
-    )
-
-
-def _native_capability(operation: Operation | None, method: Method, *, creates: bool) -> Capability:
-    if operation is None:
-        return _CAPABILITY[method]
-    return "create" if creates and operation.capability == "update" else operation.capability

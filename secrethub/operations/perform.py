@@ -19,6 +19,7 @@ import msgspec
 from secrethub.audit.event import Kind
 from secrethub.auth.digests import token_digest
 from secrethub.engines.engine import Answer, Context, Fence, Identity, Operation
+from secrethub.engines.flat import flat_view
 from secrethub.engines.memo import Granted
 from secrethub.engines.mounts import Route, no_operation
 from secrethub.engines.rights import circumstances
@@ -39,7 +40,6 @@ from secrethub.errors import (
 from secrethub.operations.call import Call, Token
 from secrethub.operations.decision import require
 from secrethub.operations.decode import decode_body
-from secrethub.operations.flat_view import flat_view
 from secrethub.operations.identify import IDENTITIES, MAX_TOKEN, identify
 from secrethub.operations.note import request_note
 from secrethub.policy.decision import Allowed

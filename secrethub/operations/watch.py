@@ -7,13 +7,13 @@ read a secret may watch it, whether it exists yet or not, and nobody else.
 from __future__ import annotations
 
 from secrethub.engines.engine import Identity
+from secrethub.engines.flat import flat_view
 from secrethub.engines.rights import circumstances
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, InvalidPath, NotFound, PermissionDenied, Sealed, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.operations.call import AgentCertificate
 from secrethub.operations.decision import require
-from secrethub.operations.flat_view import flat_view
 from secrethub.operations.identify import IDENTITIES, identify
 from secrethub.operations.note import note
 from secrethub.wire.canonical_path import check_path

@@ -11,9 +11,12 @@ from secrethub.storage.database import Database
 _PAGE = 2000
 _COUNTED = 1_000_000
 
-_SELECT = """SELECT stream, number, at, kind, request_id, actor, operation, path, outcome, reason, client,
+_MOST_OF_ONE = 100
+
+_COLUMNS = """SELECT stream, number, at, kind, request_id, actor, operation, path, outcome, reason, client,
                     door, detail, hash, signature
-             FROM audit_entries WHERE (stream, number) > ($1, $2) ORDER BY stream, number LIMIT $3"""
+              FROM audit_entries"""
+_SELECT = f"{_COLUMNS} WHERE (stream, number) > ($1, $2) ORDER BY stream, number LIMIT $3"
 
 
 async def pages(database: Database) -> AsyncIterator[list[Record]]:
@@ -35,6 +38,22 @@ async def pages(database: Database) -> AsyncIterator[list[Record]]:
                 return
             yield [_record(row) for row in rows]
             stream, number = rows[-1]["stream"], rows[-1]["number"]
+
+
+async def refusals(database: Database, request_id: str) -> list[Record]:
+    """Return the entries that say how one request was refused or failed, oldest first.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    async with database.read() as connection:
+        rows = await connection.fetch(
+            f"""{_COLUMNS} WHERE request_id = $1 AND outcome IN ('denied', 'refused', 'failed')
+                ORDER BY at, stream, number LIMIT $2""",
+            request_id,
+            _MOST_OF_ONE,
+        )
+    return [_record(row) for row in rows]
 
 
 async def count(database: Database) -> int:

@@ -9,6 +9,7 @@ import msgspec
 from actors.sessions.ports import IssuedCertificate, Peer, Secret
 from secrethub.engines.agents.records import load
 from secrethub.engines.agents.renewal import renew_agent_certificate
+from secrethub.engines.flat import flat_view
 from secrethub.engines.runtime import Core
 from secrethub.errors import (
     IntegrityFailure,
@@ -21,7 +22,6 @@ from secrethub.errors import (
 )
 from secrethub.ids import new_uuid
 from secrethub.operations.call import AgentCertificate, Call
-from secrethub.operations.flat_view import flat_view
 from secrethub.operations.identify import IDENTITIES
 from secrethub.operations.note import note
 from secrethub.operations.perform import perform

@@ -7,6 +7,8 @@ from secrethub.engines.system.ledger import ledger_operations
 from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.seal import seal_operations
+from secrethub.engines.system.simulate import simulate_operations
+from secrethub.engines.system.why import why_operations
 
 
 class SystemEngine:
@@ -16,7 +18,14 @@ class SystemEngine:
 
     def operations(self) -> tuple[Operation, ...]:
         """Return what ``sys/`` offers."""
-        return (*seal_operations(), *mount_operations(), *policy_operations(), *ledger_operations())
+        return (
+            *seal_operations(),
+            *mount_operations(),
+            *policy_operations(),
+            *simulate_operations(),
+            *ledger_operations(),
+            *why_operations(),
+        )
 
     def native_prefix(self, mount: str) -> str:
         """Native rules write the path as it is."""

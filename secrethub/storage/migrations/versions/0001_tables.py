@@ -135,6 +135,8 @@ CREATE TABLE audit_entries (
 """
 
 _LEDGER_INDEXES = (
+    """CREATE INDEX audit_entries_refused ON audit_entries (request_id)
+       WHERE outcome IN ('denied', 'refused', 'failed')""",
     "CREATE INDEX audit_entries_adopt ON audit_entries (stream) WHERE kind = 'adopt'",
     "CREATE INDEX audit_entries_unsigned ON audit_entries (stream, number) WHERE signature = ''::bytea",
 )

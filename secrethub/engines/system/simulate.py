@@ -1,0 +1,145 @@
+"""Trying policies: what a set of them, written or only proposed, would decide, and by which rules.
+
+The decision and its trace are those of a real request (``secrethub/policy/decision.py``): there is no second
+evaluation that could differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from secrethub.engines.engine import Answer, Context, Method, Operation
+from secrethub.engines.flat import flat_view
+from secrethub.engines.question import question_of
+from secrethub.errors import IntegrityFailure, InvalidRequest, NotFound
+from secrethub.policy.builtin import ROOT, normalise_policy_name
+from secrethub.policy.conditions import Circumstances
+from secrethub.policy.decision import Allowed, compile_policies, decide
+from secrethub.policy.document import ParsedPolicy, parse_policy
+from secrethub.policy.names import fold_policy_path
+from secrethub.wire.canonical_path import check_path
+from secrethub.wire.durations import parse_duration, parse_rfc3339
+
+_MOST = 64
+_METHODS: dict[str, Method] = {
+    "create": "write",
+    "read": "read",
+    "update": "write",
+    "patch": "patch",
+    "delete": "delete",
+    "list": "list",
+}
+
+
+class SimulateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A question.
+
+    Attributes:
+        path: as in a request, without ``v1/``.
+        capability: create, read, update, patch, delete or list.
+        policies: names of policies that are written.
+        documents: policies that are only proposed, as text or object.
+        client_address: the client's; unknown when absent.
+        at: the instant, RFC 3339; now when absent.
+        token_ttl: what the token was issued for; 0 for ever; no token when absent.
+        wrap_ttl: how long the answer shall stay wrapped.
+        parameters: of body and query.
+    """
+
+    path: str
+    capability: str = "read"
+    policies: list[str] = []
+    documents: list[str | dict[str, Any]] = []
+    client_address: str | None = None
+    at: str | None = None
+    token_ttl: str | int | None = None
+    wrap_ttl: str | int = 0
+    parameters: dict[str, Any] = {}
+
+
+def simulate_operations() -> tuple[Operation, ...]:
+    """Return the operation that tries policies."""
+    return (
+        Operation(
+            name="sys.policies.simulate",
+            method="write",
+            pattern="policies/simulate",
+            handler=simulate,
+            capability="update",
+            request=SimulateRequest,
+            strict=True,
+            plain=frozenset({"path", "capability", "policies", "client_address", "at"}),
+            summary="Tell what policies would decide about a request, and by which rules.",
+        ),
+    )
+
+
+async def simulate(context: Context, body: SimulateRequest) -> Answer:
+    """Decide and answer verdict, reason and every rule that took part."""
+    if body.capability not in _METHODS:
+        raise InvalidRequest(f"capability is one of {', '.join(_METHODS)}")
+    if not body.policies and not body.documents:
+        raise InvalidRequest("name policies, or give documents to try")
+    method = _METHODS[body.capability]
+    path = flat_view(method, fold_policy_path(check_path(body.path.removeprefix("/"))))
+    core = context.core
+    try:
+        route = await core.mounts.route(method, path)
+    except (NotFound, IntegrityFailure):
+        route = None
+    question = question_of(
+        route, method, path, _circumstances(context, body), creates=body.capability == "create"
+    )
+    parsed, root = await _policies(context, body)
+    verdict = decide(question, compile_policies(parsed, root=root))
+    allowed = isinstance(verdict, Allowed)
+    return Answer(
+        data={
+            "allowed": allowed,
+            "reason": "" if isinstance(verdict, Allowed) else verdict.reason,
+            "path": path,
+            "native_path": question.native_path,
+            "operation": None if route is None or route.operation is None else route.operation.name,
+            "capability": question.acl_capability,
+            "native_capability": question.native_capability,
+            "needs_sudo": question.needs_sudo,
+            "trace": msgspec.to_builtins(verdict.trace),
+        },
+        detail={"allowed": allowed},
+    )
+
+
+def _circumstances(context: Context, body: SimulateRequest) -> Circumstances:
+    at = None if body.at is None else parse_rfc3339(body.at)
+    return Circumstances(
+        now=at or context.now,
+        client_address=body.client_address,
+        token_ttl=None if body.token_ttl is None else parse_duration(body.token_ttl),
+        wrap_ttl=parse_duration(body.wrap_ttl),
+        parameters=lambda: body.parameters,
+    )
+
+
+async def _policies(context: Context, body: SimulateRequest) -> tuple[list[ParsedPolicy], bool]:
+    """Return the policies to try, and whether root is among them.
+
+    Raises:
+        InvalidRequest: too many, no policy of that name, or a document that is not in order.
+    """
+    if len(body.policies) + len(body.documents) > _MOST:
+        raise InvalidRequest(f"at most {_MOST} policies are tried at once")
+    names = [normalise_policy_name(name) for name in body.policies]
+    parsed = [
+        parse_policy(f"proposed-{number}", document)
+        for number, document in enumerate(body.documents, start=1)
+    ]
+    for name in names:
+        if name == ROOT:
+            continue
+        found = await context.core.policies.read(name)
+        if found is None:
+            raise InvalidRequest(f"no policy is named {name}")
+        parsed.append(found)
+    return parsed, ROOT in names
