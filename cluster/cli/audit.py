@@ -1,4 +1,4 @@
-"""``secrethub audit``: verify the ledger."""
+"""``secrethub audit``: verify the ledger, and ask it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def audit() -> None:
-    """Verify the audit ledger."""
+    """Verify the audit ledger, and ask it."""
 
 
 @audit.command()
@@ -43,6 +43,18 @@ def verify(session: Session) -> None:
     session.show(found, fields(_summary(found)))
     if not found["ok"]:
         raise click.ClickException(f"the ledger is damaged: {_where(found.get('first_bad') or {})}")
+
+
+@audit.command()
+@click.argument("request_id", metavar="REQUEST-ID")
+@with_session
+def why(session: Session, request_id: str) -> None:
+    """Tell why a request was refused or failed. Its id is in its answer."""
+    with session.client() as client:
+        found = client.read(f"sys/audit/refusals/{request_id}").data
+    shown = ("time", "actor", "operation", "path", "outcome", "reason", "client", "door")
+    entries = found["entries"]
+    session.show(found, *(fields({name.capitalize(): entry[name] for name in shown}) for entry in entries))
 
 
 def _summary(found: Mapping[str, Any]) -> dict[str, Any]:

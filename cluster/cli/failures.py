@@ -17,7 +17,7 @@ ABOUT_ITSELF = (
 
 _ADVICE = {
     "permission_denied": "check the token with `secrethub token lookup`: it may be unknown or expired, "
-    "or none of its policies allows this",
+    "or none of its policies allows this; who may ask finds the reason with `secrethub audit why`",
     "sealed": "unseal with `secrethub operator unseal`",
     "not_initialised": INITIALISE,
     "unavailable": "nothing was disclosed; try again, and look at the server's log if it lasts",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cluster.cli.inputs import read_text
-from cluster.cli.output import names
+from cluster.cli.output import Table, fields, names
 from cluster.cli.session import Session, is_there, with_session
 
 _MOUNT = "sys/policies/acl"
@@ -21,9 +23,9 @@ def policy() -> None:
 @click.argument("source", metavar="FILE")
 @with_session
 def write(session: Session, name: str, source: str) -> None:
-    """Write a policy from a JSON FILE (- for standard input).
+    """Write a policy from a FILE (- for standard input).
 
-    Takes SecretHub's own documents and Vault's ACL in JSON.
+    Takes SecretHub's own documents, and Vault's ACL in HCL and JSON.
     """
     document = read_text(source)
     with session.client() as client:
@@ -65,3 +67,52 @@ def delete(session: Session, name: str) -> None:
         there = is_there(client, f"{_MOUNT}/{name}")
         client.delete(f"{_MOUNT}/{name}")
     session.say_deleted(f"policy {name}", there=there)
+
+
+@policy.command("test")
+@click.argument("path")
+@click.argument("capability", default="read")
+@click.option("--policy", "names_", multiple=True, help="A policy that is written; may be repeated.")
+@click.option(
+    "--file", "files", multiple=True, metavar="FILE", help="A policy to try (- for standard input)."
+)
+@click.option("--client-address", help="Where the request comes from; unknown by default.")
+@click.option("--at", help="When, such as 2030-01-31T23:00:00Z; now by default.")
+@click.option("--token-ttl", help="What the token was issued for, such as 1h; 0 for ever.")
+@click.option("--wrap-ttl", default="0", help="How long the answer shall stay wrapped.")
+@with_session
+def test_(
+    session: Session,
+    /,
+    path: str,
+    capability: str,
+    names_: tuple[str, ...],
+    files: tuple[str, ...],
+    **circumstances: str | None,
+) -> None:
+    """Tell what policies would decide about CAPABILITY on PATH, and by which rules.
+
+    CAPABILITY is create, read, update, patch, delete or list. Exits with 1 when it is denied.
+    """
+    if not names_ and not files:
+        raise click.UsageError("name policies with --policy, or files to try with --file")
+    body: dict[str, Any] = {"path": path, "capability": capability, "policies": list(names_)}
+    body["documents"] = [read_text(source) for source in files]
+    body |= {name: value for name, value in circumstances.items() if value is not None}
+    with session.client() as client:
+        found = client.write("sys/policies/simulate", body).data
+    columns = ("Policy", "Rule", "Says", "Capabilities", "Does not hold")
+    rows = tuple(
+        (
+            step["policy"],
+            step["rule"],
+            step["effect"],
+            ", ".join(step["capabilities"]),
+            step["failing"] or "-",
+        )
+        for step in found["trace"]
+    )
+    verdict = {"Verdict": "allowed" if found["allowed"] else "denied", "Reason": found["reason"] or "-"}
+    session.show(found, fields(verdict), Table(columns=columns, rows=rows))
+    if not found["allowed"]:
+        raise SystemExit(1)

@@ -151,6 +151,24 @@ def test_policies_are_written_read_listed_and_deleted(shell: Shell) -> None:
     assert "no policy acl" in deleted.stderr
 
 
+def test_policies_are_tried_and_refusals_explained(shell: Shell) -> None:
+    """What a policy would decide is told with its rules, and why a request was refused by its id."""
+    hcl = 'path "secret/data/app/*" {\n  capabilities = ["read"]\n}\n'
+    (shell.folder / "app.hcl").write_text(hcl)
+    said = shell("policy", "test", "secrets/app/db", "--file", "app.hcl")
+    assert "allowed" in said
+    assert "secret/data/app/*" in said
+    assert "denied" in shell("policy", "test", "secrets/app/db", "delete", "--file", "-", stdin=hcl, code=1)
+    found = shell.json("policy", "test", "sys/seal", "update", "--policy", "root")
+    assert found["allowed"] is True  # type: ignore[index,call-overload]
+    assert "--policy" in shell("policy", "test", "secrets/app/db", code=2)
+    shell("policy", "write", "in-hcl", "app.hcl")
+    token = shell("token", "create", "--policy", "in-hcl", "--plain").strip()
+    refused = shell("kv", "get", "secrets/other", code=1, SECRETHUB_TOKEN=token)
+    request_id = refused.partition("[request ")[2].partition("]")[0]
+    assert "no policy allows read" in shell("audit", "why", request_id)
+
+
 def test_the_built_in_policy_root_is_no_empty_line(shell: Shell) -> None:
     """It has no document; that is said beside the output."""
     read = shell.run("policy", "read", "root")
