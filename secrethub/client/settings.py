@@ -25,7 +25,7 @@ class ClientSettings:
         token: None for requests that need none.
         ca_file: PEM file with the root to trust instead of the system's roots.
         ca_sha256: SHA-256 fingerprint (hexadecimal, colons allowed) of the root, or of the
-            certificate that a server shows before its first unseal.
+            certificate that a server shows while it has not been unsealed since its start.
         plain_http: allow ``http://`` beyond loopback, where anyone on the way reads the token.
         connect_timeout: seconds to reach the server.
         timeout: seconds to wait for an answer, or for the next piece of a streamed one.

@@ -3,8 +3,8 @@
 Three ways: the system's roots, a CA file, or a pin (``ca_sha256``). A pin needs one look first: the
 server's chain is fetched over a connection that carries nothing of ours, the certificate with the
 pinned fingerprint is searched in it, and only that certificate becomes the root of the connection
-that carries the token. When the pin is the leaf's own fingerprint (the certificate a server shows
-before its first unseal, printed at its start), that very certificate is accepted and no other.
+that carries the token. When the pin is the leaf's own fingerprint (the certificate that a server which
+started sealed shows until it is unsealed, printed at its start), that one is accepted and no other.
 
 One of SecretHub's own roots (it names itself ``secrethub://<cluster>/ca/root``) also stands above what
 ``pki/issue`` hands out, for any host name. So below such a root a server must in addition carry the name
