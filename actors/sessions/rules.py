@@ -76,7 +76,7 @@ def examine(
         greeted: whether the agent has said hello.
         since_heard: seconds since anything came from the agent, or since it connected.
         since_asked: seconds since it was last asked for a sign of life, None if not since it was heard.
-        sending_for: seconds the present frame waits to be taken, None if none does.
+        sending_for: seconds something has waited to be taken by the agent, None if nothing does.
         not_after: end of the certificate.
         due: when to remind of renewal, None if done.
         now: the wall clock.

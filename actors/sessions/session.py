@@ -51,6 +51,7 @@ class AgentSession:
         "_remind",
         "_rests_on",
         "_sending_since",
+        "_stalled_since",
         "_transport",
         "_wake",
         "_watched",
@@ -79,6 +80,7 @@ class AgentSession:
         self._heard_at = around.clock.monotonic()
         self._asked_at: float | None = None
         self._sending_since: float | None = None
+        self._stalled_since: float | None = None
 
     def __repr__(self) -> str:
         state = self._protocol.state
@@ -119,6 +121,10 @@ class AgentSession:
         self._heard_at = self._around.clock.monotonic()
         self._asked_at = None
 
+    def stall(self, *, stalled: bool) -> None:
+        """Take note that the connection's buffer is full, or has room again."""
+        self._stalled_since = self._around.clock.monotonic() if stalled else None
+
     def change(self, key: str, version: int, sequence: int) -> None:
         """Announce that the secret behind ``key`` changed."""
         path = self._watched.get(key)
@@ -144,12 +150,13 @@ class AgentSession:
 
     def look(self, monotonic: float, now: datetime) -> None:
         """Do what the passing of time asks for: ping, remind, end."""
+        waiting = [since for since in (self._sending_since, self._stalled_since) if since is not None]
         verdict = examine(
             self._around.limits,
             greeted=self._protocol.state != "opening",
             since_heard=monotonic - self._heard_at,
             since_asked=None if self._asked_at is None else monotonic - self._asked_at,
-            sending_for=None if self._sending_since is None else monotonic - self._sending_since,
+            sending_for=monotonic - min(waiting) if waiting else None,
             not_after=self.peer.not_after,
             due=self._due,
             now=now,

@@ -73,7 +73,7 @@ class Host(Protocol):
 class AgentConnection(asyncio.Protocol):
     """A connection, and the ``Transport`` of its session."""
 
-    __slots__ = ("_host", "_message", "_room", "_session", "_transport", "_ws")
+    __slots__ = ("_held", "_host", "_message", "_room", "_session", "_transport", "_ws")
 
     _transport: asyncio.Transport
 
@@ -88,6 +88,7 @@ class AgentConnection(asyncio.Protocol):
         self._session: AgentSession | None = None
         self._message: bytearray | None = None
         self._room: asyncio.Future[None] | None = None
+        self._held = False
 
     def __repr__(self) -> str:
         return f"AgentConnection({self._ws.state.name.lower()}, {self._session!r})"
@@ -110,13 +111,13 @@ class AgentConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read nothing more from the socket."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._held = True
+        self._read_or_wait()
 
     def resume(self) -> None:
         """Read again."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._held = False
+        self._read_or_wait()
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame and expect the end; the listener cuts off who does not answer."""
@@ -170,14 +171,32 @@ class AgentConnection(asyncio.Protocol):
         self._host.closed(self)
 
     def pause_writing(self) -> None:
-        """The send buffer is full."""
+        """The send buffer is full: whoever does not take answers asks nothing more.
+
+        The protocol answers pings by itself; without this they would pile up here.
+        """
         self._room = asyncio.get_running_loop().create_future()
+        self._read_or_wait()
+        if self._session is not None:
+            self._session.stall(stalled=True)
 
     def resume_writing(self) -> None:
         """The send buffer has room, or nobody will read it any more."""
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
+        self._read_or_wait()
+        if self._session is not None:
+            self._session.stall(stalled=False)
+
+    def _read_or_wait(self) -> None:
+        """Read from the socket unless the session holds the agent or answers wait to be taken."""
+        if self._transport.is_closing():
+            return
+        if self._held or self._room is not None:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _shake_hands(self, request: Request) -> None:
         peer: Peer | Refused | None = None

@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from actors.handles import LocalHandles
 from actors.session_directory import SessionDirectory
 from actors.sessions.rules import Limits
+from actors.sessions.session import AgentSession
 from actors.tree import SESSION_DIRECTORY
 from secrethub.clock import SystemClock
 from secrethub.crypto.keyring import Keyring
@@ -37,6 +38,7 @@ from secrethub.wire import messages as wire
 from secrethub.wire.codec import TO_CORE_LIMIT
 from secrethub.wire.session import Session
 from serve.agent_gateway import AgentGateway
+from serve.agent_gateway.connection import AgentConnection
 
 M = TypeVar("M")
 NO_TLS = (ssl.SSLError, ConnectionError, EOFError, ConnectionClosed, InvalidHandshake)
@@ -580,26 +582,50 @@ async def test_an_agent_that_does_not_read_is_cut_off(database_url: str, tmp_pat
         await house.put("web/big", blob="x" * 900_000)
         slow, other = await house.enrol("slow"), await house.enrol("other")
         async with house.agent(other) as good:
-            agent_context = slow.tls()
-            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=agent_context)
-            writer.write(
-                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-                b"Sec-WebSocket-Protocol: secrethub.agent.v1\r\n\r\n"
-            )
-            writer.transport.pause_reading()  # type: ignore[attr-defined]
-            writer.write(_masked(wire.Hello(version="0", name="n")))
-            await until(lambda: len(gateway._supervisor) == 2)
-            session = gateway._supervisor.find(slow.agent_id)
-            assert session is not None
-            await until(lambda: session.is_open)
+            writer, session = await _deaf(house, slow)
             for number in range(1, 60):
                 writer.write(_masked(wire.Read(id=number, path="secrets/web/big")))
             await until(lambda: session.ended)
             await until(lambda: len(gateway._supervisor) == 1)
             writer.transport.abort()
-            del reader
             assert isinstance(await good.read("secrets/web/big"), wire.Result)
+
+
+async def test_pongs_that_nobody_takes_do_not_pile_up(database_url: str, tmp_path: Path) -> None:
+    """Who pings for ever and takes no answer is held in its own socket and cut off."""
+    gateway = AgentGateway(limits=Limits(slow=0.5))
+    async with opened(database_url, tmp_path, gateway) as house:
+        writer, session = await _deaf(house, await house.enrol())
+        connection = session._transport
+        assert isinstance(connection, AgentConnection)
+        most = 0
+        pings = (b"\x89\xfd\x00\x00\x00\x00" + b"x" * 125) * 512
+        writer.transport.set_write_buffer_limits(high=len(pings))
+        while not session.ended:
+            most = max(most, connection._transport.get_write_buffer_size())
+            if writer.transport.get_write_buffer_size() < len(pings):
+                writer.write(pings)
+            await asyncio.sleep(0)
+        assert 0 < most < 2**20
+        await until(lambda: len(gateway._supervisor) == 0)
+        writer.transport.abort()
+
+
+async def _deaf(house: House, host: Host) -> tuple[asyncio.StreamWriter, AgentSession]:
+    """Connect an agent that takes nothing off its connection; return its way to talk and its session."""
+    _, writer = await asyncio.open_connection("127.0.0.1", house.gateway.port, ssl=host.tls())
+    writer.write(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: secrethub.agent.v1\r\n\r\n"
+    )
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(_masked(wire.Hello(version="0", name="n")))
+    find = house.gateway._supervisor.find
+    await until(lambda: (session := find(host.agent_id)) is not None and session.is_open)
+    session = find(host.agent_id)
+    assert session is not None
+    return writer, session
 
 
 def _masked(message: wire.Message) -> bytes:

@@ -434,6 +434,19 @@ async def test_a_refused_connection_replaces_nothing(hall: Hall) -> None:
     assert not good.session.ended
 
 
+async def test_a_full_buffer_ends_the_connection_although_nothing_is_being_said(hall: Hall) -> None:
+    """What the session did not send itself may wait no longer than what it did."""
+    agent = await hall.welcome()
+    agent.session.stall(stalled=True)
+    hall.pass_time(agent, hall.limits.slow + 1)
+    assert (await agent.closed)[0] == wire.CloseCode.TOO_SLOW
+    other = await hall.welcome()
+    other.session.stall(stalled=True)
+    other.session.stall(stalled=False)
+    hall.pass_time(other, hall.limits.slow + 1)
+    assert not other.session.ended
+
+
 async def test_silence_is_pinged_and_a_pong_counts_as_life(hall: Hall) -> None:
     """A quiet agent is pinged; one that answers stays, one that does not is closed."""
     agent = await hall.welcome()
