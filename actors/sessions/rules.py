@@ -62,6 +62,7 @@ def examine(
     limits: Limits,
     *,
     greeted: bool,
+    since_began: float,
     since_heard: float,
     since_asked: float | None,
     sending_for: float | None,
@@ -74,6 +75,7 @@ def examine(
     Args:
         limits: the bounds.
         greeted: whether the agent has said hello.
+        since_began: seconds since it connected.
         since_heard: seconds since anything came from the agent, or since it connected.
         since_asked: seconds since it was last asked for a sign of life, None if not since it was heard.
         sending_for: seconds something has waited to be taken by the agent, None if nothing does.
@@ -86,7 +88,7 @@ def examine(
     if sending_for is not None and sending_for > limits.slow:
         return End(code=CloseCode.TOO_SLOW, reason="messages are not taken")
     if not greeted:
-        if since_heard > limits.hello:
+        if since_began > limits.hello:
             return End(code=CloseCode.SILENT, reason="no hello")
         return None
     if since_heard > limits.silent:

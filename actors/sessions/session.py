@@ -38,6 +38,7 @@ class AgentSession:
         "_around",
         "_asked_at",
         "_authority",
+        "_began_at",
         "_changed",
         "_drain",
         "_due",
@@ -77,7 +78,7 @@ class AgentSession:
         self._admitted = self._ended = False
         self._drain: wire.Drain | None = None
         self._due: datetime | None = renewal_due(peer.not_before, peer.not_after, around.limits.renew_before)
-        self._heard_at = around.clock.monotonic()
+        self._began_at = self._heard_at = around.clock.monotonic()
         self._asked_at: float | None = None
         self._sending_since: float | None = None
         self._stalled_since: float | None = None
@@ -154,6 +155,7 @@ class AgentSession:
         verdict = examine(
             self._around.limits,
             greeted=self._protocol.state != "opening",
+            since_began=monotonic - self._began_at,
             since_heard=monotonic - self._heard_at,
             since_asked=None if self._asked_at is None else monotonic - self._asked_at,
             sending_for=monotonic - min(waiting) if waiting else None,

@@ -434,6 +434,15 @@ async def test_a_refused_connection_replaces_nothing(hall: Hall) -> None:
     assert not good.session.ended
 
 
+async def test_signs_of_life_do_not_stand_for_hello(hall: Hall) -> None:
+    """A connection that only pings is ended like one that says nothing."""
+    agent = hall.connect()
+    hall.pass_time(agent, hall.limits.hello - 1)
+    agent.session.hear()
+    hall.pass_time(agent, 2)
+    assert (await agent.closed)[0] == wire.CloseCode.SILENT
+
+
 async def test_a_full_buffer_ends_the_connection_although_nothing_is_being_said(hall: Hall) -> None:
     """What the session did not send itself may wait no longer than what it did."""
     agent = await hall.welcome()

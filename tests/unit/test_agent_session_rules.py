@@ -20,6 +20,7 @@ LIMITS = Limits()
 def look(
     *,
     greeted: bool = True,
+    since_began: float = 0.0,
     since_heard: float = 0.0,
     since_asked: float | None = None,
     sending_for: float | None = None,
@@ -30,6 +31,7 @@ def look(
     return examine(
         LIMITS,
         greeted=greeted,
+        since_began=since_began,
         since_heard=since_heard,
         since_asked=since_asked,
         sending_for=sending_for,
@@ -59,9 +61,10 @@ def test_silence_is_asked_about_and_then_ended() -> None:
 
 
 def test_a_connection_without_hello_ends() -> None:
-    """A connection that never says hello ends sooner than a silent one."""
-    assert ended(look(greeted=False, since_heard=LIMITS.hello + 1)) == CloseCode.SILENT
-    assert look(greeted=True, since_heard=LIMITS.hello + 1) is None
+    """A connection that never says hello ends sooner than a silent one, whatever else it sends."""
+    assert ended(look(greeted=False, since_began=LIMITS.hello + 1)) == CloseCode.SILENT
+    assert look(greeted=False, since_heard=LIMITS.hello + 1) is None
+    assert look(greeted=True, since_began=LIMITS.hello + 1) is None
 
 
 def test_a_slow_agent_ends() -> None:
