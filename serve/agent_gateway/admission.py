@@ -4,6 +4,9 @@ After an outage every agent comes at once. Letting all of them in at once would 
 wait until it gives up and comes again. So agents are let in at a rate that the gateway bears, and
 each of the others is told a time of its own: the turn it would have in a queue, which exists only
 as a number.
+
+One agent that comes again and again, revoked or not, takes no turns of the others: its visits are
+limited first.
 """
 
 from __future__ import annotations
@@ -62,3 +65,39 @@ class Admission:
             return None
         self._queue += 1
         return Later(retry_after=min(_LONGEST, 1 + self._queue / self._rate))
+
+
+class Visits:
+    """How often one agent may come: some times in a row, then at a steady pace."""
+
+    __slots__ = ("_due", "_every", "_known", "_slack")
+
+    def __init__(self, *, every: float, burst: int, known: int) -> None:
+        """Begin with nobody.
+
+        Args:
+            every: seconds between visits in the long run.
+            burst: visits in a row.
+            known: agents remembered; beyond that, who came longest ago is forgotten.
+        """
+        self._every = every
+        self._slack = every * (burst - 1)
+        self._known = known
+        self._due: dict[str, float] = {}
+
+    def admit(self, agent_id: str, now: float) -> Later | None:
+        """Decide about one visit; one that is refused does not count.
+
+        Args:
+            agent_id: who comes.
+            now: monotonic seconds.
+
+        Returns:
+            None to go on.
+        """
+        due = max(now, self._due.pop(agent_id, now))
+        early = due - now - self._slack
+        self._due[agent_id] = due if early > 0 else due + self._every
+        if len(self._due) > self._known:
+            del self._due[next(iter(self._due))]
+        return Later(retry_after=early) if early > 0 else None

@@ -28,7 +28,7 @@ from secrethub.operations.transport_ca import check_agent_certificate
 from secrethub.pki.chain import from_der, validity
 from secrethub.storage.freshness import Changed
 from serve.agent_gateway.access import CONNECT, CoreAccess
-from serve.agent_gateway.admission import Admission, Later
+from serve.agent_gateway.admission import Admission, Later, Visits
 from serve.agent_gateway.connection import AgentConnection, Refused
 from serve.agent_gateway.identity import take_identity
 from serve.agent_gateway.listener import AgentListener, allow_descriptors, bind
@@ -39,6 +39,9 @@ _TURN = 0.25
 """Seconds between looks at whether keys have come or a certificate is due."""
 _RETRY = 5.0
 """Seconds before a failed renewal of the gateway's own certificate is tried again."""
+_VISIT_EVERY = 2.0
+_VISITS = 10
+"""One agent may connect so many times in a row, then once in so many seconds."""
 _CONFIRM_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -63,6 +66,7 @@ class AgentGateway:
         """
         self._capacity = capacity
         self._admission = Admission(rate=rate, burst=burst, capacity=capacity)
+        self._visits = Visits(every=_VISIT_EVERY, burst=_VISITS, known=capacity)
         self._limits = limits
         self._bound: socket.socket | None = None
         self._listener: AgentListener | None = None
@@ -182,9 +186,12 @@ class AgentGateway:
             refusals.labels("not_an_agent").inc()
             self._note_refusal(exc.reason, address)
             return Refused(status=http.HTTPStatus.FORBIDDEN, message="not an agent's certificate")
-        later = self._admission.admit(self._core.clock.monotonic(), len(self._supervisor))
+        now = self._core.clock.monotonic()
+        reason, later = "too_often", self._visits.admit(agent_id, now)
+        if later is None:
+            reason, later = "busy", self._admission.admit(now, len(self._supervisor))
         if isinstance(later, Later):
-            refusals.labels("busy").inc()
+            refusals.labels(reason).inc()
             return Refused(
                 status=http.HTTPStatus.SERVICE_UNAVAILABLE,
                 message="try again later",

@@ -575,6 +575,20 @@ async def test_a_herd_is_let_in_bit_by_bit(database_url: str, tmp_path: Path) ->
         assert house.refusals("busy") == 3
 
 
+async def test_a_revoked_agent_takes_no_turns_of_others(database_url: str, tmp_path: Path) -> None:
+    """One that comes again and again after its revocation is put off before it costs anybody a turn."""
+    async with opened(database_url, tmp_path, AgentGateway(rate=0.01, burst=30)) as house:
+        revoked, other = await house.enrol("revoked"), await house.enrol("other")
+        await house.hub.ask("write", f"agents/{revoked.agent_id}/revoke", {})
+        for _ in range(40):
+            with contextlib.suppress(InvalidStatus):
+                async with house.socket(revoked.tls()) as socket:
+                    assert await Agent(socket).closed() == wire.CloseCode.REVOKED
+        assert house.refusals("too_often") > 0
+        async with house.agent(other):
+            pass
+
+
 async def test_an_agent_that_does_not_read_is_cut_off(database_url: str, tmp_path: Path) -> None:
     """Answers that nobody takes do not pile up: the connection ends, others do not notice."""
     gateway = AgentGateway(limits=Limits(slow=0.2, inbox=8))

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.agent_gateway.admission import Admission, Later
+from serve.agent_gateway.admission import Admission, Later, Visits
 from serve.agent_gateway.listener import allow_descriptors
 
 
@@ -72,6 +72,26 @@ def test_who_comes_back_in_turn_gets_in() -> None:
             waiting.append((now + later.retry_after, agent))
     assert last < 20
     assert tries < 5000
+
+
+def test_one_agent_cannot_take_all_turns() -> None:
+    """Visits in a row are limited for each agent; later, and for others, the door is open."""
+    visits = Visits(every=2.0, burst=3, known=100)
+    assert [visits.admit("a", 10.0) for _ in range(3)] == [None] * 3
+    for _ in range(1000):
+        assert visits.admit("a", 10.0) == Later(retry_after=2.0)
+    assert visits.admit("b", 10.0) is None
+    assert visits.admit("a", 12.0) is None
+    assert isinstance(visits.admit("a", 12.0), Later)
+
+
+def test_only_so_many_agents_are_remembered() -> None:
+    """What is kept of visits is bounded, and who came last stays."""
+    visits = Visits(every=2.0, burst=1, known=3)
+    for number in range(50):
+        assert visits.admit(f"agent-{number}", 10.0) is None
+    assert len(visits._due) == 3
+    assert isinstance(visits.admit("agent-49", 10.0), Later)
 
 
 def test_the_limit_of_open_files_makes_room_for_agents() -> None:
