@@ -37,7 +37,7 @@ class Announcer:
         self._by_agent = by_agent
         self._secrets: dict[str, tuple[int, int]] = {}
         self._rows: dict[str, None] = {}
-        self._hole = False
+        self._hole = self._opened = False
         self._waiting = asyncio.Event()
 
     def secret_changed(self, key: str, version: int, sequence: int) -> None:
@@ -57,6 +57,11 @@ class Announcer:
         self._hole = True
         self._waiting.set()
 
+    def unsealed(self) -> None:
+        """Take note that there are keys again: what was refused for want of them may be asked anew."""
+        self._opened = True
+        self._waiting.set()
+
     async def run(self) -> None:
         """Tell sessions for ever. A new run begins by telling all, for the last may have lost news."""
         while True:
@@ -65,6 +70,9 @@ class Announcer:
             rows, self._rows = self._rows, {}
             secrets, self._secrets = self._secrets, {}
             await self._tell_authority(rows)
+            if self._opened:
+                self._opened = False
+                await in_batches(tuple(self._by_agent.values()), AgentSession.change_authority)
             if self._hole:
                 self._hole = False
                 await self._tell_all()

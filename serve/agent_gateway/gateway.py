@@ -252,9 +252,14 @@ class AgentGateway:
             self._supervisor.announcer.lost_track()
 
     async def _run(self) -> None:
+        epoch = None
         try:
             while True:
                 self._tell_of_loss()
+                # By its epoch: between two looks the cluster may have been sealed and unsealed.
+                if self._core.unsealed and epoch != self._core.keys.epoch:
+                    epoch = self._core.keys.epoch
+                    self._supervisor.announcer.unsealed()
                 if self._core.clock.monotonic() >= self._renew_at and self._core.unsealed:
                     await self._take_identity()
                 await asyncio.sleep(_TURN)

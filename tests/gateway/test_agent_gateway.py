@@ -491,6 +491,7 @@ async def test_a_sealed_core_keeps_its_agents_and_tells_them(house: House) -> No
             assert await Agent(socket).closed() == wire.CloseCode.TRY_AGAIN_LATER
         epoch = await set_sealed(core.database, sealed=False, epoch=None)
         await core.unseal(kept, epoch, core.keys.cluster_id)
+        await agent.hear(wire.PolicyChanged)
         assert isinstance(await agent.read("secrets/web/db"), wire.Result)
 
 
