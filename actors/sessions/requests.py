@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
 from actors.sessions.ports import Access, Peer
 from secrethub.errors import PermissionDenied, SecretHubError, TooManyRequests
@@ -37,7 +37,7 @@ async def read(access: Access, peer: Peer, message: wire.Read) -> wire.Result | 
 
 
 async def decide_watches(
-    access: Access, peer: Peer, paths: Iterable[str], room: int
+    access: Access, peer: Peer, paths: Iterable[str], held: Collection[str], room: Callable[[], int]
 ) -> AsyncIterator[tuple[str, str | SecretHubError]]:
     """Decide about watches, some at a time so that their records share a commit.
 
@@ -45,20 +45,24 @@ async def decide_watches(
         access: decides.
         peer: who wants to watch.
         paths: what; doubles are left out.
-        room: how many more the peer may watch.
+        held: paths that are watched already and need no room.
+        room: tells how many more the peer may watch; asked again after what was yielded.
 
     Yields:
         A path and either the key to watch or why it is not watched.
     """
-    remaining = iter(dict.fromkeys(paths))
-    while some := list(itertools.islice(remaining, min(_TOGETHER, room))) if room > 0 else []:
+    distinct = dict.fromkeys(paths)
+    again = iter([path for path in distinct if path in held])
+    fresh = iter([path for path in distinct if path not in held])
+    while some := list(itertools.islice(again, _TOGETHER)) or list(
+        itertools.islice(fresh, max(0, min(_TOGETHER, room())))
+    ):
         outcomes = await asyncio.gather(*(access.watch(peer, path) for path in some), return_exceptions=True)
         for path, outcome in zip(some, outcomes, strict=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, SecretHubError):
                 raise outcome
-            room -= isinstance(outcome, str)
             yield path, outcome
-    for path in remaining:
+    for path in fresh:
         yield path, TooManyRequests("too many paths are watched")
 
 

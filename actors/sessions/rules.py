@@ -23,8 +23,10 @@ class Limits:
     """How long one frame may wait to be taken off the connection."""
     inbox: int = 64
     """Messages from the agent that may wait; more stay in its socket."""
-    watches: int = 4096
-    """Paths one agent may watch."""
+    watches: int = 12_000
+    """Paths one agent may watch: those of a full cache and of its files."""
+    watched_text: int = 2 * 2**20
+    """Characters in all of these paths and their keys, so that long ones cost no more than many."""
     renew_before: timedelta = timedelta(days=7)
     """Before the end of a long certificate; short ones are due at two thirds of their life."""
 

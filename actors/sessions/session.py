@@ -56,6 +56,7 @@ class AgentSession:
         "_transport",
         "_wake",
         "_watched",
+        "_watched_text",
         "doubtful",
         "peer",
         "status",
@@ -71,6 +72,7 @@ class AgentSession:
         self._inbox: list[wire.Message] = []
         self._wake: asyncio.Future[None] | None = None
         self._watched: dict[str, str] = {}
+        self._watched_text = 0
         self._rests_on: frozenset[str] = frozenset()
         self._changed: dict[str, tuple[int, int]] = {}
         self._pushed: dict[str, float] = {}
@@ -322,17 +324,29 @@ class AgentSession:
     async def _watch(self, message: wire.Watch) -> wire.CoreMessage:
         accepted: list[str] = []
         refused: list[wire.Refusal] = []
-        room = self._around.limits.watches - len(self._watched)
-        async for path, decision in decide_watches(self._around.access, self.peer, message.paths, room):
+        # Only where room may run out it matters which of them are watched already.
+        short = self._room() < len(message.paths)
+        held = frozenset(self._watched.values()) if short else frozenset()
+        decisions = decide_watches(self._around.access, self.peer, message.paths, held, self._room)
+        async for path, decision in decisions:
             if isinstance(decision, SecretHubError):
                 refused.append(wire.Refusal(path=path, code=decision.code))
             elif not self._ended:
-                self._watched[decision] = path
-                self._around.secrets.add(decision, self)
+                if decision not in self._watched:
+                    self._watched[decision] = path
+                    self._watched_text += len(decision) + len(path)
+                    self._around.secrets.add(decision, self)
                 accepted.append(path)
         return wire.Watching(
             id=message.id, paths=tuple(accepted), refused=tuple(refused), sequence=self._around.sequence
         )
+
+    def _room(self) -> int:
+        """Return how many more paths may be watched."""
+        limits = self._around.limits
+        if self._watched_text >= limits.watched_text:
+            return 0
+        return limits.watches - len(self._watched)
 
     async def _answer(self, request: int, message: wire.CoreMessage) -> None:
         try:
@@ -359,7 +373,8 @@ class AgentSession:
 
     def _unwatch(self, key: str, path: str) -> None:
         self._around.secrets.remove(key, self)
-        self._watched.pop(key, None)
+        if self._watched.pop(key, None) is not None:
+            self._watched_text -= len(key) + len(path)
         self._changed.pop(path, None)
         self._pushed.pop(path, None)
 

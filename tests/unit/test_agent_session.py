@@ -167,7 +167,7 @@ class Hall:
     def __init__(self) -> None:
         self.clock, self.house, self.tally = TurnedClock(), House(), Tally()
         self.gone: list[AgentSession] = []
-        self.limits = Limits(inbox=4, watches=3)
+        self.limits = Limits(inbox=4, watches=3, watched_text=1000)
         self.supervisor = SessionSupervisor(
             access=self.house,
             observer=self.tally,
@@ -281,6 +281,38 @@ async def test_watches_are_bounded(hall: Hall) -> None:
     watching = await agent.watch(*(f"secrets/{n}" for n in range(5)))
     assert len(watching.paths) == hall.limits.watches
     assert {refusal.code for refusal in watching.refused} == {"too_many_requests"}
+
+
+async def test_what_is_watched_already_needs_no_room(hall: Hall) -> None:
+    """An agent that watches all it may is told again that it does, and may exchange one for another."""
+    agent = await hall.welcome()
+    hall.house.allowed = {f"secrets/{n}" for n in range(5)}
+    full = tuple(f"secrets/{n}" for n in range(hall.limits.watches))
+    await agent.watch(*full)
+    again = await agent.watch("secrets/4", *full)
+    assert set(again.paths) == set(full)
+    assert again.refused == (wire.Refusal(path="secrets/4", code="too_many_requests"),)
+    await agent.say(wire.Unwatch(paths=full[:1]))
+    assert (await agent.watch("secrets/4")).paths == ("secrets/4",)
+
+
+async def test_the_length_of_watched_paths_is_bounded(hall: Hall) -> None:
+    """Long paths use up the room of many short ones, until they are watched no more."""
+    agent = await hall.welcome()
+    long = "secrets/" + "x" * (hall.limits.watched_text // 2)
+    hall.house.allowed.add(long)
+    assert (await agent.watch(long)).paths == (long,)
+    assert (await agent.watch("secrets/a")).refused[0].code == "too_many_requests"
+    await agent.say(wire.Unwatch(paths=(long,)))
+    assert (await agent.watch("secrets/a")).paths == ("secrets/a",)
+
+
+async def test_agents_hear_that_there_are_keys_again(hall: Hall) -> None:
+    """After unsealing every agent is told to ask again for what was refused."""
+    agents = [await hall.welcome(f"agent-{n}") for n in range(2)]
+    hall.supervisor.announcer.unsealed()
+    for agent in agents:
+        await agent.hear(wire.PolicyChanged)
 
 
 async def test_unwatch_ends_announcements(hall: Hall) -> None:
