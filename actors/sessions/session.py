@@ -301,6 +301,7 @@ class AgentSession:
                         agent_id=self.peer.agent_id,
                         server_time=self._around.clock.now(),
                         gateway=self._around.gateway,
+                        agent_urls=self._around.agent_urls,
                     )
                 )
             case wire.Read():

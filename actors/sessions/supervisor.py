@@ -43,6 +43,7 @@ class SessionSupervisor:
         observer: Observer,
         clock: Clock,
         gateway: str,
+        agent_urls: tuple[str, ...] = (),
         limits: Limits | None = None,
         come: Callable[[AgentSession], None] = lambda _session: None,
         gone: Callable[[AgentSession], None] = lambda _session: None,
@@ -55,6 +56,7 @@ class SessionSupervisor:
             observer: told what sessions do.
             clock: time.
             gateway: name of this gateway, told to agents.
+            agent_urls: addresses of all gateways, told to agents.
             limits: bounds of every session.
             come: called once for every session whose agent was admitted.
             gone: called once for every session that ended, admitted or not.
@@ -68,6 +70,7 @@ class SessionSupervisor:
             clock=clock,
             limits=limits or Limits(),
             gateway=gateway,
+            agent_urls=agent_urls,
             admitted=self._seat,
         )
         self._come = come

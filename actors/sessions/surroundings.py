@@ -20,6 +20,7 @@ class Surroundings:
     """What the sessions of one process share.
 
     Attributes:
+        agent_urls: addresses of the gateways, told to agents.
         admitted: called when Core has admitted a session's agent, before it is welcome.
         sequence: number of the last change that was announced in this process.
         turns: how often authority has changed, to notice a change during a check.
@@ -32,6 +33,7 @@ class Surroundings:
     clock: Clock
     limits: Limits
     gateway: str
+    agent_urls: tuple[str, ...]
     admitted: Callable[[AgentSession], None]
     sequence: int = 0
     turns: int = 0

@@ -28,6 +28,8 @@ import msgspec
 from msgspec import Meta
 
 SUBPROTOCOL = "secrethub.agent.v1"
+PORT = 4665
+"""Where gateways listen unless a node's settings say otherwise."""
 
 RequestId: TypeAlias = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 """Chosen by the client, unique among its requests in flight."""
@@ -135,11 +137,15 @@ class Pong(_Message, frozen=True, tag="pong"):
 
 
 class Welcome(_Message, frozen=True, tag="welcome"):
-    """Answers ``hello``: who the certificate says the client is, and the server's clock."""
+    """Answers ``hello``: who the certificate says the client is, and the server's clock.
+
+    ``agent_urls`` are the addresses of the gateways at present, to be kept for later; empty says nothing.
+    """
 
     agent_id: str
     server_time: Instant
     gateway: str
+    agent_urls: tuple[str, ...] = ()
 
 
 class Result(_Message, frozen=True, tag="result"):

@@ -129,6 +129,7 @@ class AgentGateway:
             observer=self,
             clock=core.clock,
             gateway=core.settings.node,
+            agent_urls=core.settings.agent_urls,
             limits=self._limits,
             come=self._came,
             gone=self._gone,

@@ -53,6 +53,7 @@ ENROLLING = {
         {"effect": "allow", "paths": ["agents/enroll", "agents/enroll/begin"], "capabilities": ["update"]}
     ],
 }
+HERE = "wss://here.example.com:4665"
 ELSEWHERE = "wss://other.example.com:4665"
 
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy"')
@@ -157,6 +158,7 @@ class House:
             await agent.say(wire.Hello(version="0", name="n"))
             welcome = await agent.hear(wire.Welcome)
             assert welcome.agent_id == host.agent_id
+            assert welcome.agent_urls == (HERE, ELSEWHERE)
             yield agent
 
     async def put(self, path: str, **data: Any) -> int:
@@ -210,7 +212,7 @@ async def opened(url: str, folder: Path, gateway: AgentGateway) -> AsyncIterator
         hub.core.settings = msgspec.structs.replace(
             hub.core.settings,
             agents=Listener(host="127.0.0.1", port=0),
-            agent_urls=("wss://here.example.com:4665", ELSEWHERE),
+            agent_urls=(HERE, ELSEWHERE),
         )
         await hub.ask("write", "sys/policies/acl/web", {"policy": POLICY})
         await hub.ask("write", "sys/policies/acl/enrolling", {"policy": ENROLLING})
