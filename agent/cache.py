@@ -211,6 +211,10 @@ class Cache:
                     asked.setdefault((key.path, key.version), set()).add(key.application)
         return asked
 
+    def holders(self, path: str, version: int | None) -> set[str]:
+        """Return the applications that hold one version of a path (None: the newest)."""
+        return {name for name, held in self._slices.items() if Key(name, path, version) in held.entries}
+
     def _outdate(self, concerns: Callable[[str], bool]) -> None:
         for reading in self._readings:
             if concerns(reading.path):

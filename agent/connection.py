@@ -2,8 +2,8 @@
 
 Who uses it sees requests and events only. Requests wait a little while there is no conversation,
 and a read is asked once more when its conversation ended under it. Watches belong to a
-conversation; the set of wanted paths belongs here and is watched again on every new conversation,
-before anybody is told that it is open.
+conversation; what is wanted (:mod:`agent.watches`) is watched again on every new conversation, before
+anybody is told that it is open, and again later what was refused in passing.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from agent.backoff import CAP, Backoff
 from agent.conversation import Closed, Conversation, converse
 from agent.identity import Identity
+from agent.watches import Watches, batches
 from secrethub.clock import Clock
 from secrethub.errors import SecretHubError, TooLarge, Unavailable
 from secrethub.wire import messages as wire
@@ -30,8 +30,6 @@ GRACE = 3.0
 """Seconds a request waits for a conversation; Core counts as away when there was none for so long."""
 SETTLE = 5.0
 """Seconds for answers under way before a conversation is left on purpose."""
-_BATCH = 50
-"""Paths in one message: the longest ones still fit into a frame."""
 
 _log = logging.getLogger(__name__)
 
@@ -82,19 +80,24 @@ class Connection:
     """
 
     def __init__(
-        self, identity: Identity, name: str, urls: Sequence[str], clock: Clock, backoff: Backoff
+        self,
+        identity: Identity,
+        name: str,
+        urls: Sequence[str],
+        clock: Clock,
+        backoff: Backoff,
     ) -> None:
         self._identity = identity
         self._name = name
         self._urls = backoff.shuffled(urls)
         self._clock = clock
         self._backoff = backoff
-        self._wanted: set[str] = set()
-        self._settled: set[str] = set()  # watched on this conversation, or refused on it
+        self._watches = Watches()
         self._conversation: Conversation | None = None
         self._open = asyncio.Event()
         self._leave = asyncio.Event()
         self._rewatch = asyncio.Event()
+        self._refused = asyncio.Event()
         self._lost_at = time.monotonic()
 
     @property
@@ -162,25 +165,28 @@ class Connection:
         """
         return await self._ask(lambda number: wire.RenewCertificate(id=number, csr=csr), wire.Certificate)
 
-    async def watch(self, paths: Iterable[str]) -> None:
-        """Be told of changes of ``paths``, on this conversation and on all that follow.
+    async def watch(self, path: str, application: str) -> None:
+        """Be told of changes of ``path``, on this conversation and on all that follow.
+
+        Refused or beyond the application's share it is not: see :meth:`is_watched`.
 
         Raises:
-            Unavailable: no conversation; the paths are watched on the next one.
+            Unavailable: no conversation; the path is watched on the next one.
         """
-        wanted = set(paths)
-        self._wanted |= wanted
-        if not wanted <= self._settled:
-            await self._watch(await self._conversing(), wanted - self._settled)
+        if self._watches.want(path, application) and not self._watches.is_settled(path):
+            await self._watch(await self._conversing(), [path])
+
+    def is_watched(self, path: str) -> bool:
+        """Tell whether Core announces changes of ``path`` now."""
+        return self._watches.is_granted(path)
+
+    async def unwatch(self, paths: Iterable[str]) -> None:
+        """Stop watching ``paths``."""
+        await self._tell_unwatched(self._watches.drop(paths))
 
     async def unwatch_all_but(self, keep: set[str]) -> None:
         """Stop watching what is not in ``keep``."""
-        gone = self._wanted - keep
-        told = gone & self._settled
-        self._wanted -= gone
-        self._settled -= gone
-        for some in _batches(told):
-            await self.tell(wire.Unwatch(paths=some))
+        await self._tell_unwatched(self._watches.drop_all_but(keep))
 
     async def tell(self, message: wire.Status | wire.Confirm | wire.Unwatch) -> None:
         """Send what needs no answer; without a conversation nothing happens."""
@@ -189,6 +195,10 @@ class Connection:
                 await self._conversation.send(message)
             except (Unavailable, TooLarge) as exc:
                 _log.warning("Core was not told", extra={"error": str(exc)})
+
+    async def _tell_unwatched(self, paths: Iterable[str]) -> None:
+        for some in batches(paths):
+            await self.tell(wire.Unwatch(paths=some))
 
     async def _read(self, path: str, version: int | None) -> wire.Result:
         return await self._ask(lambda number: wire.Read(id=number, path=path, version=version), wire.Result)
@@ -227,16 +237,21 @@ class Connection:
 
         self._leave.clear()
         self._rewatch.clear()
+        self._refused.clear()
         async with converse(self._identity, url, self._name) as conversation:
             listening = asyncio.create_task(conversation.listen(push), name=f"listen:{conversation.node}")
+            asking = asyncio.create_task(
+                self._ask_again(conversation, events), name=f"watch:{conversation.node}"
+            )
+            background = (listening, asking)
             try:
-                await self._guarded(listening, self._watch_anew(conversation))
+                await self._guarded(background, self._watch_anew(conversation))
                 self._conversation = conversation
                 self._open.set()
                 _log.info("connected to Core", extra={"url": url, "node": conversation.node})
                 events.opened()
-                while await self._guarded(listening, self._woken()):
-                    await self._guarded(listening, self._watch_anew(conversation))
+                while await self._guarded(background, self._woken()):
+                    await self._guarded(background, self._watch_anew(conversation))
                     events.changed_all()
                 self._close_off()
                 await conversation.settle(SETTLE)
@@ -245,16 +260,17 @@ class Connection:
                 self._close_off()
                 for timer in drained:
                     timer.cancel()
-                listening.cancel()
-                await asyncio.wait([listening])
+                for task in background:
+                    task.cancel()
+                await asyncio.wait(background)
 
-    async def _guarded(self, listening: asyncio.Task[None], work: Coroutine[Any, Any, T]) -> T:
+    async def _guarded(self, background: Iterable[asyncio.Task[None]], work: Coroutine[Any, Any, T]) -> T:
         """Do some work, but no longer than the conversation lasts."""
         task = asyncio.create_task(work)
         try:
-            await asyncio.wait([listening, task], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                listening.result()
+            done, _ = await asyncio.wait([*background, task], return_when=asyncio.FIRST_COMPLETED)
+            for ended in done - {task} if not task.done() else ():
+                ended.result()
             return task.result()
         finally:
             task.cancel()
@@ -271,15 +287,43 @@ class Connection:
 
     async def _watch_anew(self, conversation: Conversation) -> None:
         self._rewatch.clear()
-        self._settled.clear()
-        await self._watch(conversation, set(self._wanted))
+        self._watches.unsettle()
+        await self._watch(conversation, self._watches.unsettled())
 
-    async def _watch(self, conversation: Conversation, paths: set[str]) -> None:
-        for some in _batches(paths):
+    async def _ask_again(self, conversation: Conversation, events: Events) -> None:
+        """Ask again for watches that were refused in passing, until cancelled."""
+        backoff = Backoff()
+        while True:
+            await self._refused.wait()
+            await asyncio.sleep(backoff.next())
+            self._refused.clear()
+            try:
+                granted = await self._watch(conversation, self._watches.unsettled())
+            except SecretHubError as exc:
+                _log.info("watches could not be asked for again", extra={"error": str(exc)})
+                self._refused.set()
+                continue
+            for path in granted:
+                events.changed(path)
+            if not self._refused.is_set():
+                backoff.reset()
+
+    async def _watch(self, conversation: Conversation, paths: Iterable[str]) -> list[str]:
+        """Ask for watches; return what is granted now and was not before."""
+        granted: list[str] = []
+        for some in batches(paths):
             answer = await conversation.ask(_asking_for(some), wire.Watching)
-            self._settled.update(some)
-            for refusal in answer.refused:
-                _log.info("not watched", extra={"path": refusal.path, "error": refusal.code})
+            fresh, unwanted = self._watches.settle(answer)
+            granted += fresh
+            if unwanted:
+                await conversation.send(wire.Unwatch(paths=tuple(unwanted)))
+            if answer.refused:
+                first = answer.refused[0]
+                extra = {"paths": len(answer.refused), "first": first.path, "error": first.code}
+                _log.info("not watched", extra=extra)
+            if not all(self._watches.is_settled(path) for path in some):
+                self._refused.set()
+        return granted
 
     def _drain(self, message: wire.Drain, url: str) -> asyncio.TimerHandle:
         """Put the gateways that Core named first and this one last, and leave at a random moment."""
@@ -303,13 +347,7 @@ class Connection:
             self._lost_at = time.monotonic()
         self._conversation = None
         self._open.clear()
-        self._settled.clear()
-
-
-def _batches(paths: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    remaining = iter(sorted(paths))
-    while some := tuple(islice(remaining, _BATCH)):
-        yield some
+        self._watches.unsettle()
 
 
 def _asking_for(paths: tuple[str, ...]) -> Callable[[int], wire.Watch]:

@@ -2,7 +2,9 @@
 
 * A fresh entry answers at once. Otherwise Core is asked, once for all who want the same, and the
   path is watched before it is read, so that no change is missed in between.
-* What Core says about the secret (gone, not allowed) is believed at once: the entry goes.
+* What Core says about the secret (gone, not allowed) is believed at once: the entry goes, and what
+  nobody holds is not watched any longer.
+* What could be read but is not watched answers for a short time only: nobody would tell of a change.
 * What says nothing about it (Core away, sealed, busy) is bridged by an entry that may still be used.
 * After a push, a new connection or a change of policy everything concerned is read again in the
   background, spread by jitter, so that what is kept for bad times is what was true last.
@@ -22,6 +24,7 @@ from agent.clocks import Instant
 from agent.disk_cache import DiskCache
 from agent.outcomes import PASSING
 from agent.settings import CacheSettings
+from agent.watches import FILES
 from secrethub.errors import InvalidPath, NotFound, PermissionDenied, SecretHubError, Unavailable
 from secrethub.wire.messages import Result
 
@@ -34,6 +37,8 @@ SWEEP = 60.0
 """Seconds between looks for entries that have ended."""
 PATIENCE = 15.0
 """Seconds a caller waits altogether; the read itself goes on for the next one."""
+UNWATCHED = 15
+"""Seconds an entry answers by itself when nobody would tell of a change."""
 LONGEST_PATH = 1024
 """Characters of a path in the agents' protocol; a longer one would cost the connection."""
 _TRIES = 3
@@ -56,8 +61,16 @@ class Core(Protocol):
         """Read a secret."""
         ...
 
-    async def watch(self, paths: Iterable[str]) -> None:
-        """Be told of changes."""
+    async def watch(self, path: str, application: str) -> None:
+        """Be told of changes, if that can be had."""
+        ...
+
+    def is_watched(self, path: str) -> bool:
+        """Tell whether changes are told of."""
+        ...
+
+    async def unwatch(self, paths: Iterable[str]) -> None:
+        """Be told of these no longer."""
         ...
 
     async def unwatch_all_but(self, keep: set[str]) -> None:
@@ -91,6 +104,7 @@ class Reader:
         settings: lifetimes.
         clocks: reads the wall and the boot clock.
         backoff: source of jitter.
+        pinned: the paths that stay watched whether they are cached or not.
     """
 
     def __init__(
@@ -101,6 +115,7 @@ class Reader:
         settings: CacheSettings,
         clocks: Callable[[], Instant],
         backoff: Backoff,
+        pinned: Callable[[], set[str]] = set,
     ) -> None:
         self._core = core
         self._cache = cache
@@ -108,6 +123,7 @@ class Reader:
         self._settings = settings
         self._clocks = clocks
         self._backoff = backoff
+        self._pinned = pinned
         self._flights: dict[tuple[str, int | None], _Flight] = {}
         self._stale_paths: set[str] = set()
         self._stirred = asyncio.Event()
@@ -178,21 +194,17 @@ class Reader:
             await asyncio.sleep(self._backoff.jitter(JITTER))
             self._stirred.clear()
             paths, self._stale_paths = self._stale_paths, set()
-            wanted = [(asked, names) for path in paths for asked, names in self._cache.asked(path).items()]
+            wanted = [(asked, names) for asked, names in self._cache.asked().items() if asked[0] in paths]
             limit = asyncio.Semaphore(_TOGETHER)
             await asyncio.gather(*(self._refresh(limit, asked, names) for asked, names in wanted))
 
-    async def run_sweep(self, pinned: Callable[[], set[str]]) -> None:
-        """Forget what has ended and stop watching what nobody wants, until cancelled.
-
-        Args:
-            pinned: the paths that stay watched whether they are cached or not.
-        """
+    async def run_sweep(self) -> None:
+        """Forget what has ended and stop watching what nobody wants, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP)
             self._note_gone(self._cache.expire(self._clocks()))
-            held = {path for path, _version in self._cache.asked()}
-            await self._core.unwatch_all_but(held | pinned())
+            held = {path for path, _version in (*self._cache.asked(), *self._flights)}
+            await self._core.unwatch_all_but(held | self._pinned())
 
     async def _refresh(
         self, limit: asyncio.Semaphore, asked: tuple[str, int | None], applications: set[str]
@@ -212,7 +224,7 @@ class Reader:
         source: Source = "shared"
         if flight is None:
             source = "core"
-            flight = _Flight(task=asyncio.create_task(self._fly(*asked), name=f"read:{key.path}"))
+            flight = _Flight(task=asyncio.create_task(self._fly(key), name=f"read:{key.path}"))
             self._flights[asked] = flight
             flight.task.add_done_callback(lambda task: self._landed(asked, task))
         flight.applications.add(key.application)
@@ -227,40 +239,56 @@ class Reader:
         if not task.cancelled():
             task.exception()  # whoever still waits gets it; if nobody does, it is no news
 
-    async def _fly(self, path: str, version: int | None) -> Entry:
+    async def _fly(self, first: Key) -> Entry:
+        """Read what ``first`` names, for its application and whoever joins."""
+        path, version = first.path, first.version
+        idle = {path}
         try:
-            await self._core.watch([path])
+            await self._core.watch(path, first.application)
             for _try in range(_TRIES):
                 with self._cache.reading(path) as reading:
                     result = await self._core.read(path, version)
-                    entry = self._entry(result)
+                    entry = self._entry(result, watched=self._core.is_watched(path))
                     if not reading.moved:
                         break
             # Whoever holds an older value of it gets this one too: one read does for all.
-            holders = self._cache.asked(path).get((path, version), set())
+            holders = self._cache.holders(path, version)
             for application in self._flights[path, version].applications | holders:
                 key = Key(application, path, version)
                 gone = self._cache.store(key, entry, reading)
                 if not reading.moved and key not in gone and self._disk is not None:
                     self._disk.note(key, self._cache.peek(key))  # what is held, not a second copy
                 self._note_gone(gone)
-            return entry
-        except (NotFound, PermissionDenied) as exc:
-            refused = isinstance(exc, PermissionDenied)
-            self._note_gone(self._cache.drop(path, version, every_version=refused))
+                idle.update(other.path for other in gone)
+        except SecretHubError as exc:
+            if isinstance(exc, NotFound | PermissionDenied):
+                refused = isinstance(exc, PermissionDenied)
+                self._note_gone(self._cache.drop(path, version, every_version=refused))
             raise
+        else:
+            return entry
+        finally:
+            await self._unwatch_idle(idle, (path, version))
+
+    async def _unwatch_idle(self, paths: set[str], landing: tuple[str, int | None]) -> None:
+        """Stop watching those of ``paths`` that nobody holds, reads or keeps in a file."""
+        wanted = self._pinned() | {path for path, version in self._flights if (path, version) != landing}
+        if FILES in self._flights[landing].applications:
+            wanted.add(landing[0])
+        await self._core.unwatch([path for path in paths - wanted if not self._cache.asked(path)])
 
     def _is_fresh(self, key: Key) -> bool:
         entry = self._cache.peek(key)
         return entry is not None and entry.is_fresh(self._clocks())
 
-    def _entry(self, result: Result) -> Entry:
+    def _entry(self, result: Result, *, watched: bool) -> Entry:
         now = self._clocks()
+        ttl = self._settings.ttl
         return Entry(
             data=self._packing.pack(result.data),
             version=result.version,
             created_time=result.created_time,
-            fresh_until=now.after(self._settings.ttl),
+            fresh_until=now.after(ttl if watched else min(ttl, UNWATCHED)),
             stale_until=now.after(self._settings.stale),
         )
 

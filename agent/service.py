@@ -77,7 +77,9 @@ class _Agent:
         self._state = state
         self._disk = open_disk_cache(state.path, _runtime_dirs()) if settings.cache.disk else None
         self._connection = Connection(enrolled, settings.host.name, urls, clock, backoff)
-        self._reader = Reader(self._connection, cache, self._disk, settings.cache, read_clocks, backoff)
+        self._reader = Reader(
+            self._connection, cache, self._disk, settings.cache, read_clocks, backoff, self._pinned
+        )
         self._renewal = Renewal(self._connection, state, settings.auth.key_type, clock)
         self._ledger = LocalLedger(state.path)
         self._changed = asyncio.Event()
@@ -110,7 +112,7 @@ class _Agent:
             works: dict[str, Coroutine[Any, Any, None]] = {
                 "connection": self._hold_connection(stop),
                 "refresh": self._reader.run_refresh(),
-                "sweep": self._reader.run_sweep(self._pinned),
+                "sweep": self._reader.run_sweep(),
                 "renewal": self._renewal.run(),
                 "report": self._report(),
                 "ready": self._announce(),

@@ -128,6 +128,9 @@ class CorePeer:
     Attributes:
         secrets: what may be read.
         refusals: error code by path, checked first.
+        unwatched: error code by path, for watches.
+        watch_limit: paths an agent may watch.
+        agent_urls: what ``welcome`` names.
         requests: ``METHOD path`` of every HTTP request that came, in order.
         bodies: their decoded bodies.
         messages: every message agents sent.
@@ -138,6 +141,9 @@ class CorePeer:
     authorities: Authorities = field(default_factory=Authorities)
     secrets: dict[str, Secret] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
+    unwatched: dict[str, str] = field(default_factory=dict)
+    watch_limit: int = 1_000
+    agent_urls: tuple[str, ...] = ()
     requests: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
     messages: list[wire.ClientMessage] = field(default_factory=list)
@@ -315,16 +321,16 @@ class Peer:
         match message:
             case wire.Hello():
                 now = datetime.now(UTC)
-                await self.send(wire.Welcome(agent_id=self.core.agent_id, server_time=now, gateway="n1"))
+                urls = self.core.agent_urls
+                await self.send(
+                    wire.Welcome(agent_id=self.core.agent_id, server_time=now, gateway="n1", agent_urls=urls)
+                )
             case wire.Read():
                 if self.core.on_read is not None:
                     await self.core.on_read(message.path)
                 await self.send(self._read(message))
             case wire.Watch():
-                self.watched.update(message.paths)
-                await self.send(
-                    wire.Watching(id=message.id, paths=message.paths, sequence=self.core.sequence)
-                )
+                await self.send(self._watch(message))
             case wire.Unwatch():
                 self.watched.difference_update(message.paths)
             case wire.RenewCertificate():
@@ -332,6 +338,21 @@ class Peer:
                 leaf = self.core.authorities.agent(request.public_key, self.core.agent_id)
                 chain_pem = tuple(self.core.authorities.chain_pem)
                 await self.send(wire.Certificate(id=message.id, certificate=leaf, ca_chain=chain_pem))
+
+    def _watch(self, message: wire.Watch) -> wire.Watching:
+        refused: list[wire.Refusal] = []
+        for path in message.paths:
+            code = self.core.unwatched.get(path)
+            if code is None and len(self.watched | {path}) > self.core.watch_limit:
+                code = "too_many_requests"
+            if code is None:
+                self.watched.add(path)
+            else:
+                refused.append(wire.Refusal(path=path, code=code))
+        granted = tuple(path for path in message.paths if path in self.watched)
+        return wire.Watching(
+            id=message.id, paths=granted, refused=tuple(refused), sequence=self.core.sequence
+        )
 
     def _read(self, message: wire.Read) -> wire.CoreMessage:
         code = self.core.refusals.get(message.path)

@@ -21,12 +21,18 @@ from agent.reader import Reader
 from agent.renewal import Renewal
 from agent.settings import CacheSettings
 from agent.state import open_state
+from agent.watches import FILES
 from secrethub.clock import SystemClock
 from secrethub.errors import NotFound, PermissionDenied, Sealed, Unavailable
 from secrethub.pki import keys
 from secrethub.wire import messages as wire
 
 PATH = "secrets/prod/db"
+
+
+def watched(core: CorePeer, path: str) -> int:
+    """Return how often a watch of ``path`` was asked for."""
+    return sum(isinstance(message, wire.Watch) and path in message.paths for message in core.messages)
 
 
 def identity_of(core: CorePeer, lifetime: timedelta | None = None) -> Identity:
@@ -46,7 +52,11 @@ class Host:
         self.changes: list[str | None] = []
         self.due = asyncio.Event()
         self.connection = Connection(
-            identity_of(core, lifetime), "web-1", urls or (core.agent_url,), SystemClock(), Backoff()
+            identity_of(core, lifetime),
+            "web-1",
+            urls or (core.agent_url,),
+            SystemClock(),
+            Backoff(),
         )
         self.reader = Reader(
             self.connection,
@@ -262,6 +272,81 @@ async def test_an_old_version_is_read_by_number(host: Host) -> None:
     assert served.entry.version == 7
     assert (await host.reader.read("app", PATH, 7)).source == "cache"
     assert await host.value() == (1, "core")
+
+
+# Watching
+
+
+@pytest.mark.parametrize("code", ["sealed", "unavailable", "too_many_requests"])
+async def test_a_watch_refused_in_passing_is_asked_for_again(host: Host, code: str) -> None:
+    """What changed before the watch was granted at last is read again, and what changes later too."""
+    core = host.core
+    core.unwatched[PATH] = code
+    assert await host.value() == (1, "core")
+    await core.write(PATH, value=2)  # nobody is told
+    del core.unwatched[PATH]
+    await until(lambda: core.reads(PATH) == 2)
+    assert (await host.value())[0] == 2
+    await core.write(PATH, value=3)
+    await until(lambda: core.reads(PATH) == 3)
+
+
+async def test_a_refusal_that_lasts_is_not_asked_about_again(host: Host) -> None:
+    """A path that may not be watched is left alone until rights change."""
+    host.core.unwatched["secrets/other"] = "permission_denied"
+    host.core.refusals["secrets/other"] = "permission_denied"
+    for _ in range(3):
+        with pytest.raises(PermissionDenied):
+            await host.reader.read("app", "secrets/other")
+    assert watched(host.core, "secrets/other") == 1
+    host.core.unwatched.clear()
+    host.core.refusals.clear()
+    host.core.secrets["secrets/other"] = Secret({"value": 5})
+    await host.core.push(wire.PolicyChanged())
+    await until(lambda: None in host.changes)
+    assert await host.value("secrets/other") == (5, "core")
+    assert watched(host.core, "secrets/other") == 2
+
+
+async def test_what_cannot_be_watched_answers_briefly(host: Host) -> None:
+    """A value whose changes nobody would tell of is fresh for seconds, not for the cache's time."""
+    host.core.unwatched["secrets/other"] = "too_many_requests"
+    host.core.secrets["secrets/other"] = Secret({"value": 1})
+    now = read_clocks()
+    for path, brief in ((PATH, False), ("secrets/other", True)):
+        entry = (await host.reader.read("app", path)).entry
+        assert entry.is_fresh(now)
+        assert entry.is_fresh(now.after(CacheSettings().ttl - 1)) is not brief
+
+
+async def test_paths_that_hold_nothing_leave_room_for_others(host: Host) -> None:
+    """However many paths an application asks for in vain, another one is told of its changes."""
+    core = host.core
+    core.watch_limit = 10
+    for number in range(30):
+        with pytest.raises(NotFound):
+            await host.reader.read("greedy", f"secrets/none/{number}")
+    assert await host.value() == (1, "core")
+    await core.write(PATH, value=2)
+    await until(lambda: core.reads(PATH) == 2)
+    await until(lambda: core.sessions[0].watched == {PATH})
+
+
+async def test_a_file_is_told_when_its_secret_comes_into_being(host: Host) -> None:
+    """What a file needs stays watched although there is nothing yet."""
+    with pytest.raises(NotFound):
+        await host.reader.read(FILES, "secrets/later")
+    await host.core.write("secrets/later", value=1)
+    await until(lambda: host.changes == ["secrets/later"])
+
+
+async def test_what_was_pushed_out_of_the_cache_is_not_watched(core: CorePeer) -> None:
+    """A cache that is full watches no more than it holds."""
+    core.secrets.update({f"secrets/{number}": Secret({"value": number}) for number in range(150)})
+    async with running(Host(core)) as host:
+        for number in range(150):
+            await host.reader.read("app", f"secrets/{number}")
+        await until(lambda: core.sessions[0].watched == {f"secrets/{number}" for number in range(50, 150)})
 
 
 # Staying connected
