@@ -4,6 +4,10 @@ Who uses it sees requests and events only. Requests wait a little while there is
 and a read is asked once more when its conversation ended under it. Watches belong to a
 conversation; what is wanted (:mod:`agent.watches`) is watched again on every new conversation, before
 anybody is told that it is open, and again later what was refused in passing.
+
+Where gateways are Core says anew on every conversation. When none of them answers for some rounds,
+the port where gateways usually listen is tried on the hosts from the settings too: the certificate
+tells whether it is a gateway of the agent's cluster.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ GRACE = 3.0
 """Seconds a request waits for a conversation; Core counts as away when there was none for so long."""
 SETTLE = 5.0
 """Seconds for answers under way before a conversation is left on purpose."""
+ROUNDS = 2
+"""How often every known gateway is tried in vain before others are tried too."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +59,10 @@ class Events(Protocol):
         """The certificate should be renewed."""
         ...
 
+    def moved(self, urls: Sequence[str]) -> None:
+        """These are the gateways from now on; they differ from those known before."""
+        ...
+
 
 class IdentityRefused(SecretHubError):
     """This identity cannot be used any more; its holder has to enrol again.
@@ -74,9 +84,10 @@ class Connection:
     Args:
         identity: shown to gateways until :meth:`use` gives another.
         name: the agent's name, for people.
-        urls: the gateways known from enrolment.
+        urls: the gateways that Core named last.
         clock: tells whether the certificate has expired.
         backoff: how long to wait between tries.
+        guesses: where gateways may be when none of ``urls`` answers.
     """
 
     def __init__(
@@ -86,10 +97,14 @@ class Connection:
         urls: Sequence[str],
         clock: Clock,
         backoff: Backoff,
+        guesses: Sequence[str] = (),
     ) -> None:
         self._identity = identity
         self._name = name
         self._urls = backoff.shuffled(urls)
+        self._known = frozenset(urls)
+        self._guesses = tuple(guesses)
+        self._failures = 0
         self._clock = clock
         self._backoff = backoff
         self._watches = Watches()
@@ -129,7 +144,7 @@ class Connection:
         while True:
             if self._identity.validity.not_after <= self._clock.now():
                 raise IdentityRefused("the agent's certificate has expired")
-            url = self._urls[0]
+            url = self._next_url()
             began = time.monotonic()
             pause: float | None = None
             try:
@@ -233,7 +248,7 @@ class Connection:
                 case wire.CertificateDue():
                     events.certificate_due()
                 case wire.Drain():
-                    drained.append(self._drain(message, url))
+                    drained.append(self._drain(message, url, events))
 
         self._leave.clear()
         self._rewatch.clear()
@@ -247,6 +262,8 @@ class Connection:
             try:
                 await self._guarded(background, self._watch_anew(conversation))
                 self._conversation = conversation
+                self._failures = 0
+                self._move_to(conversation.gateways, url, events)
                 self._open.set()
                 _log.info("connected to Core", extra={"url": url, "node": conversation.node})
                 events.opened()
@@ -325,9 +342,28 @@ class Connection:
                 self._refused.set()
         return granted
 
-    def _drain(self, message: wire.Drain, url: str) -> asyncio.TimerHandle:
+    def _next_url(self) -> str:
+        """Return where to try now; after some rounds in vain there are more places to try."""
+        if self._failures >= ROUNDS * len(self._urls):
+            self._urls[:0] = [guess for guess in self._guesses if guess not in self._urls]
+        self._failures += 1
+        return self._urls[0]
+
+    def _move_to(self, named: Sequence[str], url: str, events: Events) -> None:
+        """Know the gateways that Core named, and the one in use: it is known to work."""
+        usable = [other for other in named if other.startswith("wss://") and other != url]
+        known = frozenset((url, *usable))
+        if named and known != self._known:
+            self._known = known
+            self._urls = [url, *self._backoff.shuffled(usable)]
+            events.moved((*usable, url))
+
+    def _drain(self, message: wire.Drain, url: str, events: Events) -> asyncio.TimerHandle:
         """Put the gateways that Core named first and this one last, and leave at a random moment."""
         named = [other for other in message.urls if other.startswith("wss://") and other != url]
+        if not self._known.issuperset(named):
+            self._known |= frozenset(named)
+            events.moved(tuple(self._known))
         known = [other for other in self._urls if other not in named and other != url]
         self._urls = [*self._backoff.shuffled(named), *known, url]
         moment = self._backoff.jitter(message.within * 0.8)

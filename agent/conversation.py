@@ -71,11 +71,13 @@ class Conversation:
     Attributes:
         node: the gateway's node, as its certificate says.
         ended: whether nothing more will come.
+        gateways: the addresses of all gateways, as this one knows them.
     """
 
     def __init__(self, socket: ClientConnection, node: str) -> None:
         self.node = node
         self.ended = False
+        self.gateways: tuple[str, ...] = ()
         self._socket = socket
         self._session = Session("agent")
         self._answers: dict[int, asyncio.Future[Message]] = {}
@@ -97,6 +99,7 @@ class Conversation:
         answer = await self._receive()
         if not isinstance(answer, Welcome):  # the session lets nothing else through
             raise Closed("welcome did not answer hello")
+        self.gateways = answer.agent_urls
         return answer
 
     async def listen(self, push: Callable[[Message], None]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,9 +34,10 @@ from agent.socket_api import SocketApi
 from agent.socket_server import SocketServer, listen
 from agent.state import StateDirectory, open_state
 from agent.templates import environment
+from agent.urls import usual_gateways
 from secrethub import __version__
 from secrethub.clock import SystemClock
-from secrethub.errors import Misconfigured
+from secrethub.errors import SecretHubError
 from secrethub.wire.messages import Status, TemplateStatus
 
 T = TypeVar("T")
@@ -66,9 +67,8 @@ class _Agent:
     """All parts of an enrolled agent, and what Core's events mean to them."""
 
     def __init__(self, settings: Settings, state: StateDirectory, enrolled: Identity) -> None:
-        urls = identities.load_endpoints(state)
-        if not urls:
-            raise Misconfigured(f"{state.path / identities.ENDPOINTS_FILE} names no gateway")
+        guesses = usual_gateways(settings.core.urls)
+        urls = identities.load_endpoints(state) or guesses
         clock = SystemClock()
         backoff = Backoff()
         self._backoff = backoff
@@ -76,13 +76,14 @@ class _Agent:
         self._settings = settings
         self._state = state
         self._disk = open_disk_cache(state.path, _runtime_dirs()) if settings.cache.disk else None
-        self._connection = Connection(enrolled, settings.host.name, urls, clock, backoff)
+        self._connection = Connection(enrolled, settings.host.name, urls, clock, backoff, guesses)
         self._reader = Reader(
             self._connection, cache, self._disk, settings.cache, read_clocks, backoff, self._pinned
         )
         self._renewal = Renewal(self._connection, state, settings.auth.key_type, clock)
         self._ledger = LocalLedger(state.path)
         self._changed = asyncio.Event()
+        self._moved: asyncio.Queue[Sequence[str]] = asyncio.Queue()
         self._refused: IdentityRefused | None = None
         reloads = Reloads(state)
         shared = environment()
@@ -115,6 +116,7 @@ class _Agent:
                 "sweep": self._reader.run_sweep(),
                 "renewal": self._renewal.run(),
                 "report": self._report(),
+                "endpoints": self._keep_endpoints(),
                 "ready": self._announce(),
             }
             if self._disk is not None:
@@ -152,6 +154,10 @@ class _Agent:
     def certificate_due(self) -> None:
         """Core says that it is time to renew."""
         self._renewal.hurry()
+
+    def moved(self, urls: Sequence[str]) -> None:
+        """Core has named other gateways."""
+        self._moved.put_nowait(urls)
 
     def _stir_soon(self, path: str | None) -> None:
         """Have files looked at, all at one moment: what they have in common is then done once."""
@@ -203,6 +209,17 @@ class _Agent:
                 for delivery in self._deliveries[:256]
             ]
             await self._connection.tell(Status(cached=self._reader.cached, templates=tuple(files)))
+
+    async def _keep_endpoints(self) -> None:
+        """Store where the gateways are, for the next start."""
+        while True:
+            urls = await self._moved.get()
+            try:
+                await asyncio.to_thread(identities.save_endpoints, self._state, urls)
+            except SecretHubError as exc:
+                _log.error("the gateways' addresses could not be stored", extra={"error": str(exc)})
+            else:
+                _log.info("gateways have other addresses", extra={"urls": list(urls)})
 
     async def _announce(self) -> None:
         """Tell systemd that the agent is ready: every file was tried once."""

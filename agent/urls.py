@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from urllib.parse import urlsplit
+
+from secrethub.wire.messages import PORT
 
 
 def problem(url: str, *, bare: bool) -> str | None:
@@ -41,3 +44,9 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def usual_gateways(urls: Iterable[str]) -> tuple[str, ...]:
+    """Return where gateways usually listen on the hosts of Core's URLs."""
+    hosts = dict.fromkeys(urlsplit(url).hostname or "" for url in urls)
+    return tuple(f"wss://{f'[{host}]' if ':' in host else host}:{PORT}" for host in hosts if host)

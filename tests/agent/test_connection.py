@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,8 +46,11 @@ def identity_of(core: CorePeer, lifetime: timedelta | None = None) -> Identity:
 class Host:
     """The parts of an agent between the socket to Core and its users, wired as the service does."""
 
-    def __init__(self, core: CorePeer, *urls: str, lifetime: timedelta | None = None) -> None:
+    def __init__(
+        self, core: CorePeer, *urls: str, lifetime: timedelta | None = None, guesses: tuple[str, ...] = ()
+    ) -> None:
         self.core = core
+        self.endpoints: list[set[str]] = []
         self.opened_times = 0
         self.changes: list[str | None] = []
         self.due = asyncio.Event()
@@ -57,6 +60,7 @@ class Host:
             urls or (core.agent_url,),
             SystemClock(),
             Backoff(),
+            guesses,
         )
         self.reader = Reader(
             self.connection,
@@ -86,6 +90,10 @@ class Host:
     def certificate_due(self) -> None:
         """Core wants a renewal."""
         self.due.set()
+
+    def moved(self, urls: Sequence[str]) -> None:
+        """Core has other gateways."""
+        self.endpoints.append(set(urls))
 
     async def value(self, path: str = PATH) -> tuple[object, str]:
         """Return a secret's field and where it came from."""
@@ -397,6 +405,29 @@ async def test_it_goes_where_a_drain_sends_it(core: CorePeer, host: Host, author
         assert len(second.sessions) == 1
         assert len(values) == 20
         await until(lambda: core.sessions == [])
+
+
+async def test_it_learns_where_the_gateways_are(core: CorePeer, authorities: Authorities) -> None:
+    """What Core names on a conversation or when it sends agents away is known from then on."""
+    second = CorePeer(authorities=authorities, agent_id=core.agent_id, secrets=core.secrets)
+    async with second.agents(), running(Host(core, core.agent_url, "wss://127.0.0.1:9")) as host:
+        core.agent_urls = second.agent_urls = (core.agent_url, "wss://127.0.0.1:10", "http://127.0.0.1:11")
+        await until(lambda: host.opened_times == 1)
+        assert host.endpoints == [{core.agent_url, "wss://127.0.0.1:10"}]
+        await core.push(wire.Drain(urls=(second.agent_url,), within=0.1))
+        await until(lambda: host.opened_times == 2)
+        assert host.endpoints[1:] == [{core.agent_url, "wss://127.0.0.1:10", second.agent_url}]
+
+
+async def test_it_looks_for_core_on_the_hosts_from_its_settings(core: CorePeer) -> None:
+    """When no gateway that it knows answers, it tries the usual port there and keeps what it found."""
+    core.agent_urls = ("wss://127.0.0.1:10",)
+    core.secrets[PATH] = Secret({"value": 1})
+    async with running(Host(core, "wss://127.0.0.1:9", guesses=(core.agent_url,))) as host:
+        await until(lambda: host.opened_times == 1)
+        assert host.endpoints == [{core.agent_url, "wss://127.0.0.1:10"}]
+        await core.sessions[0].socket.close(1011)
+        await until(lambda: host.opened_times == 2)
 
 
 @pytest.mark.parametrize("way", ["close", "http"])

@@ -335,3 +335,14 @@ async def test_the_environment_alone_configures_an_agent(core: CorePeer, place: 
         await agent.until((place / "app.env").exists)
         assert await agent.stop() == 0
     assert not any(b"canary-secret-id" in p.read_bytes() for p in place.rglob("*") if p.is_file())
+
+
+async def test_where_core_has_moved_is_stored(core: CorePeer, agent: AgentProcess) -> None:
+    """What a gateway says of all gateways is there at the next start."""
+    core.agent_urls = (core.agent_url, "wss://other.example.com:4665")
+    stored = agent.state / "endpoints.json"
+    agent.configure(socket_settings(agent))
+    await agent.start()
+    await agent.until(lambda: stored.exists() and "other.example.com" in stored.read_text())
+    assert await agent.stop() == 0
+    assert set(json.loads(stored.read_text())) == set(core.agent_urls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.urls import usual_gateways
 from agent.watches import FILES, SHARE, Watches, batches
 from secrethub.wire.messages import Refusal, Watching
 
@@ -81,3 +82,9 @@ def test_paths_go_in_batches_that_fit_into_a_frame() -> None:
     paths = [f"secrets/{number}" for number in range(120)]
     assert [path for some in batches(paths) for path in some] == paths
     assert max(map(len, batches(paths))) <= 50
+
+
+def test_gateways_are_usually_on_core_s_hosts() -> None:
+    """The hosts of Core's URLs with the agents' port, each once."""
+    urls = ("https://a.example.com:4443", "https://a.example.com", "https://[::1]:4443")
+    assert usual_gateways(urls) == ("wss://a.example.com:4665", "wss://[::1]:4665")
