@@ -5,7 +5,8 @@
 * What Core says about the secret (gone, not allowed) is believed at once: the entry goes, and what
   nobody holds is not watched any longer.
 * What could be read but is not watched answers for a short time only: nobody would tell of a change.
-* What says nothing about it (Core away, sealed, busy) is bridged by an entry that may still be used.
+* What says nothing about it (Core away, sealed, busy, slow) is bridged by an entry that may still be
+  used. Files are not in a hurry and wait longer for Core.
 * After a push, a new connection or a change of policy everything concerned is read again in the
   background, spread by jitter, so that what is kept for bad times is what was true last.
 """
@@ -37,6 +38,8 @@ SWEEP = 60.0
 """Seconds between looks for entries that have ended."""
 PATIENCE = 15.0
 """Seconds a caller waits altogether; the read itself goes on for the next one."""
+BRIEFLY = 2.0
+"""Seconds an application waits for Core when an entry can answer instead."""
 UNWATCHED = 15
 """Seconds an entry answers by itself when nobody would tell of a change."""
 LONGEST_PATH = 1024
@@ -156,7 +159,8 @@ class Reader:
         if usable is not None and self._core.away:
             return Served(entry=usable, source="stale")
         try:
-            return await self._join(key)
+            waiting = PATIENCE if usable is None or application == FILES else BRIEFLY
+            return await self._join(key, waiting)
         except PASSING as exc:
             if usable is None:
                 raise
@@ -217,7 +221,7 @@ class Reader:
             except SecretHubError as exc:
                 _log.info("not read again", extra={"path": path, "error": exc.code})
 
-    async def _join(self, key: Key) -> Served:
+    async def _join(self, key: Key, patience: float = PATIENCE) -> Served:
         """Read from Core, together with whoever reads the same now."""
         asked = (key.path, key.version)
         flight = self._flights.get(asked)
@@ -229,7 +233,7 @@ class Reader:
             flight.task.add_done_callback(lambda task: self._landed(asked, task))
         flight.applications.add(key.application)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 return Served(entry=await asyncio.shield(flight.task), source=source)
         except TimeoutError as exc:
             raise Unavailable("Core did not answer in time") from exc

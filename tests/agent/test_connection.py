@@ -481,6 +481,26 @@ async def test_without_core_what_is_cached_serves(core: CorePeer, authorities: A
                 await host.reader.read("app", "secrets/other")
 
 
+async def test_a_core_that_hangs_does_not_hold_up_what_can_be_bridged(host: Host) -> None:
+    """While Core does not answer, a cached secret serves after a moment, and the read goes on."""
+    release = asyncio.Event()
+
+    async def on_read(_path: str) -> None:
+        await release.wait()
+
+    await host.value()
+    host.core.on_read = on_read
+    host.core.secrets[PATH] = Secret({"value": 2}, 2)
+    host.reader._cache.changed(PATH)
+    asked = asyncio.create_task(host.value())
+    await until(lambda: host.core.reads(PATH) == 2)
+    assert await asked == (1, "stale")
+    release.set()
+    await until(lambda: host.reader._flights == {})
+    assert await host.value() == (2, "cache")
+    assert host.core.reads(PATH) == 2
+
+
 async def test_a_broken_protocol_ends_the_conversation(core: CorePeer, host: Host) -> None:
     """A frame that is no message closes the connection with the protocol's code; then the agent is back."""
     session = core.sessions[0]
