@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
+from actors.sessions.condition import Condition, condition_of
 from actors.sessions.ports import Peer, Transport
 from actors.sessions.requests import decide_watches, read, refusal, renew
 from actors.sessions.rules import Ask, End, Remind, examine, renewal_due
@@ -29,7 +30,7 @@ class AgentSession:
 
     Attributes:
         peer: who is at the other end.
-        status: what the agent last said about itself.
+        condition: how the agent does, as it last said.
         doubtful: whether rights could not be checked when they changed; checked again later.
     """
 
@@ -57,14 +58,14 @@ class AgentSession:
         "_wake",
         "_watched",
         "_watched_text",
+        "condition",
         "doubtful",
         "peer",
-        "status",
     )
 
     def __init__(self, peer: Peer, transport: Transport, around: Surroundings) -> None:
         self.peer = peer
-        self.status: wire.Status | None = None
+        self.condition: Condition | None = None
         self.doubtful = False
         self._transport = transport
         self._around = around
@@ -316,7 +317,7 @@ class AgentSession:
                     if path in gone:
                         self._unwatch(key, path)
             case wire.Status():
-                self.status = message
+                self.condition = condition_of(message)
             case wire.Confirm():
                 since = self._pushed.pop(message.path, None)
                 if since is not None:

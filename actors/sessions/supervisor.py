@@ -97,6 +97,12 @@ class SessionSupervisor:
         """Watches of all sessions together."""
         return len(self._around.secrets)
 
+    @property
+    def failing(self) -> int:
+        """Agents that cannot keep all of their files up to date."""
+        conditions = (session.condition for session in self._by_agent.values())
+        return sum(condition is not None and condition.failing > 0 for condition in conditions)
+
     def sessions(self) -> tuple[AgentSession, ...]:
         """Return the session of each agent."""
         return tuple(self._by_agent.values())

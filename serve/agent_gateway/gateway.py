@@ -116,6 +116,9 @@ class AgentGateway:
         Gauge("secrethub_agent_watches", "Secrets watched by agents.", registry=registry).set_function(
             lambda: self._supervisor.watches
         )
+        Gauge(
+            "secrethub_agents_failing", "Agents with a file that is not up to date.", registry=registry
+        ).set_function(lambda: self._supervisor.failing)
         name = f"{core.settings.node}/{new_uuid()}"
         self._registrar = Registrar(
             handles.session_directory,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from actors.sessions.condition import Condition
 from actors.sessions.ports import IssuedCertificate, Peer, Secret
 from actors.sessions.rules import Limits
 from actors.sessions.session import AgentSession
@@ -549,11 +550,30 @@ async def test_confirmations_are_timed(hall: Hall) -> None:
     hall.clock.passed += 0.25
     await agent.say(wire.Confirm(path="secrets/a", version=2))
     await agent.say(wire.Confirm(path="secrets/a", version=2))
-    await agent.say(wire.Status(cached=4))
     await agent.say(wire.Read(id=1, path="secrets/a"))
     await agent.hear(wire.Result)
     assert hall.tally.confirmations == [0.25]
-    assert agent.session.status == wire.Status(cached=4)
+
+
+async def test_of_a_report_only_numbers_are_kept(hall: Hall) -> None:
+    """Who reports a failing file is counted until it reports that all is well; no text is kept."""
+    agent, other = await hall.welcome("agent-1"), await hall.welcome("agent-2")
+    good = wire.TemplateStatus(destination="/run/a", rendered=True)
+    stale = wire.TemplateStatus(destination="/run/b", rendered=True, error="x" * 512)
+    absent = wire.TemplateStatus(destination="/run/c", rendered=False)
+    await report(agent, wire.Status(cached=4, templates=(good, stale, absent)))
+    await report(other, wire.Status(cached=1, templates=(good,)))
+    assert agent.session.condition == Condition(cached=4, files=3, failing=2)
+    assert hall.supervisor.failing == 1
+    await report(agent, wire.Status(cached=4, templates=(good,)))
+    assert hall.supervisor.failing == 0
+
+
+async def report(agent: Agent, status: wire.Status) -> None:
+    """Send a report and wait until it has been taken."""
+    await agent.say(status)
+    await agent.say(wire.Read(id=1, path="secrets/a"))
+    await agent.hear(wire.Result)
 
 
 async def test_a_lost_connection_ends_its_session(hall: Hall) -> None:
