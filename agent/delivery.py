@@ -28,11 +28,10 @@ from agent.reload import Reloads
 from agent.settings import TemplateSettings
 from agent.sink import Sink, Written
 from agent.templates import NeedsSecret, Template, TemplateError
+from agent.watches import FILES
 from secrethub.errors import Misconfigured, SecretHubError
 from secrethub.wire.messages import Confirm
 
-APPLICATION = "agent"
-"""The slice of the cache that templates use."""
 _PASSES = 64
 """Paths that a template may compute one after the other."""
 _LEAST_WAIT = 30.0
@@ -242,9 +241,9 @@ class Delivery:
         self, path: str, values: dict[str, Mapping[str, Any] | SecretHubError], versions: dict[str, int]
     ) -> None:
         try:
-            served = await self._reader.read(APPLICATION, path)
+            served = await self._reader.read(FILES, path)
             if served.source != "core":
-                self._ledger.note(_OWN, APPLICATION, path, served.entry.version, served.source)
+                self._ledger.note(_OWN, FILES, path, served.entry.version, served.source)
         except SecretHubError as exc:
             values[path] = type(exc)(f"{path}: {exc}")
         else:

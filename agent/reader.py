@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -198,9 +198,9 @@ class Reader:
             await asyncio.sleep(self._backoff.jitter(JITTER))
             self._stirred.clear()
             paths, self._stale_paths = self._stale_paths, set()
-            wanted = [(asked, names) for asked, names in self._cache.asked().items() if asked[0] in paths]
-            limit = asyncio.Semaphore(_TOGETHER)
-            await asyncio.gather(*(self._refresh(limit, asked, names) for asked, names in wanted))
+            wanted = ((asked, names) for asked, names in self._cache.asked().items() if asked[0] in paths)
+            # A few that take turns: a task for each of thousands of entries would be memory for nothing.
+            await asyncio.gather(*(self._refresh(wanted) for _ in range(_TOGETHER)))
 
     async def run_sweep(self) -> None:
         """Forget what has ended and stop watching what nobody wants, until cancelled."""
@@ -210,11 +210,8 @@ class Reader:
             held = {path for path, _version in (*self._cache.asked(), *self._flights)}
             await self._core.unwatch_all_but(held | self._pinned())
 
-    async def _refresh(
-        self, limit: asyncio.Semaphore, asked: tuple[str, int | None], applications: set[str]
-    ) -> None:
-        path, version = asked
-        async with limit:
+    async def _refresh(self, wanted: Iterator[tuple[tuple[str, int | None], set[str]]]) -> None:
+        for (path, version), applications in wanted:
             keys = [Key(name, path, version) for name in applications]
             try:
                 await asyncio.gather(*(self._join(key) for key in keys if not self._is_fresh(key)))
