@@ -208,6 +208,7 @@ def _encoded(answer: Answer, path: str, request_id: str) -> tuple[int, bytes]:
         data=answer.data,
         auth=auth,
         warnings=answer.warnings or None,
+        lease_duration=answer.lease_duration,
         repeat_at_top=path.startswith("sys/"),
     )
     return 404 if answer.missing else answer.code or 200, body

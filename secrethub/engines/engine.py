@@ -114,6 +114,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         data: the envelope's ``data``; None with ``empty`` set means "nothing to say" (204).
         auth: the envelope's ``auth``.
         warnings: shown to the caller.
+        lease_duration: seconds after which the answer should be asked for again, 0 for nothing to say.
         missing: answer 404 although there is data (a deleted KV version).
         bare: answer ``data`` itself instead of the envelope (sys/init, health, …).
         code: an HTTP-like outcome only where the operation's own protocol asks for it (health).
@@ -125,6 +126,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     data: Mapping[str, Any] | None = None
     auth: Auth | None = None
     warnings: tuple[str, ...] = ()
+    lease_duration: int = 0
     missing: bool = False
     bare: bool = False
     code: int | None = None
@@ -139,6 +141,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 EMPTY = Answer()
 
 
+class WholeBody(msgspec.Struct, frozen=True):
+    """A body that is taken as it is: any JSON object, its nulls too. Not shown by ``repr``."""
+
+    fields: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return "WholeBody()"
+
+
 class Context(msgspec.Struct, kw_only=True):
     """One request on its way through one engine.
 
@@ -146,6 +157,9 @@ class Context(msgspec.Struct, kw_only=True):
         core: the process's runtime: authority, database, ledger, keyring, clock.
         mount: the mount's path with a trailing slash, e.g. ``secret/``.
         mount_id: the mount's UUID, which is also the id of its store.
+        mount_options: of the engine, chosen when it was mounted.
+        mount_settings: what the engine keeps of the mount as a whole.
+        lease_ttl: seconds that leases of the mount live, 0 for what holds in the whole cluster.
         path: the canonical request path below ``v1/``.
         params: what the operation's pattern captured.
         query: query parameters.
@@ -163,6 +177,8 @@ class Context(msgspec.Struct, kw_only=True):
     mount: str
     mount_id: str
     mount_options: Mapping[str, Any]
+    mount_settings: Mapping[str, Any]
+    lease_ttl: int
     path: str
     params: Mapping[str, str]
     query: Mapping[str, str]

@@ -23,6 +23,7 @@ class Mount:
         type: the engine's kind.
         uuid: identity of the mount, kept when it moves; also the id of its store.
         options: ``{"version": "2"}`` for kv.
+        settings: what the engine keeps of the mount as a whole, in its own form.
         default_lease_ttl: seconds that leases live; 0 for what holds in the whole cluster.
         max_lease_ttl: likewise, at most.
         leaving: being removed (``engines/unmounting.py``): nobody is led there any more.
@@ -37,6 +38,7 @@ class Mount:
     default_lease_ttl: int = 0
     max_lease_ttl: int = 0
     leaving: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def covers(self, path: str) -> bool:
         """Tell whether ``path`` is this mount's or lies below it."""
@@ -194,6 +196,7 @@ def mount_from(path: str, body: Mapping[str, Any]) -> Mount:
         default_lease_ttl=body.get("default_lease_ttl", 0),
         max_lease_ttl=body.get("max_lease_ttl", 0),
         leaving=body.get("leaving", False),
+        settings=body.get("settings", {}),
     )
 
 

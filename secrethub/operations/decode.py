@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from secrethub.engines.engine import Operation
+from secrethub.engines.engine import Operation, WholeBody
 from secrethub.errors import InvalidRequest
 from secrethub.operations.call import Call
 
@@ -38,6 +38,8 @@ def decode_body(operation: Operation, call: Call) -> tuple[Any, tuple[str, ...]]
     if kind is None:
         return None, ()
     raw = _object(call)
+    if kind is WholeBody:
+        return WholeBody(fields=raw), ()
     unknown: list[str] = []
     taken = raw if operation.strict else _taken(raw, kind, "", unknown)
     try:

@@ -222,6 +222,8 @@ class _Request:
             mount=route.mount.path if route is not None else "",
             mount_id=route.mount.uuid if route is not None else "",
             mount_options=route.mount.options if route is not None else {},
+            mount_settings=route.mount.settings if route is not None else {},
+            lease_ttl=route.mount.default_lease_ttl if route is not None else 0,
             path=self.path,
             params=route.params if route is not None else {},
             query=call.query,

@@ -76,6 +76,7 @@ class Caches:
         """The newest generation that this process has begun itself."""
         self._subscribers: list[Callable[[Changed], None]] = []
         self._flushes: list[Callable[[], None]] = []
+        self._holes: list[Callable[[], None]] = []
 
     def subscribe(self, callback: Callable[[Changed], None]) -> Callable[[], None]:
         """Call ``callback`` for every change as it is applied; return a function that ends it."""
@@ -85,6 +86,10 @@ class Caches:
     def on_flush(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when everything cached must be dropped."""
         self._flushes.append(callback)
+
+    def on_hole(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when announcements were missed for good."""
+        self._holes.append(callback)
 
     def flush(self) -> None:
         """Drop everything cached: the stream of changes may have a hole."""
@@ -133,6 +138,8 @@ class Caches:
         )
         if self.cursor is not None and (head["gap"] or len(fresh) >= _LIMIT or unannounced):
             self.flush()
+            for callback in self._holes:
+                callback()
         self.generation = head["generation"]
         self.seal_epoch = head["seal_epoch"]
         self.sealed = head["sealed"]

@@ -3,7 +3,8 @@
 A head (one a path) says which versions exist and in which state each of them is, under an HMAC over every
 column; a version's own row holds nothing but its sealed value, which opens at its place only. So no version
 can be put back into a former state by itself. Each change of a head raises its revision; a head below a
-revision that this process was told of was put back as a whole (``engines/kv_cache.py``).
+revision that this process was told of was put back as a whole (``engines/kv/cache.py``). The end of a secret
+is announced as revision 0: what is made at its path afterwards begins anew.
 
 Instants are microseconds since the epoch, 0 for never. A change is one statement, or one transaction,
 conditional on the head's revision and on the fence of its decision.
@@ -11,6 +12,7 @@ conditional on the head's revision and on the fence of its decision.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -26,11 +28,15 @@ _HIGHEST = "\U0010ffff"
 
 
 class State(NamedTuple):
-    """What holds of one version."""
+    """What holds of one version; ``deleted_at`` may be in the future, when that was decided at its making."""
 
     created_at: int
     deleted_at: int = 0
     destroyed: bool = False
+
+    def gone(self, now: int) -> bool:
+        """Tell whether its value is not to be had at the instant ``now``."""
+        return self.destroyed or 0 < self.deleted_at <= now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,9 @@ class Head:
         current_version: 0 when there is none.
         oldest_version: that is kept.
         max_versions: to keep; 0 for the mount's.
+        cas_required: whether a write must say which version it follows.
+        delete_version_after: seconds that a new version is readable; 0 for the mount's.
+        custom_metadata: a JSON object of text by text, or empty.
         versions: the states of those that are kept, the oldest first.
     """
 
@@ -56,6 +65,8 @@ class Head:
     oldest_version: int
     max_versions: int
     cas_required: bool
+    delete_version_after: int
+    custom_metadata: str
     created_at: int
     updated_at: int
     versions: tuple[State, ...]
@@ -65,11 +76,12 @@ class Head:
         place = version - self.oldest_version
         return self.versions[place] if 0 <= place < len(self.versions) else None
 
-    def changed(self, version: int, state: State, now: int) -> Head:
-        """Return the head after ``version``, which is kept, came into ``state``."""
-        place = version - self.oldest_version
-        versions = (*self.versions[:place], state, *self.versions[place + 1 :])
-        return replace(self, revision=self.revision + 1, updated_at=now, versions=versions)
+    def changed(self, states: Mapping[int, State], now: int) -> Head:
+        """Return the head after versions, all of them kept, came into new states."""
+        versions = list(self.versions)
+        for version, state in states.items():
+            versions[version - self.oldest_version] = state
+        return replace(self, revision=self.revision + 1, updated_at=now, versions=tuple(versions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +111,8 @@ def head_mac(key: bytes, head: Head) -> bytes:
         head.oldest_version,
         head.max_versions,
         head.cas_required,
+        head.delete_version_after,
+        head.custom_metadata,
         head.created_at,
         head.updated_at,
         encode_states(head.versions),
@@ -129,7 +143,7 @@ async def load(
     )
     if row is None:
         return None
-    head = _head(row, keyring.derived("kv"))
+    head = checked_head(row, keyring.derived("kv"))
     wanted = head.current_version if version is None else version
     state = head.state(wanted)
     if state is None:
@@ -152,10 +166,15 @@ async def load_head(
         store,
         path,
     )
-    return None if row is None else _head(row, keyring.derived("kv"))
+    return None if row is None else checked_head(row, keyring.derived("kv"))
 
 
-def _head(row: Any, key: bytes) -> Head:
+def checked_head(row: Any, key: bytes) -> Head:
+    """Return the head of a row of ``kv_secrets``.
+
+    Raises:
+        IntegrityFailure: it is not authentic.
+    """
     try:
         versions = msgspec.json.decode(row["versions"], type=tuple[State, ...])
     except msgspec.MsgspecError:
@@ -169,6 +188,8 @@ def _head(row: Any, key: bytes) -> Head:
         oldest_version=row["oldest_version"],
         max_versions=row["max_versions"],
         cas_required=row["cas_required"],
+        delete_version_after=row["delete_version_after"],
+        custom_metadata=row["custom_metadata"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         versions=versions,
@@ -178,29 +199,80 @@ def _head(row: Any, key: bytes) -> Head:
     return head
 
 
+async def insert_head(
+    connection: asyncpg.Connection[Any], keyring: Keyring, head: Head, change_key: str
+) -> bool:
+    """Write a new secret without any version; tell whether there was none at its path."""
+    made = await connection.fetchval(
+        """INSERT INTO kv_secrets (store, path, id, revision, current_version, oldest_version, max_versions,
+                  cas_required, delete_version_after, custom_metadata, created_at, updated_at, versions, mac)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+           ON CONFLICT (store, path) DO NOTHING RETURNING true""",
+        head.store,
+        head.path,
+        head.id,
+        head.revision,
+        head.current_version,
+        head.oldest_version,
+        head.max_versions,
+        head.cas_required,
+        head.delete_version_after,
+        head.custom_metadata,
+        head.created_at,
+        head.updated_at,
+        encode_states(head.versions),
+        head_mac(keyring.derived("kv"), head),
+    )
+    if made:
+        await _announce(connection, change_key, head.current_version, head.revision)
+    return bool(made)
+
+
 async def update_head(
     connection: asyncpg.Connection[Any], keyring: Keyring, head: Head, change_key: str
 ) -> None:
     """Write a head that was loaded with its lock; inside a transaction that holds the fence."""
     await connection.execute(
-        """UPDATE kv_secrets SET revision = $3, oldest_version = $4, max_versions = $5, cas_required = $6,
-                  updated_at = $7, versions = $8, mac = $9
+        """UPDATE kv_secrets SET revision = $3, max_versions = $4, cas_required = $5,
+                  delete_version_after = $6, custom_metadata = $7, updated_at = $8, versions = $9, mac = $10
            WHERE store = $1 AND path = $2""",
         head.store,
         head.path,
         head.revision,
-        head.oldest_version,
         head.max_versions,
         head.cas_required,
+        head.delete_version_after,
+        head.custom_metadata,
         head.updated_at,
         encode_states(head.versions),
         head_mac(keyring.derived("kv"), head),
     )
+    await _announce(connection, change_key, head.current_version, head.revision)
+
+
+async def remove_values(
+    connection: asyncpg.Connection[Any], identifier: str, versions: Collection[int]
+) -> None:
+    """Remove the values of versions whose head says that they are destroyed."""
+    await connection.execute(
+        "DELETE FROM kv_versions WHERE id = $1 AND version = ANY($2::integer[])", identifier, list(versions)
+    )
+
+
+async def remove_head(connection: asyncpg.Connection[Any], head: Head, change_key: str) -> None:
+    """Remove a secret that was loaded with its lock, and all its versions."""
+    await connection.execute("DELETE FROM kv_secrets WHERE store = $1 AND path = $2", head.store, head.path)
+    await _announce(connection, change_key, 0, 0)
+
+
+async def _announce(
+    connection: asyncpg.Connection[Any], change_key: str, version: int, revision: int
+) -> None:
     await connection.execute(
         "INSERT INTO changes (kind, key, version, revision) VALUES ('kv', $1, $2, $3)",
         change_key,
-        head.current_version,
-        head.revision,
+        version,
+        revision,
     )
 
 

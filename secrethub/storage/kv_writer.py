@@ -38,6 +38,8 @@ class _Put(msgspec.Struct, frozen=True):
     o: int
     m: int
     c: bool
+    d: int
+    t: str
     b: int
     u: int
     w: str
@@ -84,6 +86,8 @@ class KvWriter:
             head.oldest_version,
             head.max_versions,
             head.cas_required,
+            head.delete_version_after,
+            head.custom_metadata,
             head.created_at,
             head.updated_at,
             encode_states(head.versions),

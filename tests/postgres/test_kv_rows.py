@@ -47,6 +47,8 @@ def first_head(path: str) -> kv.Head:
         oldest_version=1,
         max_versions=0,
         cas_required=False,
+        delete_version_after=0,
+        custom_metadata="",
         created_at=1,
         updated_at=1,
         versions=(kv.State(created_at=1),),
@@ -162,6 +164,8 @@ _EDITS = [
     "UPDATE kv_secrets SET oldest_version = 2 WHERE path = 'a'",
     "UPDATE kv_secrets SET max_versions = 1 WHERE path = 'a'",
     "UPDATE kv_secrets SET cas_required = true WHERE path = 'a'",
+    "UPDATE kv_secrets SET delete_version_after = 9 WHERE path = 'a'",
+    "UPDATE kv_secrets SET custom_metadata = '{}' WHERE path = 'a'",
     "UPDATE kv_secrets SET revision = 9 WHERE path = 'a'",
     "UPDATE kv_secrets SET updated_at = 9 WHERE path = 'a'",
     "UPDATE kv_secrets SET created_at = 9 WHERE path = 'a'",
@@ -219,7 +223,7 @@ async def test_a_state_is_not_taken_back(office: Office) -> None:
     """The row of a version from before its deletion brings nothing back: the head says what holds."""
     head = await written(office, "a", b"1", b"2")
     saved = await office.sql("SELECT * FROM kv_versions WHERE version = 2")
-    gone = head.changed(2, kv.State(created_at=1, deleted_at=5, destroyed=True), 5)
+    gone = head.changed({2: kv.State(created_at=1, deleted_at=5, destroyed=True)}, 5)
     async with office.database.write() as connection:
         await kv.update_head(connection, office.keyring, gone, "secret/a")
     await office.sql("DELETE FROM kv_versions WHERE version = 2")
@@ -263,7 +267,7 @@ async def test_lists(office: Office) -> None:
         await office.sql("DELETE FROM kv_secrets")
         for path in paths:
             await office.sql(
-                """INSERT INTO kv_secrets VALUES ($1, $2, $3, 1, 1, 1, 0, false, 1, 1, '[]', '')""",
+                """INSERT INTO kv_secrets VALUES ($1, $2, $3, 1, 1, 1, 0, false, 0, '', 1, 1, '[]', '')""",
                 STORE,
                 path,
                 new_uuid(),
@@ -291,7 +295,7 @@ async def test_a_list_costs_no_more_for_what_lies_deeper(office: Office) -> None
     """A folder with thousands of secrets is one entry, found without reading them all."""
     await office.sql(
         """INSERT INTO kv_secrets
-           SELECT $1, 'big/' || n, 'i' || n, 1, 1, 1, 0, false, 1, 1, '[]', ''
+           SELECT $1, 'big/' || n, 'i' || n, 1, 1, 1, 0, false, 0, '', 1, 1, '[]', ''
            FROM generate_series(1, 5000) AS n""",
         STORE,
     )

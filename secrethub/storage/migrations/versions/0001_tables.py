@@ -95,6 +95,8 @@ CREATE TABLE kv_secrets (
     oldest_version integer NOT NULL,
     max_versions integer NOT NULL,
     cas_required boolean NOT NULL,
+    delete_version_after bigint NOT NULL,
+    custom_metadata text NOT NULL,
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
     versions text NOT NULL,
@@ -139,6 +141,11 @@ _LEDGER_INDEXES = (
        WHERE outcome IN ('denied', 'refused', 'failed')""",
     "CREATE INDEX audit_entries_adopt ON audit_entries (stream) WHERE kind = 'adopt'",
     "CREATE INDEX audit_entries_unsigned ON audit_entries (stream, number) WHERE signature = ''::bytea",
+    # Who read a secret (secrethub/storage/kv_usage.py). A path may be longer than an index takes.
+    """
+CREATE INDEX audit_entries_reads ON audit_entries (hashtextextended(path, 0), at)
+    WHERE outcome = 'done' AND operation IN ('kv.read', 'kv.compare', 'kv.v1.read')
+""",
 )
 
 _OTHERS = (

@@ -60,8 +60,8 @@ _KV_PUT = """
 CREATE FUNCTION kv_put(
     p_generation bigint, p_epoch bigint, p_store text, p_path text, p_id text, p_revision bigint,
     p_version integer, p_oldest integer, p_max_versions integer, p_cas_required boolean,
-    p_created_at bigint, p_updated_at bigint, p_versions text, p_mac bytea, p_sealed bytea,
-    p_change_key text)
+    p_delete_after bigint, p_custom text, p_created_at bigint, p_updated_at bigint, p_versions text,
+    p_mac bytea, p_sealed bytea, p_change_key text)
 RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_rows integer;
@@ -74,11 +74,12 @@ BEGIN
     END IF;
     IF p_revision = 1 THEN
         INSERT INTO kv_secrets VALUES (p_store, p_path, p_id, 1, p_version, p_oldest, p_max_versions,
-            p_cas_required, p_created_at, p_updated_at, p_versions, p_mac)
+            p_cas_required, p_delete_after, p_custom, p_created_at, p_updated_at, p_versions, p_mac)
             ON CONFLICT (store, path) DO NOTHING;
     ELSE
         UPDATE kv_secrets SET revision = p_revision, current_version = p_version,
             oldest_version = p_oldest, max_versions = p_max_versions, cas_required = p_cas_required,
+            delete_version_after = p_delete_after, custom_metadata = p_custom,
             updated_at = p_updated_at, versions = p_versions, mac = p_mac
             WHERE store = p_store AND path = p_path AND id = p_id AND revision = p_revision - 1;
     END IF;
@@ -107,12 +108,12 @@ DECLARE
 BEGIN
     FOR v IN
         SELECT * FROM json_to_recordset(p_puts) AS e(n integer, g bigint, e bigint, s text, p text, i text,
-            r bigint, v integer, o integer, m integer, c boolean, b bigint, u bigint, w text, h text,
-            x text, k text)
+            r bigint, v integer, o integer, m integer, c boolean, d bigint, t text, b bigint, u bigint,
+            w text, h text, x text, k text)
         ORDER BY e.s, e.p COLLATE "C", e.n
     LOOP
         number := v.n;
-        result := kv_put(v.g, v.e, v.s, v.p, v.i, v.r, v.v, v.o, v.m, v.c, v.b, v.u,
+        result := kv_put(v.g, v.e, v.s, v.p, v.i, v.r, v.v, v.o, v.m, v.c, v.d, v.t, v.b, v.u,
                          v.w, decode(v.h, 'base64'), decode(v.x, 'base64'), v.k);
         RETURN NEXT;
     END LOOP;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from secrethub.engines.engine import Context
@@ -16,7 +17,12 @@ from secrethub.storage.kv_writer import KvWriter
 _CACHED = 50_000
 _FLOORS = 200_000
 _CACHED_BYTES = 64 << 20
-_MOUNTS = "mounts/"
+_STATE = 160
+"""Bytes that the state of a version takes."""
+_LOOKS = 4
+"""How often a secret is looked for again before it counts as put back."""
+
+Found: TypeAlias = tuple[kv.Head, kv.Version | None]
 
 
 class SecretCache:
@@ -25,13 +31,15 @@ class SecretCache:
     def __init__(self, core: Core) -> None:
         self.writer = KvWriter(core.database)
         self._caches = core.caches
-        self._entries: OrderedDict[str, tuple[kv.Head, kv.Version | None]] = OrderedDict()
+        self._ledger = core.ledger
+        self._entries: OrderedDict[str, Found] = OrderedDict()
         self._bytes = 0
         self._floors: OrderedDict[str, int] = OrderedDict()
         """Revisions that heads are known to have reached, of the secrets that changed last."""
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         core.caches.subscribe(self._announced)
         core.caches.on_flush(self._flush)
+        core.caches.on_hole(self._floors.clear)
         core.keys.on_wipe(self._flush)
 
     def turn(self, key: str) -> asyncio.Lock:
@@ -45,12 +53,11 @@ class SecretCache:
     def _announced(self, change: Changed) -> None:
         if change.kind == "kv":
             self._drop(change.key)
-            self._reached(change.key, change.revision)
-        elif change.key.startswith(_MOUNTS):
-            # A mount that is made anew at the same place begins anew.
-            mount = change.key.removeprefix(_MOUNTS)
-            for key in [key for key in self._floors if key.startswith(mount)]:
-                del self._floors[key]
+            if change.revision:
+                self._reached(change.key, change.revision)
+            else:
+                # Removed: what is made at the same place begins anew.
+                self._floors.pop(change.key, None)
 
     def _reached(self, key: str, revision: int) -> None:
         self._floors[key] = max(revision, self._floors.pop(key, 0))
@@ -62,7 +69,7 @@ class SecretCache:
         if gone is not None:
             self._bytes -= _size(gone)
 
-    async def newest(self, context: Context, path: str) -> tuple[kv.Head, kv.Version | None] | None:
+    async def newest(self, context: Context, path: str) -> Found | None:
         """Return the head and newest version of a secret."""
         key = context.mount + path
         found = self._entries.get(key)
@@ -84,32 +91,43 @@ class SecretCache:
         """Return the revision that a secret is known to have reached; read it before the secret."""
         return self._floors.get(key, 0)
 
-    async def load(
-        self, context: Context, path: str, version: int | None = None
-    ) -> tuple[kv.Head, kv.Version | None] | None:
+    async def load(self, context: Context, path: str, version: int | None = None) -> Found | None:
         """Return head and version straight from the database.
 
         Raises:
             IntegrityFailure: they are not authentic, or not as new as this process knows them.
         """
         core, key = context.core, context.mount + path
-        # What is announced while the statement is under way may be newer than what it sees.
-        floor = self.floor(key)
-        async with core.database.read() as connection:
-            found = await kv.load(connection, core.keyring(), context.mount_id, path, version)
-        check_floor(path, found[0] if found is not None else None, floor)
-        return found
+        for attempt in range(_LOOKS):
+            # What is announced while the statement is under way may be newer than what it sees.
+            floor = self.floor(key)
+            async with core.database.read() as connection:
+                found = await kv.load(connection, core.keyring(), context.mount_id, path, version)
+            if not is_behind(found[0] if found is not None else None, floor):
+                return found
+            await self.catch_up(path, attempt)
+        raise AssertionError("the last look returns or raises")
+
+    async def catch_up(self, path: str, attempt: int) -> None:
+        """Hear whether a secret that is behind was removed meanwhile, so that it is looked for again.
+
+        Raises:
+            IntegrityFailure: this was done often enough: it was put back, or its rows were removed.
+        """
+        if attempt >= _LOOKS - 1:
+            raise IntegrityFailure("kv_secrets", path, "an older state was put back")
+        await self._ledger.look()
 
 
-def check_floor(path: str, head: kv.Head | None, floor: int) -> None:
-    """Check that a head has reached a revision.
+def is_behind(head: kv.Head | None, floor: int) -> bool:
+    """Tell whether a head, or its absence, is older than the revision that the secret has reached.
 
-    Raises:
-        IntegrityFailure: it was put back, or removed.
+    It was put back, or it was removed and this process has not heard of that yet.
     """
-    if floor > (0 if head is None else head.revision):
-        raise IntegrityFailure("kv_secrets", path, "an older state was put back")
+    return floor > (0 if head is None else head.revision)
 
 
-def _size(entry: tuple[kv.Head, kv.Version | None]) -> int:
-    return 0 if entry[1] is None else len(entry[1].sealed or b"")
+def _size(entry: Found) -> int:
+    head, version = entry
+    value = 0 if version is None else len(version.sealed or b"")
+    return value + len(head.custom_metadata) + _STATE * len(head.versions)

@@ -1,0 +1,185 @@
+"""Versions and their values: ``data/<path>`` and ``subkeys/<path>``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.kv.cache import Found
+from secrethub.engines.kv.merge_patch import merged, subkeys
+from secrethub.engines.kv.store import (
+    cache_of,
+    change_state,
+    check_writable,
+    detail_of,
+    exists,
+    metadata_of,
+    now_of,
+    opened,
+    path_of,
+    whole_number,
+    write_version,
+)
+from secrethub.errors import InvalidRequest, NotFound
+from secrethub.storage import kv
+
+
+class WriteOptions(msgspec.Struct, frozen=True):
+    """``cas``: the version that must be current; 0 for "must not exist"."""
+
+    cas: int | None = None
+
+
+class WriteData(msgspec.Struct, frozen=True):
+    """A new version, or a patch of the newest: any JSON object, and options."""
+
+    data: dict[str, Any] | None = None
+    options: WriteOptions | None = None
+
+
+def data_operations() -> tuple[Operation, ...]:
+    """Return the operations on values."""
+    return (
+        Operation(
+            name="kv.read",
+            method="read",
+            pattern="data/{path*}",
+            handler=read,
+            capability="read",
+            subject="path",
+            summary="Read a version of a secret, by default the newest.",
+        ),
+        Operation(
+            name="kv.write",
+            method="write",
+            pattern="data/{path*}",
+            handler=write,
+            capability="update",
+            request=WriteData,
+            changes=True,
+            subject="path",
+            exists=exists,
+            plain=frozenset({"options.cas"}),
+            summary="Write a new version of a secret.",
+        ),
+        Operation(
+            name="kv.patch",
+            method="patch",
+            pattern="data/{path*}",
+            handler=patch,
+            capability="update",
+            request=WriteData,
+            changes=True,
+            subject="path",
+            plain=frozenset({"options.cas"}),
+            summary="Change fields of the newest version into a new one (JSON merge patch).",
+        ),
+        Operation(
+            name="kv.delete",
+            method="delete",
+            pattern="data/{path*}",
+            handler=delete,
+            capability="delete",
+            changes=True,
+            subject="path",
+            summary="Delete the newest version softly.",
+        ),
+        Operation(
+            name="kv.subkeys",
+            method="read",
+            pattern="subkeys/{path*}",
+            handler=read_subkeys,
+            capability="read",
+            subject="path",
+            summary="Read the keys of a version without the values.",
+        ),
+    )
+
+
+async def read(context: Context, _body: None) -> Answer:
+    """Answer one version: its value and metadata."""
+    head, version, metadata = await version_asked_for(context)
+    plain = opened(context.core, (head, version), now_of(context))
+    return Answer(
+        data={"data": None if plain is None else msgspec.Raw(plain), "metadata": metadata},
+        missing=plain is None,
+        detail={"version": version.version},
+    )
+
+
+async def read_subkeys(context: Context, _body: None) -> Answer:
+    """Answer the keys of one version."""
+    depth = whole_number(context.query.get("depth"), name="depth") or 0
+    head, version, metadata = await version_asked_for(context)
+    plain = opened(context.core, (head, version), now_of(context))
+    return Answer(
+        data={
+            "subkeys": None if plain is None else subkeys(msgspec.json.decode(plain), depth),
+            "metadata": metadata,
+        },
+        missing=plain is None,
+        detail={"version": version.version},
+    )
+
+
+async def version_asked_for(context: Context) -> tuple[kv.Head, kv.Version, dict[str, Any]]:
+    """Return the version that the query names, by default the newest, and what is told of it.
+
+    Raises:
+        NotFound: it never was, or is not kept any more.
+    """
+    path = path_of(context)
+    context.depends("kv", context.mount + path)
+    wanted = whole_number(context.query.get("version"))
+    cache = cache_of(context.core)
+    found = await (cache.newest(context, path) if wanted is None else cache.load(context, path, wanted))
+    if found is None or found[1] is None:
+        raise NotFound("no such secret")
+    head, version = found[0], found[1]
+    return head, version, metadata_of(head, version.version, version.state)
+
+
+async def write(context: Context, body: WriteData) -> Answer:
+    """Write a new version; answer its metadata."""
+    if body.data is None:
+        raise InvalidRequest('no data provided: the body must be {"data": {…}}')
+    check_writable(context)
+    plain = msgspec.json.encode(body.data)
+    return await write_version(context, lambda _: plain, cas=cas_of(body.options))
+
+
+async def patch(context: Context, body: WriteData) -> Answer:
+    """Write a new version that is the newest with some fields changed; answer its metadata."""
+    if body.data is None:
+        raise InvalidRequest('no data provided: the body must be {"data": {…}}')
+    changes = body.data
+    now = now_of(context)
+
+    def compose(found: Found | None) -> bytes:
+        plain = None if found is None else opened(context.core, found, now)
+        if plain is None:
+            raise NotFound("there is no version to patch")
+        return msgspec.json.encode(merged(msgspec.json.decode(plain), changes))
+
+    return await write_version(context, compose, cas=cas_of(body.options), creates=False)
+
+
+def cas_of(options: WriteOptions | None) -> int | None:
+    """Return the version that must be current, or None."""
+    return None if options is None else options.cas
+
+
+async def delete(context: Context, _body: None) -> Answer:
+    """Delete the newest version softly; nothing there is no error."""
+    now = now_of(context)
+
+    def alter(head: kv.Head | None) -> kv.Head | None:
+        state = None if head is None else head.state(head.current_version)
+        if head is None or state is None or state.gone(now):
+            return None
+        return head.changed({head.current_version: state._replace(deleted_at=now)}, now)
+
+    head = await change_state(context, alter)
+    return EMPTY if head is None else Answer(detail=detail_of(context.core, head))

@@ -1,0 +1,45 @@
+"""What tests of key/value secrets share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from secrethub.clock import SystemClock
+from tests.gateway.conftest import Node
+
+
+async def ok(node: Node, method: str, path: str, body: Any = None, **how: Any) -> Any:
+    """Carry out a request that must succeed and return its data, None where there is none."""
+    answer = await node.call(method, path, json=body, **how)
+    assert answer.status_code in {200, 204}, (method, path, answer.status_code, answer.text)
+    return answer.json()["data"] if answer.content else None
+
+
+async def put(node: Node, path: str, *values: dict[str, Any]) -> None:
+    """Write versions, one after the other."""
+    for value in values:
+        await ok(node, "POST", f"secret/data/{path}", {"data": value})
+
+
+async def status(node: Node, method: str, path: str, body: Any = None, **how: Any) -> int:
+    """Return what a request is answered with."""
+    return (await node.call(method, path, json=body, **how)).status_code
+
+
+def clock_ahead(node: Node, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that sets how many seconds the node's clock is ahead."""
+    ahead = timedelta()
+
+    def now(_clock: SystemClock) -> datetime:
+        return datetime.now(UTC) + ahead
+
+    def move(seconds: float) -> None:
+        nonlocal ahead
+        ahead = timedelta(seconds=seconds)
+
+    monkeypatch.setattr(type(node.process.core.clock), "now", now)
+    return move
