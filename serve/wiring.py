@@ -16,7 +16,7 @@ from secrethub.engines.agents import AgentsEngine
 from secrethub.engines.approle import AppRoleEngine
 from secrethub.engines.engine import Engine
 from secrethub.engines.flat import FlatEngine
-from secrethub.engines.kv import KvEngine
+from secrethub.engines.kv import KvEngine, KvV1Engine
 from secrethub.engines.pki import PkiEngine
 from secrethub.engines.runtime import Core
 from secrethub.engines.system import SystemEngine
@@ -47,6 +47,7 @@ def engines() -> dict[str, Engine]:
     kinds: list[Engine] = [
         SystemEngine(),
         KvEngine(),
+        KvV1Engine(),
         FlatEngine(),
         TokenEngine(),
         AppRoleEngine(),

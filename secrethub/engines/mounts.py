@@ -40,6 +40,11 @@ class Mount:
     leaving: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> str:
+        """The kind of engine that answers: key/value stores of the first version have their own."""
+        return "kv-v1" if self.type == "kv" and self.options.get("version") == "1" else self.type
+
     def covers(self, path: str) -> bool:
         """Tell whether ``path`` is this mount's or lies below it."""
         return path.startswith(self.path) or path + "/" == self.path
@@ -150,9 +155,9 @@ class MountTable:
         return _NOWHERE
 
     def _within(self, mount: Mount, method: Method, rest: str) -> Route:
-        engine = self._engines[mount.type]
+        engine = self._engines[mount.kind]
         known = False
-        for operation, pattern in self._tables[mount.type]:
+        for operation, pattern in self._tables[mount.kind]:
             if (match := pattern.fullmatch(rest)) is not None:
                 known = True
                 if operation.method == method:

@@ -16,7 +16,7 @@ from secrethub.engines.agents import AgentsEngine
 from secrethub.engines.approle import AppRoleEngine
 from secrethub.engines.engine import Answer, Method
 from secrethub.engines.flat import FlatEngine
-from secrethub.engines.kv import KvEngine
+from secrethub.engines.kv import KvEngine, KvV1Engine
 from secrethub.engines.pki import PkiEngine
 from secrethub.engines.runtime import Core
 from secrethub.engines.system import SystemEngine
@@ -136,6 +136,7 @@ async def running(url: str, folder: Path) -> AsyncIterator[Running]:
         SystemEngine(),
         AgentsEngine(),
         KvEngine(),
+        KvV1Engine(),
         FlatEngine(),
         PkiEngine(),
         TokenEngine(),

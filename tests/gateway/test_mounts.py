@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -94,13 +95,10 @@ async def test_kinds_that_cannot_be_mounted(node: Node) -> None:
         {},
         {"type": ""},
         {"type": "database"},
-        {"type": "kv"},
-        {"type": "kv", "options": {}},
-        {"type": "kv", "options": {"version": None}},
+        {"type": "kv-v1", "options": {"version": "2"}},
+        {"type": "kv-v2", "options": {"version": "1"}},
         {"type": "kv", "options": {"version": "2", "max_versions": "3"}},
-        {"type": "kv-v1"},
         {"type": "generic"},
-        {"type": "kv", "options": {"version": "1"}},
         {"type": "kv", "options": {"version": 3}},
         {"type": "kv-v2", "description": "a\u0000b"},
         {"type": "kv-v2", "description": "x" * 5000},
@@ -111,9 +109,33 @@ async def test_kinds_that_cannot_be_mounted(node: Node) -> None:
     ):
         refused = await node.call("POST", "sys/mounts/new", json=body)
         assert refused.status_code == 400, (body, refused.text)
-    refused = await node.call("POST", "sys/mounts/new", json={"type": "kv"})
-    assert 'options {"version": "2"}, or the type "kv-v2"' in refused.json()["errors"][0]
     assert (await node.call("GET", "new/data/x")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "version"),
+    [
+        ({"type": "kv"}, "1"),
+        ({"type": "kv", "options": {"version": None}}, "1"),
+        ({"type": "kv", "options": {"version": 1}}, "1"),
+        ({"type": "kv-v1"}, "1"),
+        ({"type": "kv", "options": {"version": 2}}, "2"),
+        ({"type": "kv-v2", "options": {"version": "2"}}, "2"),
+    ],
+)
+async def test_versions_of_key_value_stores(node: Node, body: dict[str, Any], version: str) -> None:
+    """A store has the version that is asked for, the first one if none is, as in Vault."""
+    assert (await node.call("POST", "sys/mounts/new", json=body)).status_code == 204
+    shown = (await node.call("GET", "sys/internal/ui/mounts/new/x")).json()["data"]
+    assert (shown["type"], shown["options"]) == ("kv", {"version": version})
+
+
+async def test_the_store_of_the_flat_view_has_versions(node: Node) -> None:
+    """Only version 2 can be mounted where the flat view looks."""
+    assert (await node.call("DELETE", "sys/mounts/secret")).status_code == 204
+    refused = await node.call("POST", "sys/mounts/secret", json={"type": "kv"})
+    assert "secrets/ is a view" in refused.json()["errors"][0]
+    assert (await node.call("POST", "sys/mounts/secret", json={"type": "kv-v2"})).status_code == 204
 
 
 async def test_settings_of_a_new_mount(node: Node) -> None:

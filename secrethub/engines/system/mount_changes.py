@@ -12,6 +12,7 @@ from secrethub.storage.authority import MOUNTS
 from secrethub.wire.canonical_path import check_path
 
 _RESERVED = ("auth/", "sys/", "cubbyhole/", "identity/", "audit/")
+_STORE = "secret/"
 _KEPT = frozenset({*(mount.path for mount in BUILT_IN), "pki/", "secrets/"})
 """Agents and listeners live by these; ``secrets/`` is a view of ``secret/`` and holds nothing itself."""
 
@@ -27,6 +28,8 @@ async def enable(context: Context, body: EnableRequest) -> Answer:
     if "*" in path or "/+/" in f"/{path}":
         raise InvalidRequest("a mount's path has no wildcards of policies")
     made = new_mount(body)
+    if path == _STORE and made["options"]["version"] != "2":
+        raise InvalidRequest("secrets/ is a view of secret/, which therefore has version 2")
     core = context.core
     for mount in await core.mounts.load():
         if path.startswith(mount.path) or mount.path.startswith(path):

@@ -58,7 +58,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EnableRequest(msgspec.Struct, frozen=True):
-    """A new mount. Only key/value stores, version 2, can be added."""
+    """A new mount. Only key/value stores can be added."""
 
     type: str
     description: str = ""
@@ -77,7 +77,7 @@ def new_mount(body: EnableRequest) -> dict[str, Any]:
     Raises:
         InvalidRequest: it cannot be had.
     """
-    _check_kind(body)
+    version = _version(body)
     for name in ("local", "seal_wrap", "external_entropy_access", "plugin_version"):
         if getattr(body, name):
             raise InvalidRequest(f"{name} is not supported")
@@ -86,7 +86,7 @@ def new_mount(body: EnableRequest) -> dict[str, Any]:
     made = {
         "type": "kv",
         "description": plain_text(body.description, "description", _MAX_DESCRIPTION),
-        "options": {"version": "2"},
+        "options": {"version": version},
     }
     config = body.config or MountConfig()
     if config.description or config.options:
@@ -140,19 +140,17 @@ def _ttl(given: str | int | None, present: int) -> int:
     return 0 if given == _SYSTEM else parse_duration(given)
 
 
-def _check_kind(body: EnableRequest) -> None:
-    if body.type not in {"kv", "kv-v1", "kv-v2", "generic"}:
-        raise InvalidRequest("only key/value stores can be mounted: type kv-v2")
+def _version(body: EnableRequest) -> str:
+    if body.type not in {"kv", "kv-v1", "kv-v2"}:
+        raise InvalidRequest("only key/value stores can be mounted: type kv-v2 or kv-v1")
     options = _given(body.options)
     if others := sorted(options.keys() - {"version"}):
         raise InvalidRequest(f"a key/value store has no option {others[0]!r}")
-    # In Vault, type kv alone is version 1: whoever asks for it would find paths that he does not expect.
-    version = "2" if body.type == "kv-v2" else str(options.get("version") or "1")
-    if version != "2":
-        raise InvalidRequest(
-            "only version 2 of the key/value store is available: "
-            'give the options {"version": "2"}, or the type "kv-v2"'
-        )
+    # In Vault, type kv alone is version 1.
+    chosen = str(options.get("version") or ("2" if body.type == "kv-v2" else "1"))
+    if chosen not in {"1", "2"} or body.type == f"kv-v{3 - int(chosen)}":
+        raise InvalidRequest("a key/value store has version 1 or 2, and the type does not contradict it")
+    return chosen
 
 
 def _check_supported(config: MountConfig) -> None:
