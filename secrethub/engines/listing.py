@@ -61,14 +61,15 @@ async def without_denied(
     for count, name in enumerate(names, start=1):
         bare = name.rstrip("/")
         # Vault's rules about a folder and about what is in it differ by the slash.
-        if not any(_denied(policies, folder + path, native_folder + bare, when) for path in {bare, name}):
+        if not any(denied(policies, folder + path, native_folder + bare, when) for path in {bare, name}):
             kept.append(name)
         if count % _TURN == 0:
             await asyncio.sleep(0)
     return kept
 
 
-def _denied(policies: CompiledPolicies, path: str, native_path: str, when: Circumstances | None) -> bool:
+def denied(policies: CompiledPolicies, path: str, native_path: str, when: Circumstances | None) -> bool:
+    """Tell whether a rule denies to list a name: root's holder is denied nothing."""
     question = Question(
         path=path, acl_capability="list", native_path=native_path, native_capability="list", when=when
     )

@@ -24,7 +24,7 @@ from secrethub.crypto.digests import equal, mac
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import IntegrityFailure
 
-_HIGHEST = "\U0010ffff"
+HIGHEST = "\U0010ffff"
 
 
 class State(NamedTuple):
@@ -315,14 +315,14 @@ async def children(
         limit: names at most.
     """
     names: list[str] = []
-    position = prefix + (after + _HIGHEST if after.endswith("/") else after)
+    position = prefix + (after + HIGHEST if after.endswith("/") else after)
     while len(names) < limit:
         rows = await connection.fetch(
             """SELECT path FROM kv_secrets
                WHERE store = $1 AND path > $2 AND path < $3 ORDER BY path LIMIT 200""",
             store,
             position,
-            prefix + _HIGHEST,
+            prefix + HIGHEST,
         )
         if not rows:
             return names
@@ -332,7 +332,7 @@ async def children(
             if slash:
                 if not names or names[-1] != name + "/":
                     names.append(name + "/")
-                position = prefix + name + "/" + _HIGHEST
+                position = prefix + name + "/" + HIGHEST
             else:
                 names.append(name)
                 position = row["path"]

@@ -36,7 +36,7 @@ async def pages(database: Database) -> AsyncIterator[list[Record]]:
             rows = await connection.fetch(_SELECT, stream, number, _PAGE)
             if not rows:
                 return
-            yield [_record(row) for row in rows]
+            yield [record_of(row) for row in rows]
             stream, number = rows[-1]["stream"], rows[-1]["number"]
 
 
@@ -67,7 +67,8 @@ async def count(database: Database) -> int:
         return int(await connection.fetchval("SELECT count(*) FROM audit_entries"))
 
 
-def _record(row: Any) -> Record:
+def record_of(row: Any) -> Record:
+    """Return the record of a row of ``audit_entries``."""
     return Record(
         Entry(
             stream=row["stream"],

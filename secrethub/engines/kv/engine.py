@@ -9,7 +9,10 @@ from __future__ import annotations
 from secrethub.engines.engine import Operation
 from secrethub.engines.kv.config import config_operations
 from secrethub.engines.kv.data import data_operations
+from secrethub.engines.kv.history import history_operations
 from secrethub.engines.kv.metadata import metadata_operations, native_prefix
+from secrethub.engines.kv.search import search_operations
+from secrethub.engines.kv.usage import usage_operations
 from secrethub.engines.kv.versions import version_operations
 
 
@@ -20,7 +23,15 @@ class KvEngine:
 
     def operations(self) -> tuple[Operation, ...]:
         """Return what a key/value mount offers."""
-        return (*data_operations(), *metadata_operations(), *version_operations(), *config_operations())
+        return (
+            *data_operations(),
+            *metadata_operations(),
+            *version_operations(),
+            *config_operations(),
+            *history_operations(),
+            *search_operations(),
+            *usage_operations(),
+        )
 
     def native_prefix(self, mount: str) -> str:
         """Native rules write ``secrets/…`` for the store at ``secret/``."""

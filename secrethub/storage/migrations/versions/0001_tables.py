@@ -144,7 +144,7 @@ _LEDGER_INDEXES = (
     # Who read a secret (secrethub/storage/kv_usage.py). A path may be longer than an index takes.
     """
 CREATE INDEX audit_entries_reads ON audit_entries (hashtextextended(path, 0), at)
-    WHERE outcome = 'done' AND operation IN ('kv.read', 'kv.compare', 'kv.v1.read')
+    WHERE outcome = 'done' AND operation IN ('kv.read', 'kv.compare')
 """,
 )
 

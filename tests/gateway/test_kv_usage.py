@@ -1,0 +1,121 @@
+"""Who read a secret, and which secrets nobody reads: what the ledger says."""
+
+from __future__ import annotations
+
+import pytest
+
+from secrethub.storage import kv_usage
+from tests.gateway.behind import sql
+from tests.gateway.conftest import Node, native
+from tests.gateway.kv import clock_ahead, ok, put, status
+
+
+async def test_who_read_a_secret(node: Node) -> None:
+    """Every successful read is told, the newest first, page by page; refused and other requests are not."""
+    await put(node, "a", {"n": 1}, {"n": 2})
+    await put(node, "b", {"n": 1})
+    token = await node.token("app", native("secrets/a"), display_name="app")
+    for query in ("", "?version=1", ""):
+        assert await status(node, "GET", f"secrets/a{query}", token=token) == 200
+    await ok(node, "GET", "secret/compare/a")
+    await ok(node, "GET", "secret/metadata/a")
+    await ok(node, "GET", "secret/data/b")
+    assert await status(node, "GET", "secret/data/b", token=token) == 403
+    assert await status(node, "GET", "secret/data/a?version=9", token=token) == 404
+    shown = await ok(node, "GET", "secret/readers/a")
+    told = [(read["operation"], read["version"]) for read in shown["reads"]]
+    assert told == [("kv.compare", 2), ("kv.read", 2), ("kv.read", 1), ("kv.read", 2)]
+    one = shown["reads"][1]
+    assert one["actor"].endswith(":token-app")
+    assert (one["client"], one["door"]) == ("127.0.0.1", "http")
+    assert shown["next"] == ""
+    paged, after = [], ""
+    while True:
+        page = await ok(node, "GET", f"secret/readers/a?limit=1&after={after}")
+        paged += page["reads"]
+        after = page["next"]
+        if not after:
+            break
+    assert paged == shown["reads"]
+    assert (await ok(node, "GET", "secret/readers/none"))["reads"] == []
+    for wrong in ("after=x", "after=1.2", "limit=-1", "after=1.a.x"):
+        assert await status(node, "GET", f"secret/readers/a?{wrong}") == 400, wrong
+
+
+async def test_a_forged_read_is_refused(node: Node) -> None:
+    """An entry that was edited, or put into the ledger by hand, is not shown as a read."""
+    url = node.settings.database_url
+    await put(node, "a", {"n": 1})
+    await ok(node, "GET", "secret/data/a")
+    await sql(url, "UPDATE audit_entries SET actor = 'token:x:innocent' WHERE operation = 'kv.read'")
+    edited = await node.call("GET", "secret/readers/a")
+    assert (edited.status_code, edited.json()["code"]) == (500, "integrity_failure")
+    await sql(
+        url,
+        """INSERT INTO audit_entries
+           SELECT stream, number + 100000, at, kind, request_id, 'token:x:framed', operation, 'secret/data/b',
+                  outcome, reason, client, door, detail, hash, signature
+           FROM audit_entries WHERE operation = 'kv.read'""",
+    )
+    assert await status(node, "GET", "secret/readers/b") == 500
+
+
+async def test_what_nobody_reads(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets older than the time that nobody read meanwhile are listed, page by page."""
+    monkeypatch.setattr(kv_usage, "SCANNED", 3)
+    ahead = clock_ahead(node, monkeypatch)
+    for number in range(8):
+        await put(node, f"x/{number}", {})
+    for number in (0, 3, 7):
+        await ok(node, "GET", f"secret/data/x/{number}")
+    ahead(3600)
+    await put(node, "x/new", {})
+    await ok(node, "GET", "secret/data/x/3")
+    # The ledger has a clock of its own.
+    await sql(
+        node.settings.database_url,
+        """UPDATE audit_entries SET at = at + 3600000000
+           WHERE path = 'secret/data/x/3' AND operation = 'kv.read'""",
+    )
+
+    async def unused(since: str, limit: int = 100) -> dict[str, bool]:
+        found: dict[str, bool] = {}
+        after = ""
+        while True:
+            page = await ok(node, "GET", f"secret/unused/x?since={since}&limit={limit}&after={after}")
+            assert len(page["keys"]) <= limit
+            found |= {path: info["last_read"] is not None for path, info in page["key_info"].items()}
+            after = page["next"]
+            if not after:
+                return found
+
+    expected = {f"x/{n}": n in {0, 7} for n in range(8) if n != 3}
+    assert await unused("30m") == await unused("30m", 2) == expected
+    assert await unused("2h") == {}
+    assert (await ok(node, "GET", "secret/unused?since=30m"))["keys"] == ["x/0", "x/1", "x/2"]
+    assert await status(node, "GET", "secret/unused?since=soon") == 400
+
+
+async def test_who_may_know(node: Node) -> None:
+    """To hear who reads takes sudo at the secret, and to see it in a list at all."""
+    await put(node, "a/x", {})
+    await put(node, "a/y", {})
+    await ok(node, "GET", "secret/data/a/x")
+    sudo = {"capabilities": ["read", "sudo"]}
+    endpoints = {"secret/readers/*": sudo, "secret/unused/*": sudo}
+    listing = {"secret/metadata/a/*": {"capabilities": ["list"]}}
+    deny = {"capabilities": ["deny"]}
+    for name, policy, readers, unused in (
+        ("none", {"path": {"secret/data/*": {"capabilities": ["read"]}}}, 403, None),
+        ("read", native("secrets/a/**", capabilities=("read", "list")), 403, None),
+        ("sudo", native("secrets/a/**", capabilities=("read", "list", "sudo")), 200, ["a/x", "a/y"]),
+        ("blind", {"path": endpoints}, 403, []),
+        ("both", {"path": endpoints | listing}, 200, ["a/x", "a/y"]),
+        ("hidden", {"path": endpoints | listing | {"secret/metadata/a/x": deny}}, 403, ["a/y"]),
+        ("but", {"path": endpoints | listing | {"secret/readers/a/x": deny}}, 403, ["a/y"]),
+    ):
+        token = await node.token(name, policy)
+        assert await status(node, "GET", "secret/readers/a/x", token=token) == readers, name
+        answer = await node.call("GET", "secret/unused/a?since=0s", token)
+        shown = answer.json()["data"]["keys"] if answer.status_code == 200 else None
+        assert shown == unused, (name, answer.text)
