@@ -106,6 +106,77 @@ async def test_key_value(node: Node) -> None:
     await with_client(node, work)
 
 
+async def test_every_operation_on_versions(node: Node) -> None:
+    """Settings, metadata, delete, undelete and destroy, of a store and of a secret."""
+
+    def work(client: hvac.Client) -> None:
+        kv = client.secrets.kv.v2
+        assert kv.configure(max_versions=4, cas_required=False, delete_version_after="2h").status_code == 204
+        settings = kv.read_configuration()["data"]
+        assert settings == {"max_versions": 4, "cas_required": False, "delete_version_after": "2h0m0s"}
+        for number in range(6):
+            kv.create_or_update_secret("app", {"n": number})
+        kv.update_metadata(
+            "app",
+            max_versions=3,
+            cas_required=True,
+            delete_version_after="30m",
+            custom_metadata={"owner": "us"},
+        )
+        with pytest.raises(exceptions.InvalidRequest, match="parameter required"):
+            kv.create_or_update_secret("app", {"n": 7})
+        assert kv.create_or_update_secret("app", {"n": 7}, cas=6)["data"]["version"] == 7
+        shown = kv.read_secret_metadata("app")["data"]
+        assert sorted(shown["versions"]) == ["5", "6", "7"]
+        assert (shown["custom_metadata"], shown["delete_version_after"]) == ({"owner": "us"}, "30m0s")
+        assert kv.delete_secret_versions("app", [5, 6]).status_code == 204
+        assert kv.undelete_secret_versions("app", [5]).status_code == 204
+        assert kv.destroy_secret_versions("app", [7]).status_code == 204
+        assert kv.read_secret_version("app", 5, raise_on_deleted_version=True)["data"]["data"] == {"n": 4}
+        for version in (6, 7):
+            with pytest.raises(exceptions.InvalidPath):
+                kv.read_secret_version("app", version, raise_on_deleted_version=True)
+        patched = client.adapter.request(
+            "PATCH",
+            "/v1/secret/data/other",
+            json={"data": {"n": 1}},
+            headers={"Content-Type": "application/merge-patch+json"},
+            raise_exception=False,
+        )
+        assert patched.status_code == 404
+        assert client.read("secret/subkeys/app?version=5")["data"]["subkeys"] == {"n": None}
+        assert kv.delete_metadata_and_all_versions("app").status_code == 204
+        with pytest.raises(exceptions.InvalidPath):
+            kv.read_secret_metadata("app")
+        assert kv.create_or_update_secret("app", {})["data"]["version"] == 1
+
+    await with_client(node, work)
+
+
+async def test_key_value_version_1(node: Node) -> None:
+    """A store of version 1, mounted as in Vault: write, read, list, delete."""
+
+    def work(client: hvac.Client) -> None:
+        kv = client.secrets.kv.v1
+        client.sys.enable_secrets_engine("kv", path="first")
+        assert client.sys.retrieve_mount_option("first", "version") == "1"
+        assert (
+            kv.create_or_update_secret("app/db", {"k": "v", "ttl": "1h"}, mount_point="first").status_code
+            == 204
+        )
+        found = kv.read_secret("app/db", mount_point="first")
+        assert (found["data"], found["lease_duration"]) == ({"k": "v", "ttl": "1h"}, 3600)
+        kv.create_or_update_secret("app/db", {"k": "w"}, method="PUT", mount_point="first")
+        assert kv.read_secret("app/db", mount_point="first")["data"] == {"k": "w"}
+        assert kv.list_secrets("app", mount_point="first")["data"]["keys"] == ["db"]
+        assert kv.list_secrets("", mount_point="first")["data"]["keys"] == ["app/"]
+        assert kv.delete_secret("app/db", mount_point="first").status_code == 204
+        with pytest.raises(exceptions.InvalidPath):
+            kv.read_secret("app/db", mount_point="first")
+
+    await with_client(node, work)
+
+
 async def test_generic_reads_and_writes(node: Node) -> None:
     """read, write_data, list and delete work on any path, the flat view included."""
 
