@@ -1,7 +1,7 @@
 """``secrethub kv``: static secrets through the flat view.
 
 A path is written ``prod/db``; the mount may stand before it (``secrets/prod/db``, or Vault's
-``secret/prod/db``).
+``secret/prod/db``). What concerns versions, metadata and finding secrets is in modules of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cluster.cli.inputs import read_object, read_pairs
+from cluster.cli.kv_history import compare, destroy, history, rollback, undelete
+from cluster.cli.kv_metadata import metadata
+from cluster.cli.kv_path import secret_path, store_path, version_numbers
+from cluster.cli.kv_search import readers, search, unused
 from cluster.cli.output import fields, names, visible
 from cluster.cli.session import Session, with_session
 
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 @click.group()
 def kv() -> None:
     """Read and write static secrets."""
+
+
+for _command in (undelete, destroy, history, compare, rollback, metadata, search, readers, unused):
+    kv.add_command(_command)
 
 
 @kv.command()
@@ -40,15 +48,29 @@ def put(session: Session, path: str, pairs: tuple[str, ...], source: str | None,
     secrethub kv put prod/tls key=@server.key         a field from a file
     secrethub kv put prod/db --json secret.json       all fields, any JSON values
     """
-    if bool(pairs) == bool(source):
-        raise click.UsageError("give fields as key=value, or all of them with --json FILE")
-    place = secret_path(path)
-    data = read_object(source) if source else read_pairs(pairs)
-    body: dict[str, Any] = {"data": data}
-    if cas is not None:
-        body["options"] = {"cas": cas}
+    place, body = secret_path(path), _body(pairs, source, cas)
     with session.client() as client:
         reply = client.write(place, body)
+    session.warn(reply.warnings)
+    session.show(reply.data)
+
+
+@kv.command()
+@click.argument("path")
+@click.argument("pairs", nargs=-1, metavar="[KEY=VALUE | KEY=@FILE | KEY=-]...")
+@click.option("--json", "source", metavar="FILE", help="Take a JSON merge patch (- for stdin).")
+@click.option("--cas", type=int, metavar="VERSION", help="Write only if this is the newest version.")
+@with_session
+def patch(session: Session, path: str, pairs: tuple[str, ...], source: str | None, cas: int | None) -> None:
+    r"""Change some fields of a secret; the others stay.
+
+    \b
+    secrethub kv patch prod/db password=-               one field from standard input
+    echo '{"old": null}' | secrethub kv patch prod/db --json -   null removes a field
+    """
+    place, body = secret_path(path), _body(pairs, source, cas)
+    with session.client() as client:
+        reply = client.patch(place, body)
     session.warn(reply.warnings)
     session.show(reply.data)
 
@@ -87,10 +109,16 @@ def list_(session: Session, path: str) -> None:
 
 @kv.command()
 @click.argument("path")
+@click.option("--versions", metavar="N,…", help="These versions instead of the newest.")
 @with_session
-def delete(session: Session, path: str) -> None:
-    """Delete the newest version of a secret. Older versions stay."""
+def delete(session: Session, path: str, versions: str | None) -> None:
+    """Delete the newest version of a secret. Older versions stay; kv undelete brings it back."""
     place = secret_path(path)
+    if versions is not None:
+        with session.client() as client:
+            client.write(store_path("delete", path), {"versions": version_numbers(versions)})
+        session.say(f"Deleted versions {versions} of {visible(path)}, as far as they were there.")
+        return
     with session.client() as client:
         there = _newest(client, place)
         client.delete(place)
@@ -100,24 +128,13 @@ def delete(session: Session, path: str) -> None:
         session.say(f"Deleted the newest version of {visible(path)}{', if there was one' * (there is None)}.")
 
 
-def secret_path(path: str, *, whole: bool = False) -> str:
-    """Return where the flat view has ``path``.
-
-    Args:
-        path: as a person writes it, with or without its mount.
-        whole: the mount itself will do, too.
-
-    Raises:
-        click.UsageError: it names no secret.
-    """
-    bare = path.strip("/")
-    for mount in ("secrets", "secret"):
-        if bare == mount or bare.startswith(mount + "/"):
-            bare = bare[len(mount) :].lstrip("/")
-            break
-    if not bare and not whole:
-        raise click.UsageError("the path of a secret is empty; write it like prod/db")
-    return f"secrets/{bare}" if bare else "secrets"
+def _body(pairs: tuple[str, ...], source: str | None, cas: int | None) -> dict[str, Any]:
+    if bool(pairs) == bool(source):
+        raise click.UsageError("give fields as key=value, or all of them with --json FILE")
+    body: dict[str, Any] = {"data": read_object(source) if source else read_pairs(pairs)}
+    if cas is not None:
+        body["options"] = {"cas": cas}
+    return body
 
 
 def _newest(client: Client, place: str) -> bool | None:

@@ -76,6 +76,10 @@ class AsyncClient:
         """Write ``body`` to ``path``. Never sent twice."""
         return await self.send(messages.write(path, body))
 
+    async def patch(self, path: str, body: Mapping[str, Any]) -> Reply:
+        """Change parts of ``path`` (JSON merge patch). Never sent twice."""
+        return await self.send(messages.patch(path, body))
+
     async def delete(self, path: str) -> Reply:
         """Delete ``path``. Never sent twice."""
         return await self.send(messages.delete(path))

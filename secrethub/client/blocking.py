@@ -79,6 +79,10 @@ class Client:
         """Write ``body`` to ``path``. Never sent twice."""
         return self.send(messages.write(path, body))
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Reply:
+        """Change parts of ``path`` (JSON merge patch). Never sent twice."""
+        return self.send(messages.patch(path, body))
+
     def delete(self, path: str) -> Reply:
         """Delete ``path``. Never sent twice."""
         return self.send(messages.delete(path))

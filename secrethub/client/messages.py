@@ -60,7 +60,8 @@ class Request:
         """
         headers = {"Accept": self.accept, "X-Vault-Request": "true"}
         if self.body is not None:
-            headers["Content-Type"] = "application/json"
+            kind = "merge-patch+json" if self.method == "PATCH" else "json"
+            headers["Content-Type"] = f"application/{kind}"
         if token is not None:
             if not token.isascii() or not token.isprintable() or " " in token or len(token) > MAX_TOKEN:
                 raise BadSettings("the token holds characters that no token has")
@@ -76,6 +77,11 @@ def read(path: str, **query: str | int | None) -> Request:
 def write(path: str, body: Mapping[str, Any] | None = None) -> Request:
     """A request that writes ``body`` to ``path``."""
     return Request(method="POST", path=path, body=body or {})
+
+
+def patch(path: str, body: Mapping[str, Any]) -> Request:
+    """A request that changes parts of ``path`` (JSON merge patch, RFC 7396)."""
+    return Request(method="PATCH", path=path, body=body)
 
 
 def delete(path: str) -> Request:

@@ -176,6 +176,53 @@ def test_the_built_in_policy_root_is_no_empty_line(shell: Shell) -> None:
     assert "allows everything" in read.stderr
 
 
+def test_versions_are_changed_compared_and_rolled_back_to(shell: Shell) -> None:
+    """Everything that can be done to versions and metadata can be done from the command line."""
+    shell("kv", "put", "life/db", "user=app", "password=one")
+    assert shell.json("kv", "patch", "life/db", "password=-", "--cas", "1", stdin="two\n")["version"] == 2
+    assert shell.json("kv", "patch", "life/db", "--json", "-", stdin='{"user": null}')["version"] == 3
+    assert shell.json("kv", "get", "life/db")["data"] == {"password": "two"}
+    compared = shell.json("kv", "compare", "life/db", "--from", "1", "--to", "3")
+    assert (compared["removed"], compared["changed"].keys()) == ({"user": "app"}, {"password"})
+    assert "removed" in shell("kv", "compare", "life/db")
+    assert shell.json("kv", "rollback", "life/db", "--version", "1", "--cas", "3")["version"] == 4
+    assert "back" in shell("kv", "undelete", "life/db", "--versions", "2", "--format", "table")
+    shell("kv", "delete", "life/db", "--versions", "2,3")
+    shell("kv", "undelete", "life/db", "--versions", "3")
+    assert "destroyed" in shell("kv", "destroy", "secrets/life/db", "--versions", "1")
+    versions = shell.json("kv", "history", "life/db")["versions"]
+    assert [bool(versions[n]["deletion_time"]) for n in "1234"] == [False, True, False, False]
+    assert versions["1"]["destroyed"] is True
+    assert shell("kv", "history", "life/db").splitlines()[2].startswith("4 ")
+    assert "1,2,5" in shell("kv", "destroy", "life/db", "--versions", "x", code=2)
+
+
+def test_metadata_and_finding_secrets(shell: Shell) -> None:
+    """Settings and labels are written and removed; secrets are found by them, and by who reads them."""
+    shell("kv", "put", "found/db", "x=1")
+    settings = ("--max-versions", "5", "--custom", "owner=web", "--custom", "tier=1", "--cas-required")
+    assert "written" in shell("kv", "metadata", "put", "found/db", *settings)
+    shell("kv", "metadata", "patch", "found/db", "--remove", "tier", "--no-cas-required")
+    shown = shell.json("kv", "metadata", "get", "found/db")
+    assert (shown["custom_metadata"], shown["cas_required"], shown["max_versions"]) == (
+        {"owner": "web"},
+        False,
+        5,
+    )
+    assert "owner" in shell("kv", "metadata", "get", "found/db")
+    assert "--custom owner=web" in shell("kv", "metadata", "put", "found/db", code=2)
+    assert shell.json("kv", "search", "WEB")["keys"] == ["found/db"]
+    assert "found/db" in shell("kv", "search", "db", "--below", "secrets/found", "--limit", "1")
+    shell("kv", "get", "found/db")
+    assert shell.json("kv", "readers", "found/db")["reads"][0]["version"] == 1
+    assert "token:" in shell("kv", "readers", "found/db")
+    assert "found/db" not in shell("kv", "unused", "--since", "1h")
+    assert "found/db" in shell("kv", "unused", "found", "--since", "0s")
+    assert "is deleted" in shell("kv", "metadata", "delete", "found/db")
+    assert "no secret found/db" in shell.run("kv", "metadata", "delete", "found/db").stderr
+    assert "not found" in shell("kv", "get", "found/db", code=1)
+
+
 def test_a_deletion_without_a_look_promises_nothing(shell: Shell) -> None:
     """A token that may delete but not look deletes, and does not claim that there was something."""
     allowed = {"auth/approle/role/*": ["delete"], "secret/data/*": ["delete"]}

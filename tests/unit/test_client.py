@@ -58,6 +58,21 @@ def test_read_sends_the_token_in_its_header_only_and_returns_the_data() -> None:
     assert TOKEN not in str(seen[0].url)
 
 
+async def test_a_patch_is_a_merge_patch() -> None:
+    """Both clients send a change of parts as Vault demands it, with its nulls, and once."""
+    seen: list[httpx2.Request] = []
+    failed = httpx2.Response(503, json={"errors": ["later"], "code": "unavailable"})
+    settings = ClientSettings(token=Sensitive(TOKEN))
+    with client(failing(1, failed, seen)) as api, pytest.raises(ApiError):
+        api.patch("secrets/a", {"data": {"old": None}})
+    transport = httpx2.MockTransport(failing(0, failed, seen))
+    async with AsyncClient(settings, transport=transport) as other:
+        await other.patch("secrets/a", {"data": {"old": None}})
+    assert [request.method for request in seen] == ["PATCH"] * 2
+    assert {request.headers["content-type"] for request in seen} == {"application/merge-patch+json"}
+    assert [json.loads(request.content) for request in seen] == [{"data": {"old": None}}] * 2
+
+
 def test_list_uses_the_query_that_every_door_understands() -> None:
     """A listing is a GET with list=true and answers the names."""
 
