@@ -53,7 +53,7 @@ async def refusals(database: Database, request_id: str) -> list[Record]:
             request_id,
             _MOST_OF_ONE,
         )
-    return [_record(row) for row in rows]
+    return [record_of(row) for row in rows]
 
 
 async def count(database: Database) -> int:
