@@ -18,7 +18,7 @@ from tests.gateway.conftest import Node
 
 T = TypeVar("T")
 
-_NAMES = st.sampled_from(["a", "a/b"])
+_NAMES = st.sampled_from(["a", "a", "a", "a/b"])
 _KEYS = st.sampled_from(["x", "y", "z"])
 _LEAVES = (
     st.integers(0, 3) | st.text("äb\n", max_size=2) | st.booleans() | st.lists(st.integers(0, 1), max_size=2)
@@ -27,7 +27,9 @@ _VALUES = st.dictionaries(_KEYS, _LEAVES | st.dictionaries(_KEYS, _LEAVES, max_s
 _PATCHES = st.dictionaries(
     _KEYS, st.none() | _LEAVES | st.dictionaries(_KEYS, st.none() | _LEAVES, max_size=2), max_size=3
 )
-_VERSIONS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
+_VERBS = st.sampled_from(["delete", "undelete", "destroy"])
+_BACK = st.lists(st.integers(0, 3), min_size=1, max_size=3)
+"""Versions, counted from the newest."""
 _CAS = st.sampled_from(["none", "right", "wrong"])
 
 
@@ -116,7 +118,7 @@ class Machine(RuleBasedStateMachine):
             assert status == 200
             secret.write(merged(secret.versions[secret.current].value, change))
 
-    @rule(name=_NAMES, number=st.integers(1, 9))
+    @rule(name=_NAMES, number=st.integers(1, 6))
     def rollback(self, name: str, number: int) -> None:
         status, _ = self.call("POST", "rollback", name, {"version": number})
         secret = self.secrets.get(name)
@@ -132,17 +134,20 @@ class Machine(RuleBasedStateMachine):
         if secret is not None and secret.current in secret.versions:
             secret.versions[secret.current].deleted |= secret.versions[secret.current].there
 
-    @rule(name=_NAMES, verb=st.sampled_from(["delete", "undelete", "destroy"]), numbers=_VERSIONS)
-    def change_versions(self, name: str, verb: str, numbers: list[int]) -> None:
-        assert self.call("POST", verb, name, {"versions": numbers})[0] == 204
-        for number in numbers:
-            version = self.secrets[name].versions.get(number) if name in self.secrets else None
-            if version is None or version.destroyed:
-                continue
-            if verb == "destroy":
-                version.destroyed = True
-            else:
-                version.deleted = verb == "delete"
+    @rule(name=_NAMES, changes=st.lists(st.tuples(_VERBS, _BACK), min_size=1, max_size=4))
+    def change_versions(self, name: str, changes: list[tuple[str, list[int]]]) -> None:
+        current = self.secrets[name].current if name in self.secrets else 0
+        for verb, back in changes:
+            numbers = [max(1, current - one) for one in back]
+            assert self.call("POST", verb, name, {"versions": numbers})[0] == 204
+            for number in numbers:
+                version = self.secrets[name].versions.get(number) if name in self.secrets else None
+                if version is None or version.destroyed:
+                    continue
+                if verb == "destroy":
+                    version.destroyed = True
+                else:
+                    version.deleted = verb == "delete"
 
     @rule(name=_NAMES, keep=st.integers(0, 4))
     def keep(self, name: str, keep: int) -> None:
@@ -219,7 +224,7 @@ async def test_any_sequence_of_operations(node: Node) -> None:
     loop = asyncio.get_running_loop()
     machine = type("NodeMachine", (Machine,), {"node": node, "loop": loop})
     limits = settings(
-        max_examples=8, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
     )
     await asyncio.to_thread(run_state_machine_as_test, machine, settings=limits)
     await ledger_is_good(node)
