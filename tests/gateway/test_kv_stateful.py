@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -224,7 +224,12 @@ async def test_any_sequence_of_operations(node: Node) -> None:
     loop = asyncio.get_running_loop()
     machine = type("NodeMachine", (Machine,), {"node": node, "loop": loop})
     limits = settings(
-        max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=8,
+        stateful_step_count=20,
+        deadline=None,
+        # Every try costs seconds: a failure is shown as it was found.
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
     )
     await asyncio.to_thread(run_state_machine_as_test, machine, settings=limits)
     await ledger_is_good(node)
