@@ -27,6 +27,8 @@ from secrethub.storage.authority_rows import (
     verified,
 )
 
+_ATTEMPTS = 20
+
 
 class Change:
     """Writes within one transaction of :meth:`Authority.change` or :meth:`Authority.issue`."""
@@ -212,10 +214,7 @@ class Change:
         if not missing:
             return found, failures
         floors = {number: self._floors.get((table.name, number), 0) for number in missing}
-        heads, rows = await self._locked(table, missing)
-        if any(rows[number] and number not in heads for number in missing):
-            # Made between the two statements; it is there for the next one.
-            heads, rows = await self._locked(table, missing)
+        heads, rows = await self._locked_in_order(table, missing)
         for number in missing:
             try:
                 bucket = checked_bucket(
@@ -233,6 +232,26 @@ class Change:
             if bucket is not None:
                 found[number] = self._held[table.name, number] = bucket
         return found, failures
+
+    async def _locked_in_order(
+        self, table: Table, numbers: list[int]
+    ) -> tuple[dict[int, Any], dict[int, dict[str, tuple[int, bytes]]]]:
+        """As :meth:`_locked`, again if a bucket was made between its two statements.
+
+        Of several the locks are let go of before: the new one may come before them.
+        """
+        for _ in range(_ATTEMPTS):
+            several = self.connection.transaction() if len(numbers) > 1 else None
+            if several is not None:
+                await several.start()
+            heads, rows = await self._locked(table, numbers)
+            if not any(rows[number] and number not in heads for number in numbers):
+                if several is not None:
+                    await several.commit()
+                break
+            if several is not None:
+                await several.rollback()
+        return heads, rows
 
     async def _locked(
         self, table: Table, numbers: list[int]
