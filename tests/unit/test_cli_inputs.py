@@ -180,6 +180,8 @@ def test_every_command_has_help(group: str) -> None:
     waiting = [[group]]
     while waiting:
         words = waiting.pop()
+        if words in _BECOME_THE_AGENT:
+            continue
         command: click.Command | None = cli
         for word in words:
             assert isinstance(command, click.Group)
@@ -187,11 +189,12 @@ def test_every_command_has_help(group: str) -> None:
         waiting += [[*words, name] for name in getattr(command, "commands", {})]
         shown = runner.invoke(cli, [*words, "--help"])
         assert shown.exit_code == 0
-        if len(words) > 1 and not isinstance(command, click.Group) and words not in _WITHOUT_FORMAT:
+        if len(words) > 1 and not isinstance(command, click.Group):
             assert "--format" in shown.output, words
 
 
-_WITHOUT_FORMAT = [["agent", "run"], ["agent", "check"]]
+_BECOME_THE_AGENT = [["agent", "run"], ["agent", "check"]]
+"""They replace the process they run in, here that of the tests."""
 
 
 def test_help_imports_nothing_heavy() -> None:
