@@ -16,12 +16,14 @@ from typing import Any
 import asyncpg
 
 from secrethub.errors import IntegrityFailure, SecretHubError, Unavailable
-from secrethub.storage.database import Database
+from secrethub.storage.database import FAILURES, Database
 from secrethub.storage.freshness import CHANNEL, Caches
 from secrethub.storage.ledger import Ledger
 
 _POLL_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
+_LOST: tuple[type[Exception], ...] = (Unavailable, IntegrityFailure, asyncpg.PostgresError, *FAILURES)
+"""What a lost connection raises, wherever it is met; the driver's own confusion about it too."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ class Feed:
                 await connection.add_listener(CHANNEL, lambda *_: self._heard.set())
                 await self._ledger.look()
                 await self._follow(connection)
-            except (Unavailable, IntegrityFailure, asyncpg.PostgresError, OSError) as exc:
+            except _LOST as exc:
                 self._say(str(exc) if isinstance(exc, SecretHubError) else type(exc).__name__)
                 self._caches.flush()
                 await asyncio.sleep(_RETRY_SECONDS)
