@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -35,6 +36,7 @@ from serve.request import (
     read_body,
     read_query,
     single_headers,
+    wrap_ttl_of,
 )
 
 Scope = MutableMapping[str, Any]
@@ -162,6 +164,7 @@ class Application:
             door=self._door,
             request_id=request_id,
             streaming="application/x-ndjson" in headers.get(b"accept", ""),
+            wrap_ttl=wrap_ttl_of(headers),
             body=await read_body(receive, headers, self._core.settings.max_body),
             query=query,
         )
@@ -185,7 +188,7 @@ class Application:
 def _encoded(answer: Answer, path: str, request_id: str) -> tuple[int, bytes]:
     if answer.bare:
         return answer.code or 200, msgspec.json.encode(answer.data)
-    if answer.data is None and answer.auth is None and not answer.warnings:
+    if answer.data is None and answer.auth is None and answer.wrap_info is None and not answer.warnings:
         return 204, b""
     auth = None
     if answer.auth is not None:
@@ -207,6 +210,7 @@ def _encoded(answer: Answer, path: str, request_id: str) -> tuple[int, bytes]:
         request_id,
         data=answer.data,
         auth=auth,
+        wrap_info=None if answer.wrap_info is None else asdict(answer.wrap_info),
         warnings=answer.warnings or None,
         lease_duration=answer.lease_duration,
         repeat_at_top=path.startswith("sys/"),

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any
 from urllib.parse import parse_qsl
 
+from secrethub.auth.tokens import MAX_TTL
 from secrethub.errors import InvalidRequest, TooLarge, Unavailable
 from secrethub.operations.call import Token
 from secrethub.sensitive import Sensitive
+from secrethub.wire.durations import parse_duration
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -30,6 +32,7 @@ _ONCE = frozenset(
         b"transfer-encoding",
         b"x-vault-namespace",
         b"x-vault-token",
+        b"x-vault-wrap-format",
         b"x-vault-wrap-ttl",
     }
 )
@@ -74,13 +77,29 @@ def check_headers(headers: Mapping[bytes, str]) -> None:
     """Refuse what a header asks for and nobody here does.
 
     Raises:
-        InvalidRequest: a namespace or a wrapped answer is asked for.
+        InvalidRequest: a namespace, or a form of wrapped answers that is not known.
     """
     if headers.get(b"x-vault-namespace", "").strip("/") not in {"", "root"}:
         raise InvalidRequest("there are no namespaces")
-    if headers.get(b"x-vault-wrap-ttl", "").strip() not in {"", "0", "0s"}:
-        # Ignoring it would disclose in clear what the caller asked to have wrapped.
-        raise InvalidRequest("response wrapping is not available")
+    if headers.get(b"x-vault-wrap-format", "").lower() not in {"", "uuid"}:
+        raise InvalidRequest("wrapping tokens have one form: leave X-Vault-Wrap-Format out")
+
+
+def wrap_ttl_of(headers: Mapping[bytes, str]) -> int:
+    """Return for how many seconds the answer shall be wrapped, 0 when it shall not be.
+
+    Raises:
+        InvalidRequest: no duration, or more than a token may live. Ignoring it would disclose in clear
+            what the caller asked to have wrapped.
+    """
+    text = headers.get(b"x-vault-wrap-ttl", "").strip()
+    try:
+        seconds = parse_duration(text)
+    except InvalidRequest as exc:
+        raise InvalidRequest(f"X-Vault-Wrap-TTL: {exc.message}") from exc
+    if seconds > MAX_TTL:
+        raise InvalidRequest(f"X-Vault-Wrap-TTL: a wrapped answer is kept for {MAX_TTL} seconds at most")
+    return seconds
 
 
 def credential_of(headers: Mapping[bytes, str]) -> Token | None:

@@ -14,6 +14,7 @@ from actors.handles import Handles, SealClient
 from secrethub.clock import SystemClock
 from secrethub.engines.agents import AgentsEngine
 from secrethub.engines.approle import AppRoleEngine
+from secrethub.engines.cubbyhole import CubbyholeEngine
 from secrethub.engines.engine import Engine
 from secrethub.engines.flat import FlatEngine
 from secrethub.engines.kv import KvEngine, KvV1Engine
@@ -53,6 +54,7 @@ def engines() -> dict[str, Engine]:
         AppRoleEngine(),
         PkiEngine(),
         AgentsEngine(),
+        CubbyholeEngine(),
     ]
     return {engine.kind: engine for engine in kinds}
 

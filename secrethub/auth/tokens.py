@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,10 @@ def token_body(
     max_ttl: int = 0,
     renewable: bool = False,
     meta: Mapping[str, str] | None = None,
+    period: int = 0,
+    num_uses: int = 0,
+    bound_cidrs: Sequence[str] = (),
+    role: str = "",
 ) -> dict[str, Any]:
     """Return the body of a token's row.
 
@@ -42,6 +46,10 @@ def token_body(
         max_ttl: seconds after creation beyond which no renewal goes; 0 for the system's maximum.
         renewable: whether it can be renewed.
         meta: what the auth method knows about the owner.
+        period: seconds that each renewal gives, without a maximum of the system; 0 for none.
+        num_uses: requests that it is good for; 0 for any number.
+        bound_cidrs: networks that it is good from, canonical; none for all.
+        role: the token role that it was made by, or empty.
     """
     return {
         "accessor": base64.b64encode(keyring.seal(accessor.encode(), accessor_place(digest))).decode(),
@@ -54,6 +62,11 @@ def token_body(
         "renewable": renewable,
         "type": "service",
         "meta": dict(meta or {}),
+        "period": period,
+        "num_uses": num_uses,
+        "uses_left": num_uses or None,
+        "bound_cidrs": list(bound_cidrs),
+        "role": role,
     }
 
 
@@ -63,9 +76,10 @@ def accessor_place(digest: str) -> Place:
 
 
 def open_accessor(keyring: Keyring, digest: str, body: Mapping[str, Any]) -> str:
-    """Return the accessor of a token's row.
+    """Return the accessor of a token's row; empty for a batch token, which has none.
 
     Raises:
         DecryptionFailed: it was not sealed here.
     """
-    return keyring.open(base64.b64decode(body["accessor"]), accessor_place(digest)).decode()
+    sealed = body["accessor"]
+    return keyring.open(base64.b64decode(sealed), accessor_place(digest)).decode() if sealed else ""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+from secrethub.policy.conditions import Circumstances
 from secrethub.sensitive import Sensitive
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Identity:
         lineage: keys of the token and of those it was made from.
         created_ttl: seconds it was issued for; 0 for a root token.
         metadata: what the auth method attached.
+        batch: whether it is a batch token, which has no row.
+        uses_left: requests that its token is good for, this one included; None for any number.
+        bound_cidrs: networks that its token is good from; none for all.
     """
 
     kind: Literal["token", "agent"]
@@ -61,6 +65,9 @@ class Identity:
     lineage: tuple[str, ...] = ()
     created_ttl: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    batch: bool = False
+    uses_left: int | None = None
+    bound_cidrs: tuple[str, ...] = ()
 
 
 class Fence(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +102,27 @@ class Auth:
     entity_id: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrapInfo:
+    """The ``wrap_info`` block of an answer that is kept for later. ``token`` is secret.
+
+    Attributes:
+        token: opens it, once.
+        accessor: of that token.
+        ttl: seconds that it is kept.
+        creation_time: RFC 3339.
+        creation_path: of the request that was answered.
+        wrapped_accessor: of the token in the answer, or empty.
+    """
+
+    token: str = field(repr=False)
+    accessor: str
+    ttl: int
+    creation_time: str
+    creation_path: str
+    wrapped_accessor: str = ""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """An answer that is no JSON, such as a certificate.
 
@@ -113,6 +141,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         data: the envelope's ``data``; None with ``empty`` set means "nothing to say" (204).
         auth: the envelope's ``auth``.
+        wrap_info: the envelope's ``wrap_info``, instead of ``data`` and ``auth``.
         warnings: shown to the caller.
         lease_duration: seconds after which the answer should be asked for again, 0 for nothing to say.
         missing: answer 404 although there is data (a deleted KV version).
@@ -125,6 +154,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     data: Mapping[str, Any] | None = None
     auth: Auth | None = None
+    wrap_info: WrapInfo | None = None
     warnings: tuple[str, ...] = ()
     lease_duration: int = 0
     missing: bool = False
@@ -169,6 +199,7 @@ class Context(msgspec.Struct, kw_only=True):
         door: ``http``, ``tls``, ``serve`` or ``agent``.
         request_id: UUID of the request.
         now: the instant of the decision.
+        when: what conditions of policies are about.
         streaming: the caller takes progress as it comes.
         token: the caller's own token, for the answers that repeat it.
     """
@@ -188,6 +219,7 @@ class Context(msgspec.Struct, kw_only=True):
     door: str
     request_id: str
     now: datetime
+    when: Circumstances
     streaming: bool = False
     token: Sensitive[str] | None = None
     touched: set[tuple[str, str]] = msgspec.field(default_factory=set)
@@ -223,6 +255,7 @@ class Operation:
         audited: False only for what must answer when nothing else does (health, seal status).
         sealing: ends with the keys gone, so its outcome is in the seal's own stream.
         keyless: works while sealed; what it does is recorded by the seal's own stream.
+        wraps: its answer can be wrapped; those that have none of data, or open what is wrapped, refuse.
         sudo: additionally needs ``sudo``.
         subject: name of the parameter that names the secret itself in native rules.
         exists: for writes, tells create from update before the decision (None: always update).
@@ -242,6 +275,7 @@ class Operation:
     audited: bool = True
     keyless: bool = False
     sealing: bool = False
+    wraps: bool = True
     sudo: bool = False
     subject: str | None = None
     exists: Callable[[Context], Awaitable[bool]] | None = None

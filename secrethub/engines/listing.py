@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Iterable
 
 from secrethub.engines.engine import Context
-from secrethub.engines.rights import circumstances
 from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import CompiledPolicies, Denied, Question, decide
 
@@ -34,7 +33,7 @@ async def shown(context: Context, names: Iterable[str]) -> list[str]:
         policies,
         folder=folder,
         native_folder=folder,
-        when=circumstances(context.identity, context.now, context.client_address),
+        when=context.when,
     )
 
 

@@ -53,6 +53,13 @@ class Mount:
 BUILT_IN = (
     Mount(path="sys/", type="system", uuid="sys", accessor="system_sys", description="system endpoints"),
     Mount(path="agents/", type="agents", uuid="agents", accessor="agents_agents", description="agents"),
+    Mount(
+        path="cubbyhole/",
+        type="cubbyhole",
+        uuid="cubbyhole",
+        accessor="cubbyhole_cubbyhole",
+        description="per-token private secret storage",
+    ),
 )
 
 

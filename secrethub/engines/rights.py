@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from secrethub.engines.engine import Identity
-from secrethub.policy.builtin import ROOT
+from secrethub.policy.builtin import ROOT, WRAPPING, WRAPPING_POLICY_SOURCE
 from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import CompiledPolicies, compile_policies
 from secrethub.policy.document import ParsedPolicy, parse_policy
@@ -23,6 +23,7 @@ def circumstances(
     now: datetime,
     client_address: str | None,
     parameters: Callable[[], Mapping[str, Any] | None] = dict,
+    wrap_ttl: int = 0,
 ) -> Circumstances:
     """Return what conditions of policies are about.
 
@@ -31,11 +32,13 @@ def circumstances(
         now: the instant of the decision.
         client_address: the socket's peer, or None when the client is not known.
         parameters: gives the request's parameters, or None when they cannot be read.
+        wrap_ttl: seconds that the answer shall stay wrapped; 0 when it shall not be.
     """
     return Circumstances(
         now=now,
         client_address=client_address,
         token_ttl=identity.created_ttl if identity is not None and identity.kind == "token" else None,
+        wrap_ttl=wrap_ttl,
         parameters=parameters,
     )
 
@@ -64,6 +67,8 @@ class PolicyCache:
         Raises:
             IntegrityFailure: its row is not authentic.
         """
+        if name == WRAPPING:
+            return parse_policy(name, WRAPPING_POLICY_SOURCE)
         row = await self._authority.get(POLICIES, name)
         return None if row is None else parse_policy(name, row.body["source"])
 

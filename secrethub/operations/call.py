@@ -47,6 +47,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         door: ``http``, ``tls``, ``serve`` or ``agent``.
         request_id: UUID.
         streaming: the caller takes progress as it comes.
+        wrap_ttl: seconds that the answer shall be kept for somebody else; 0 when it shall not be.
     """
 
     method: Method
@@ -56,6 +57,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     door: str
     request_id: str
     streaming: bool = False
+    wrap_ttl: int = 0
     body: bytes = b""
     query: Mapping[str, str] = {}
 

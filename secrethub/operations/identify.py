@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from secrethub.auth.digests import token_digest
+from secrethub.auth.networks import within
 from secrethub.engines.engine import Identity
 from secrethub.engines.runtime import Core
+from secrethub.engines.token.known import find_token, holder_of
 from secrethub.errors import PermissionDenied
 from secrethub.operations.call import AgentCertificate, Credential, Token
-from secrethub.storage.authority import AGENTS, APPROLES, TOKENS, Row
+from secrethub.storage.authority import AGENTS, APPROLES, TOKENS
 
-MAX_TOKEN = 256
-"""Characters that a token has at most."""
 IDENTITIES = tuple(("issued", f"{table.name}/") for table in (TOKENS, AGENTS))
 """What may come to be good without a new authority generation, as the stream of changes names it."""
-_DEEPEST = 64
 
 
-async def identify(core: Core, credential: Credential | None, now: datetime) -> Identity:
+async def identify(
+    core: Core,
+    credential: Credential | None,
+    now: datetime,
+    client_address: str | None = None,
+    *,
+    spent: bool = False,
+) -> Identity:
     """Return who ``credential`` stands for at ``now``.
+
+    Args:
+        core: this process.
+        credential: what was shown.
+        now: the instant.
+        client_address: where it comes from, or None when unknown.
+        spent: a use of the token was counted for this request already.
 
     Raises:
         PermissionDenied: nobody, or nobody any more; ``reason`` is for the ledger.
@@ -29,52 +41,24 @@ async def identify(core: Core, credential: Credential | None, now: datetime) -> 
         case None:
             raise PermissionDenied("no token was given")
         case Token():
-            return await _token(core, credential.secret.reveal(), now)
+            row = await find_token(core, credential.secret.reveal())
+            if row is None:
+                raise PermissionDenied("unknown token")
+            identity = await holder_of(core, row, now, spent=spent)
+            check_address(identity, client_address)
+            return identity
         case AgentCertificate():
             return await _agent(core, credential)
 
 
-async def _token(core: Core, secret: str, now: datetime) -> Identity:
-    if not 0 < len(secret) <= MAX_TOKEN:
-        raise PermissionDenied("unknown token")
-    digest = token_digest(core.keyring(), secret)
-    row = await core.authority.get(TOKENS, digest)
-    if row is None:
-        raise PermissionDenied("unknown token")
-    if row.expires_at is not None and row.expires_at <= now:
-        raise PermissionDenied(f"token {digest[:16]} has expired")
-    lineage = await _lineage(core, row, now)
-    ends = [one.expires_at for one in lineage if one.expires_at is not None]
-    return Identity(
-        kind="token",
-        key=row.key,
-        name=row.body["display_name"],
-        policies=tuple(row.body["policies"]),
-        accessor=row.key[:16],
-        expires_at=row.expires_at,
-        good_until=min(ends, default=None),
-        lineage=tuple(one.key for one in lineage),
-        created_ttl=row.body["ttl"],
-        metadata=row.body["meta"],
-    )
-
-
-async def _lineage(core: Core, row: Row, now: datetime) -> list[Row]:
-    """Return the token and those it was made from: it ends with the first of them to end.
+def check_address(identity: Identity, client_address: str | None) -> None:
+    """Check that a token is used from where it may be.
 
     Raises:
-        PermissionDenied: an ancestor was revoked or has expired.
+        PermissionDenied: from elsewhere, or nobody knows from where.
     """
-    lineage = [row]
-    while row.owner is not None:
-        if len(lineage) >= _DEEPEST:
-            raise PermissionDenied("too many generations of tokens")
-        parent = await core.authority.get(TOKENS, row.owner)
-        if parent is None or (parent.expires_at is not None and parent.expires_at <= now):
-            raise PermissionDenied(f"the token that {row.key[:16]} was made from has ended")
-        lineage.append(parent)
-        row = parent
-    return lineage
+    if not within(client_address, identity.bound_cidrs):
+        raise PermissionDenied(f"token {identity.key[:16]} is not bound to this address")
 
 
 async def _agent(core: Core, certificate: AgentCertificate) -> Identity:

@@ -48,6 +48,8 @@ def request_note(
     size = ANONYMOUS_SIZE if identity is None else MAX_SIZE
     if answer:
         detail["answer"] = answer
+    if with_body and call.wrap_ttl:
+        detail["wrap_ttl"] = call.wrap_ttl
     if with_body and (call.body or call.query):
         key = core.keyring().derived("audit-mask")
         plain = declared.plain if declared is not None else frozenset()

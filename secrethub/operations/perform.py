@@ -4,27 +4,26 @@ A read writes one entry, durable before the answer leaves. A change writes its i
 anything happens, and its outcome, durable before the answer leaves. The commit of an entry shows
 whether authority, or the data that was read, has changed since; then the request is decided, and a
 read read, again (``storage/freshness.py``).
+
+What spends something, a use of the caller's token or the room of a wrapped answer, has an intent, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from secrethub.audit.event import Kind
-from secrethub.auth.digests import token_digest
 from secrethub.engines.engine import Answer, Context, Fence, Identity, Operation
 from secrethub.engines.flat import flat_view
 from secrethub.engines.memo import Granted
 from secrethub.engines.mounts import Route, no_operation
-from secrethub.engines.rights import circumstances
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.seal import admit_to_seal, record_refusal
+from secrethub.engines.token.using import forget_used_up, spend
 from secrethub.errors import (
     IntegrityFailure,
     InvalidRequest,
@@ -37,12 +36,14 @@ from secrethub.errors import (
     TooManyRequests,
     Unavailable,
 )
-from secrethub.operations.call import Call, Token
-from secrethub.operations.decision import require
+from secrethub.operations.call import Call
+from secrethub.operations.context import context_of
+from secrethub.operations.decision import allowed
 from secrethub.operations.decode import decode_body
-from secrethub.operations.identify import IDENTITIES, MAX_TOKEN, identify
+from secrethub.operations.identify import IDENTITIES, identify
 from secrethub.operations.note import request_note
-from secrethub.policy.decision import Allowed
+from secrethub.operations.remembered import remembered
+from secrethub.operations.wrap import refuse_wrapping, wrapped
 
 _ATTEMPTS = 8
 _OPTIMISTIC = 3
@@ -80,10 +81,13 @@ class _Request:
         self.identity: Identity | None = None
         self.trouble: IntegrityFailure | None = None
         """Why it cannot be told who answers, or what is there."""
+        self.warnings: tuple[str, ...] = ()
         self.admitted = False
         self.intended = False
         self.recorded = False
         """Whether the ledger has how the present attempt ended, or may have it."""
+        self.left: int | None = None
+        """How many uses the caller's token has left, once this one was counted."""
         self.moves = 0
         self.looked = False
         """Whether the database was asked for what changed after the request came."""
@@ -97,6 +101,11 @@ class _Request:
     def operation_name(self) -> str:
         return "unknown" if self.operation is None else self.operation.name
 
+    @property
+    def _kind(self) -> Kind:
+        """What the entry that ends the request is."""
+        return "outcome" if self.intended else "request"
+
     async def run(self) -> Answer:
         try:
             return await self._until_fresh()
@@ -108,11 +117,14 @@ class _Request:
                 name = exc.code if isinstance(exc, SecretHubError) else "internal"
                 reason = f"{name}: {exc if ours else type(exc).__name__}"
                 with contextlib.suppress(SecretHubError):
-                    await self._append("outcome" if self.intended else "request", "failed", reason)
+                    await self._append(self._kind, "failed", reason)
             raise
+        finally:
+            if self.left == 0 and self.identity is not None:
+                await forget_used_up(self.core, self.identity.key)
 
     async def _until_fresh(self) -> Answer:
-        known = self._known()
+        known = remembered(self.core, self.call, self.path)
         if known is not None:
             position = self.core.caches.position
             self.route, self.identity = known.route, known.identity
@@ -155,6 +167,7 @@ class _Request:
         if operation is not None and (not operation.audited or operation.keyless):
             context = self._context(core.clock.now())
             try:
+                refuse_wrapping(operation, self.call)
                 body, warnings = decode_body(operation, self.call)
             except InvalidRequest as exc:
                 if operation.keyless:
@@ -164,14 +177,12 @@ class _Request:
             return _warned(await operation.handler(context, body), warnings)
         core.keyring()
         context = await self._decide(position)
-        body, warnings = await self._decoded(position)
+        body, self.warnings = await self._decoded(position)
+        if self._declared().changes or self._spends:
+            await self._begin(position)
         if self._declared().changes:
-            answer = await self._change(context, position, body)
-        else:
-            answer = await self._read(context, position, body)
-        if answer.auth is not None and self._declared().public:
-            core.throttle_public.give_back(self.call.client_address)
-        return _warned(answer, warnings)
+            return await self._change(context, body)
+        return await self._read(context, position, body)
 
     def _admit(self) -> None:
         """Count a request that needs no token, once.
@@ -182,14 +193,6 @@ class _Request:
         if not self.admitted:
             self.core.throttle_public.admit(self.core.clock.monotonic(), self.call.client_address)
             self.admitted = True
-
-    def _known(self) -> Granted | None:
-        """Return an earlier decision on the same read, if nothing has changed since."""
-        core, call = self.core, self.call
-        if call.method not in {"read", "list"} or not isinstance(call.credential, Token) or not core.unsealed:
-            return None
-        digest = token_digest(core.keyring(), call.credential.secret.reveal()[:MAX_TOKEN])
-        return core.memo.get(digest, call.method, self.path, core.clock.now())
 
     async def _find(self) -> None:
         self.route = self.trouble = None
@@ -205,6 +208,7 @@ class _Request:
 
     async def _decoded(self, position: int) -> tuple[object, tuple[str, ...]]:
         try:
+            refuse_wrapping(self._declared(), self.call)
             return decode_body(self._declared(), self.call)
         except InvalidRequest as exc:
             await self._refuse(exc, position)
@@ -216,25 +220,14 @@ class _Request:
         return self.operation
 
     def _context(self, now: datetime) -> Context:
-        route, core, call = self.route, self.core, self.call
-        return Context(
-            core=core,
-            mount=route.mount.path if route is not None else "",
-            mount_id=route.mount.uuid if route is not None else "",
-            mount_options=route.mount.options if route is not None else {},
-            mount_settings=route.mount.settings if route is not None else {},
-            lease_ttl=route.mount.default_lease_ttl if route is not None else 0,
+        return context_of(
+            self.core,
+            self.call,
             path=self.path,
-            params=route.params if route is not None else {},
-            query=call.query,
+            route=self.route,
             identity=self.identity,
             fence=self.fence,
-            client_address=call.client_address,
-            door=call.door,
-            request_id=call.request_id,
             now=now,
-            streaming=call.streaming,
-            token=call.credential.secret if isinstance(call.credential, Token) else None,
         )
 
     async def _decide(self, position: int) -> Context:
@@ -247,9 +240,11 @@ class _Request:
                 self._admit()
                 return self._context(now)
             self.identity = None
-            self.identity = await identify(core, self.call.credential, now)
+            self.identity = await identify(
+                core, self.call.credential, now, self.call.client_address, spent=self.left is not None
+            )
             context = self._context(now)
-            verdict = await self._allowed(context)
+            verdict, self.trouble = await allowed(context, self.route, self.call.method, self.trouble)
             if self.trouble is not None:
                 # Not a question of rights: whoever may ask is told that something is wrong.
                 core.metrics.integrity_failures.labels(self.trouble.table).inc()
@@ -259,7 +254,7 @@ class _Request:
                     raise NotFound("no handler for route")
                 raise no_operation(self.route, self.path)
             kept = operation.request is None and not operation.changes and not verdict.conditional
-            if self.route is not None and kept:
+            if self.route is not None and kept and not self._spends:
                 core.memo.put(self.call.method, self.path, Granted(self.identity, self.route), self.moves)
             return context
         except IntegrityFailure as exc:
@@ -272,38 +267,11 @@ class _Request:
             await self._refuse(exc, position)
             raise
 
-    async def _allowed(self, context: Context) -> Allowed:
-        """Take the one decision.
-
-        Raises:
-            PermissionDenied: no; ``reason`` says why.
-        """
-        assert self.identity is not None
-        exists = None if self.operation is None or self.call.method != "write" else self.operation.exists
-        creates, trouble = False, None
-        if exists is not None:
-            try:
-                creates = not await exists(context)
-            except (InvalidRequest, IntegrityFailure) as exc:
-                trouble = exc  # told only to whoever may ask
-        when = circumstances(self.identity, context.now, self.call.client_address, self._parameters)
-        verdict = await require(
-            self.core, self.identity, self.route, self.call.method, self.path, when, creates=creates
-        )
-        if isinstance(trouble, IntegrityFailure):
-            self.trouble = trouble
-        elif trouble is not None:
-            raise trouble
-        return verdict
-
-    def _parameters(self) -> Mapping[str, Any] | None:
-        """Return what policies may speak of: query and body, as they were sent."""
-        if not self.call.body:
-            return self.call.query
-        try:
-            return {**self.call.query, **msgspec.json.decode(self.call.body, type=dict[str, Any])}
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            return None
+    @property
+    def _spends(self) -> bool:
+        """Whether the request costs something even if it only reads."""
+        limited = self.identity is not None and self.identity.uses_left is not None
+        return limited or self.call.wrap_ttl > 0
 
     async def _refuse(self, exc: SecretHubError, position: int) -> None:
         """Write down a refusal and raise it, or Stale when it may no longer be true."""
@@ -315,7 +283,7 @@ class _Request:
                 raise exc  # counted, and in a summary later
             core.throttle_anonymous.admit(core.clock.monotonic(), self.call.client_address)
         await self._append(
-            "outcome" if self.intended else "request",
+            self._kind,
             "denied" if isinstance(exc, PermissionDenied) else "refused",
             exc.reason if isinstance(exc, PermissionDenied) else f"{exc.code}: {exc}",
         )
@@ -323,6 +291,7 @@ class _Request:
         # who was refused for want of it is asked again, once.
         if core.caches.moved(position, () if self.looked else IDENTITIES):
             raise Stale("authority moved on")
+        await self._spend()
         raise exc
 
     async def _append(self, kind: Kind, outcome: str, reason: str = "", answer: Answer | None = None) -> None:
@@ -349,15 +318,15 @@ class _Request:
         failure: SecretHubError | None = None
         answer = Answer()
         try:
-            answer = await self._declared().handler(context, body)
+            answer = await self._finished(await self._declared().handler(context, body))
         except (Sealed, Unavailable, Stale):
             raise
         except SecretHubError as exc:
             failure = exc
         if failure is None:
-            await self._append("request", "done", answer=answer)
+            await self._append(self._kind, "done", answer=answer)
         elif isinstance(failure, NotFound):
-            await self._append("request", "missing")
+            await self._append(self._kind, "missing")
         else:
             if isinstance(failure, IntegrityFailure):
                 self.core.metrics.integrity_failures.labels(failure.table).inc()
@@ -370,14 +339,38 @@ class _Request:
             raise failure
         return answer
 
-    async def _change(self, context: Context, position: int, body: object) -> Answer:
+    async def _begin(self, position: int) -> None:
+        """Make the intent durable, once, and count the use of a token that has a number of them."""
         if not self.intended:
             await self._append("intent", "begun")
             self.intended = True
             if self.core.caches.moved(position, ()) or self._ended():
                 raise Stale("authority moved on")
         try:
-            answer = await self._declared().handler(context, body)
+            await self._spend()
+        except PermissionDenied as exc:
+            await self._append("outcome", "denied", exc.reason)
+            raise
+
+    async def _spend(self) -> None:
+        """Count a use, once for a request, allowed or not."""
+        identity = self.identity
+        if self.left is None and identity is not None and identity.uses_left is not None:
+            self.left = await spend(self.core, self.fence, identity)
+
+    async def _finished(self, answer: Answer) -> Answer:
+        """Return what is given out: with the warnings, and wrapped if that was asked for."""
+        operation = self._declared()
+        if operation.public and answer.auth is not None:
+            self.core.throttle_public.give_back(self.call.client_address)
+        answer = _warned(answer, self.warnings)
+        if not self.call.wrap_ttl:
+            return answer
+        return await wrapped(self.core, self.call, answer, self.fence, done=operation.changes)
+
+    async def _change(self, context: Context, body: object) -> Answer:
+        try:
+            answer = await self._finished(await self._declared().handler(context, body))
         except Stale:
             raise
         except (PermissionDenied, LoginFailed) as exc:

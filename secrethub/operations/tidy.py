@@ -1,4 +1,4 @@
-"""Removing what has expired: tokens, accessors, SecretIDs, enrolment nonces, old announcements.
+"""Removing what is over: tokens and what they left, SecretIDs, enrolment nonces, old announcements.
 
 A mount whose removal was interrupted is removed, too.
 
@@ -7,19 +7,14 @@ Expiry itself never waits for this: an expired row is refused when it is used. O
 
 from __future__ import annotations
 
-from typing import Any
-
-import asyncpg
-
 from secrethub.engines.engine import Fence
 from secrethub.engines.runtime import Core
-from secrethub.engines.token_end import remove_tokens
+from secrethub.engines.token.tidying import alone, tidy_tokens
 from secrethub.engines.unmounting import empty
 from secrethub.errors import IntegrityFailure, Stale
 from secrethub.operations.note import note
-from secrethub.storage.authority import ACCESSORS, SECRET_IDS, TOKENS, Change, Table
+from secrethub.storage.authority import SECRET_IDS
 
-_LOCK = 7305086391846017
 _BATCH = 1000
 _ROUNDS = 200
 _OLD = 50_000
@@ -33,19 +28,21 @@ async def tidy(core: Core) -> int:
         SecretHubError: the database or the keys are not there; the next call goes on.
     """
     removed = 0
-    for table in (SECRET_IDS, TOKENS, ACCESSORS):
-        after: str | None = ""
-        for _ in range(_ROUNDS):
-            if after is None:
-                break
-            try:
-                count, after, failures = await _batch(core, table, after)
-            except Stale:
-                await core.ledger.look()
-                continue
-            removed += count
-            # Only now: whoever writes into the ledger must hold no lock that others wait for.
-            await _report(core, failures)
+    after: str | None = ""
+    for _ in range(_ROUNDS):
+        if after is None:
+            break
+        try:
+            count, after, failures = await _secret_ids(core, after)
+        except Stale:
+            await core.ledger.look()
+            continue
+        removed += count
+        # Only now: whoever writes into the ledger must hold no lock that others wait for.
+        await _report(core, failures)
+    count, failures = await tidy_tokens(core)
+    removed += count
+    await _report(core, failures)
     for _ in range(_ROUNDS):
         if not await _forget(core):
             break
@@ -54,36 +51,27 @@ async def tidy(core: Core) -> int:
     return removed
 
 
-async def _batch(core: Core, table: Table, after: str) -> tuple[int, str | None, list[IntegrityFailure]]:
+async def _secret_ids(core: Core, after: str) -> tuple[int, str | None, list[IntegrityFailure]]:
     """Remove one batch; return how many went, where the next begins (None at the end), what is wrong."""
     fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
     async with core.authority.issue(fence) as change:
-        if not await _alone(change.connection):
+        if not await alone(change.connection):
             return 0, None, []
-        rows = await change.connection.fetch(
-            f"""SELECT key FROM {table.name} WHERE expires_at < now() - interval '1 minute' AND key > $1
-                ORDER BY key LIMIT $2""",  # noqa: S608 - a constant of ours
+        found = await change.connection.fetch(
+            """SELECT key FROM secret_ids WHERE expires_at < now() - interval '1 minute' AND key > $1
+               ORDER BY key LIMIT $2""",
             after,
             _BATCH,
         )
-        keys = [row["key"] for row in rows]
-        count, failures = await _remove(core, change, table, keys)
-    return count, keys[-1] if len(keys) == _BATCH else None, failures
-
-
-async def _remove(
-    core: Core, change: Change, table: Table, keys: list[str]
-) -> tuple[int, list[IntegrityFailure]]:
-    if table is TOKENS:
-        return await remove_tokens(change, core.keyring(), keys)
-    rows, failures = await change.delete_many(table, keys)
-    return len(rows), failures
+        keys = [row["key"] for row in found]
+        rows, failures = await change.delete_many(SECRET_IDS, keys)
+    return len(rows), keys[-1] if len(keys) == _BATCH else None, failures
 
 
 async def _forget(core: Core) -> bool:
     """Remove nonces and announcements that are over; tell whether there are more announcements."""
     async with core.database.write() as connection:
-        if not await _alone(connection):
+        if not await alone(connection):
             return False
         await connection.execute("DELETE FROM enrollments WHERE expires_at < now()")
         # Whoever was away for longer than this drops its caches (see storage/freshness.py).
@@ -101,11 +89,6 @@ async def _forget(core: Core) -> bool:
             _OLD,
         )
     return bool(gone == _OLD)
-
-
-async def _alone(connection: asyncpg.Connection[Any]) -> bool:
-    """Tell whether no other node tidies at this moment; none will until the transaction ends."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK))
 
 
 async def _report(core: Core, failures: list[IntegrityFailure]) -> None:

@@ -13,6 +13,9 @@ ROOT = "root"
 DEFAULT = "default"
 """Attached to every token unless it is made without it; may be edited."""
 
+WRAPPING = "response-wrapping"
+"""What a wrapping token has; built in, and given to no other token."""
+
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 _DEFAULT_RULES: dict[str, list[str]] = {
@@ -37,6 +40,10 @@ DEFAULT_POLICY_SOURCE = json.dumps(
 """What ``default`` says until someone edits it, as Vault's ACL in JSON."""
 
 
+WRAPPING_POLICY_SOURCE = json.dumps({"path": {"sys/wrapping/unwrap": {"capabilities": ["update"]}}})
+"""A wrapping token opens what it was made for."""
+
+
 def normalise_policy_name(name: str) -> str:
     """Return the name of a policy that is referred to, ``root`` included, in lower case.
 
@@ -52,9 +59,9 @@ def check_policy_name(name: str) -> str:
     """Return the name of a policy that is to be written, in lower case.
 
     Raises:
-        InvalidRequest: as :func:`normalise_policy_name`, and for ``root``.
+        InvalidRequest: as :func:`normalise_policy_name`, and for those that are built in.
     """
     normal = normalise_policy_name(name)
-    if normal == ROOT:
-        raise InvalidRequest("the policy root is built in and cannot be written")
+    if normal in {ROOT, WRAPPING}:
+        raise InvalidRequest(f"the policy {normal} is built in and cannot be written")
     return normal

@@ -32,10 +32,12 @@ class Table:
 SECRET_IDS = Table("secret_ids", 4096)
 TOKENS = Table("tokens", 4096)
 ACCESSORS = Table("accessors", 4096)
+CUBBYHOLES = Table("cubbyholes", 4096)
 AGENTS = Table("agents", 1024)
 POLICIES = Table("policies", 64)
 MOUNTS = Table("mounts", 64)
 APPROLES = Table("approles", 64)
+TOKEN_ROLES = Table("token_roles", 64)
 ROLE_IDS = Table("role_ids", 64)
 PKI_ROLES = Table("pki_roles", 64)
 CERTIFICATE_AUTHORITIES = Table("certificate_authorities", 64)
@@ -62,10 +64,12 @@ TABLES = (
     SECRET_IDS,
     TOKENS,
     ACCESSORS,
+    CUBBYHOLES,
     AGENTS,
     POLICIES,
     MOUNTS,
     APPROLES,
+    TOKEN_ROLES,
     ROLE_IDS,
     PKI_ROLES,
     CERTIFICATE_AUTHORITIES,

@@ -12,15 +12,8 @@ from typing import Any
 import msgspec
 
 from secrethub.clock import SystemClock
-from secrethub.engines.agents import AgentsEngine
-from secrethub.engines.approle import AppRoleEngine
 from secrethub.engines.engine import Answer, Method
-from secrethub.engines.flat import FlatEngine
-from secrethub.engines.kv import KvEngine, KvV1Engine
-from secrethub.engines.pki import PkiEngine
 from secrethub.engines.runtime import Core
-from secrethub.engines.system import SystemEngine
-from secrethub.engines.token import TokenEngine
 from secrethub.ids import new_uuid
 from secrethub.node import NodeSettings
 from secrethub.operations import seal_lifecycle
@@ -29,6 +22,7 @@ from secrethub.operations.perform import perform
 from secrethub.seal.slots import open_slot
 from secrethub.sensitive import Sensitive
 from secrethub.storage.database import Database
+from serve.wiring import engines
 
 AGENT_URL = "wss://core.example.com:4665"
 
@@ -62,6 +56,8 @@ class Running:
         token: str | None = "",
         agent: AgentCertificate | None = None,
         query: Mapping[str, str] | None = None,
+        wrap_ttl: int = 0,
+        client_address: str | None = "127.0.0.1",
     ) -> Answer:
         """Carry out one request, by default with the root token."""
         credential: Credential | None = agent
@@ -75,7 +71,8 @@ class Running:
                 body=b"" if body is None else msgspec.json.encode(body),
                 query=query or {},
                 credential=credential,
-                client_address="127.0.0.1",
+                client_address=client_address,
+                wrap_ttl=wrap_ttl,
                 door="tls",
                 request_id=new_uuid(),
             ),
@@ -132,21 +129,11 @@ async def running(url: str, folder: Path) -> AsyncIterator[Running]:
     epoch = await seal_lifecycle.commit_unsealed(database, root_key)
     keyring = await seal_lifecycle.open_keyring(database, root_key)
     await database.close()
-    engines = (
-        SystemEngine(),
-        AgentsEngine(),
-        KvEngine(),
-        KvV1Engine(),
-        FlatEngine(),
-        PkiEngine(),
-        TokenEngine(),
-        AppRoleEngine(),
-    )
     core = Core(
         settings=settings(url, folder),
         clock=clock,
         seal=None,  # type: ignore[arg-type]  # nobody asks the seal here
-        engines={engine.kind: engine for engine in engines},
+        engines=engines(),
         process="test",
     )
     core.start()

@@ -18,7 +18,7 @@ from tests.gateway.conftest import Node, native
 async def test_default_mounts(node: Node) -> None:
     """Everything that init mounts is listed, with what clients look for, at the top level too."""
     answer = (await node.call("GET", "sys/mounts")).json()
-    assert set(answer["data"]) == {"agents/", "pki/", "secret/", "secrets/", "sys/"}
+    assert set(answer["data"]) == {"agents/", "cubbyhole/", "pki/", "secret/", "secrets/", "sys/"}
     secret = answer["data"]["secret/"]
     assert answer["secret/"] == secret
     assert (secret["type"], secret["options"]) == ("kv", {"version": "2"})
@@ -82,6 +82,7 @@ async def test_paths_that_cannot_be_mounted(node: Node) -> None:
     assert set((await node.call("GET", "sys/mounts")).json()["data"]) == {
         "a/b/",
         "agents/",
+        "cubbyhole/",
         "pki/",
         "secret/",
         "secrets/",
@@ -240,7 +241,7 @@ async def test_what_cannot_be_tuned(node: Node) -> None:
     assert (await node.call("POST", "sys/mounts/pki/tune", json={"max_lease_ttl": "1h"})).status_code == 400
     assert (await node.call("POST", "sys/mounts/pki/tune", json={"description": "d"})).status_code == 204
     assert (await node.call("GET", "sys/mounts/pki")).json()["data"]["description"] == "d"
-    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 5
+    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 6
 
 
 async def test_a_removed_mount_takes_its_secrets_along(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +304,7 @@ async def test_what_cannot_be_removed(node: Node) -> None:
         refused = await node.call("DELETE", f"sys/mounts/{path}")
         assert refused.status_code == 400, path
         assert refused.json()["errors"] == [f"cannot unmount {path}/"]
-    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 5
+    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 6
     for path in ("none", "secret/data", "secret/tune"):
         assert (await node.call("DELETE", f"sys/mounts/{path}")).status_code == 204, path
     assert (await node.call("GET", "secrets/a")).status_code == 200

@@ -28,7 +28,6 @@ from secrethub.engines.kv.store import (
     whole_number,
 )
 from secrethub.engines.listing import without_denied
-from secrethub.engines.rights import circumstances
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import new_uuid
 from secrethub.storage import kv
@@ -151,7 +150,7 @@ async def _shown(context: Context, prefix: str, names: Sequence[str]) -> Sequenc
         await context.core.policies.compiled(context.identity.policies),
         folder=f"{context.path.removesuffix(prefix.rstrip('/')).rstrip('/')}/{prefix}",
         native_folder=native_prefix(context.mount) + prefix,
-        when=circumstances(context.identity, context.now, context.client_address),
+        when=context.when,
     )
 
 

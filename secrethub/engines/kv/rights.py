@@ -9,7 +9,6 @@ from __future__ import annotations
 from secrethub.engines.engine import Capability, Context
 from secrethub.engines.kv.metadata import native_prefix
 from secrethub.engines.listing import denied
-from secrethub.engines.rights import circumstances
 from secrethub.errors import PermissionDenied
 from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import Allowed, CompiledPolicies, Question, decide
@@ -30,8 +29,7 @@ class Rights:
         """Return the rights of whoever asks."""
         assert context.identity is not None
         policies = await context.core.policies.compiled(context.identity.policies)
-        when = circumstances(context.identity, context.now, context.client_address)
-        return cls(context.mount, policies, when)
+        return cls(context.mount, policies, context.when)
 
     def may(self, capability: Capability, endpoint: str, path: str, *, sudo: bool = False) -> bool:
         """Tell whether something may be done to a secret or folder.

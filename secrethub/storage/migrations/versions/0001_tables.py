@@ -12,9 +12,11 @@ depends_on = None
 AUTHORITY_TABLES = (
     "tokens",
     "accessors",
+    "cubbyholes",
     "policies",
     "mounts",
     "approles",
+    "token_roles",
     "role_ids",
     "secret_ids",
     "agents",
@@ -83,6 +85,8 @@ CREATE TABLE authority_buckets (
     PRIMARY KEY (table_name, bucket)
 )
 """
+
+_USED_UP = "CREATE INDEX tokens_used_up ON tokens (key) WHERE body->'uses_left' = '0'::jsonb"
 
 _KV = (
     """
@@ -190,6 +194,7 @@ def upgrade() -> None:
         op.execute(f"CREATE INDEX {name}_owner ON {name} (owner) WHERE owner IS NOT NULL")
         op.execute(f"CREATE INDEX {name}_expires ON {name} (expires_at) WHERE expires_at IS NOT NULL")
     op.execute(_BUCKETS)
+    op.execute(_USED_UP)
     for statement in (
         *_KV,
         _LEDGER,

@@ -140,9 +140,11 @@ END $$
 _TABLES = (
     "tokens",
     "accessors",
+    "cubbyholes",
     "policies",
     "mounts",
     "approles",
+    "token_roles",
     "role_ids",
     "secret_ids",
     "agents",

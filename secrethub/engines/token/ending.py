@@ -15,9 +15,10 @@ from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.engine import EMPTY, Answer, Context, Fence
 from secrethub.errors import IntegrityFailure, Sealed, Stale, Unavailable
-from secrethub.storage.authority import ACCESSORS, TOKENS, Change
+from secrethub.storage.authority import ACCESSORS, CUBBYHOLES, TOKENS, Change
 
 _BATCH = 1000
+_ORPHANS = 100
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +44,51 @@ async def end_token(context: Context, digest: str) -> Answer:
 async def remove_tokens(
     change: Change, keyring: Keyring, digests: Sequence[str]
 ) -> tuple[int, list[IntegrityFailure]]:
-    """Delete tokens and their accessors; return how many, and what is wrong with those left alone."""
+    """Delete tokens, their accessors and what they keep.
+
+    Returns:
+        How many went, and what is wrong with those that were left alone.
+    """
     rows, failures = await change.delete_many(TOKENS, digests)
     accessors = [accessor_digest(keyring, open_accessor(keyring, row.key, row.body)) for row in rows]
     _, more = await change.delete_many(ACCESSORS, accessors)
-    return len(rows), failures + more
+    _, kept = await change.delete_many(CUBBYHOLES, [row.key for row in rows])
+    return len(rows), failures + more + kept
+
+
+async def end_orphaning(context: Context, digest: str) -> Answer:
+    """Revoke a token alone: its children have no parent any more.
+
+    Some children in one transaction, for each of them stops everybody else. A crash between two leaves
+    the token, so it can be done again.
+
+    Raises:
+        Stale: the decision is older than the database; nothing happened.
+        IntegrityFailure: a row is not authentic.
+    """
+    core, fence = context.core, context.fence
+    orphans = 0
+    while True:
+        async with core.authority.change(fence) as change:
+            keys = await change.connection.fetch(
+                "SELECT key FROM tokens WHERE owner = $1 ORDER BY key LIMIT $2", digest, _ORPHANS
+            )
+            for record in keys:
+                row = await change.get(TOKENS, record["key"])
+                if row is not None:
+                    await change.put(TOKENS, row.key, row.body, owner=None, expires_at=row.expires_at)
+            done = len(keys) < _ORPHANS
+            if done:
+                _, failures = await remove_tokens(change, core.keyring(), [digest])
+                for failure in failures:
+                    raise failure
+        orphans += len(keys)
+        if done:
+            return Answer(detail={"revoked": 1, "orphans": orphans, "written": change.written})
+        await core.ledger.look()
+        fence = Fence(
+            generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, in_turn=fence.in_turn
+        )
 
 
 async def _remove_descendants(context: Context, digest: str) -> int:

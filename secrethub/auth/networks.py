@@ -1,0 +1,60 @@
+"""Networks that a credential is bound to. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+from secrethub.errors import InvalidRequest
+
+MOST = 64
+"""Networks that one credential is bound to at most."""
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_networks(given: Sequence[str]) -> list[str]:
+    """Return networks in canonical form; a bare address is a network of one.
+
+    Raises:
+        InvalidRequest: one of them is none, or they are too many.
+    """
+    if len(given) > MOST:
+        raise InvalidRequest(f"at most {MOST} CIDRs can be bound")
+    try:
+        return [str(_canonical(text)) for text in given]
+    except ValueError as exc:
+        raise InvalidRequest("bound CIDRs must be networks such as 10.0.0.0/8") from exc
+
+
+def within(address: str | None, networks: Sequence[str]) -> bool:
+    """Tell whether an address is in one of the networks, or there are none.
+
+    Args:
+        address: the client's; an unknown one is in no network.
+        networks: as :func:`parse_networks` returned them.
+    """
+    if not networks:
+        return True
+    try:
+        peer = ipaddress.ip_address(address or "")
+    except ValueError:
+        return False
+    mapped = getattr(peer, "ipv4_mapped", None)
+    return any((mapped or peer) in _network(text) for text in networks)
+
+
+@lru_cache(maxsize=4096)
+def _network(text: str) -> _Network:
+    return ipaddress.ip_network(text)
+
+
+def _canonical(text: str) -> _Network:
+    """Return a network; one of IPv4 addresses written as IPv6 becomes what it means."""
+    network = ipaddress.ip_network(text.strip(), strict=False)
+    if network.version == 6 and network.subnet_of(_MAPPED):
+        return ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    return network

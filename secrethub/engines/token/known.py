@@ -1,0 +1,175 @@
+"""Which token a text or an accessor stands for, whether it is still good, and who holds it.
+
+Batch tokens have no row; what they say is given the form of one, so that nobody else needs to know.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from secrethub.auth import batch
+from secrethub.auth.digests import accessor_digest, token_digest
+from secrethub.engines.engine import Context, Identity
+from secrethub.engines.runtime import Core
+from secrethub.errors import DecryptionFailed, InvalidRequest, PermissionDenied
+from secrethub.storage.authority import ACCESSORS, TOKENS, Row
+
+MAX_TOKEN = batch.MAX_LENGTH
+"""Characters that a token has at most."""
+
+_MAX_ACCESSOR = 256
+_DEEPEST = 64
+_UNKNOWN_ACCESSOR = "invalid accessor"
+
+
+def digest_of(core: Core, secret: str) -> str:
+    """Return the digest that a token is known by; texts that are too long for one have one, too."""
+    return token_digest(core.keyring(), secret[: MAX_TOKEN + 1])
+
+
+async def find_token(core: Core, secret: str) -> Row | None:
+    """Return a token's row, or None; whether it is still good is another question.
+
+    Raises:
+        IntegrityFailure: the row is not authentic.
+    """
+    if not 0 < len(secret) <= MAX_TOKEN:
+        return None
+    digest = digest_of(core, secret)
+    if not secret.startswith(batch.PREFIX):
+        return await core.authority.get(TOKENS, digest)
+    try:
+        told = batch.open_batch(core.keyring(), core.keys.cluster_id, secret)
+    except DecryptionFailed:
+        return None
+    return _as_row(digest, told)
+
+
+async def find_by_accessor(context: Context, accessor: str) -> Row:
+    """Return the row of the service token that has this accessor.
+
+    Raises:
+        InvalidRequest: there is none.
+        IntegrityFailure: a row is not authentic.
+    """
+    core = context.core
+    if not 0 < len(accessor) <= _MAX_ACCESSOR:
+        raise InvalidRequest(_UNKNOWN_ACCESSOR)
+    key = accessor_digest(core.keyring(), accessor)
+    context.depends("issued", f"{ACCESSORS.name}/{key}")
+    found = await core.authority.get(ACCESSORS, key)
+    if found is None:
+        raise InvalidRequest(_UNKNOWN_ACCESSOR)
+    digest = found.body["token"]
+    context.depends("issued", f"{TOKENS.name}/{digest}")
+    row = await core.authority.get(TOKENS, digest)
+    if row is None:
+        raise InvalidRequest(_UNKNOWN_ACCESSOR)
+    return row
+
+
+async def good_token(context: Context, secret: str) -> Row:
+    """Return the row of a token that somebody asks about.
+
+    Raises:
+        PermissionDenied: unknown, or not good any more.
+        IntegrityFailure: a row is not authentic.
+    """
+    core = context.core
+    row = await find_token(core, secret)
+    # A renewal by way of another process takes nothing away, so only this tells that it happened.
+    context.depends("issued", f"{TOKENS.name}/{digest_of(core, secret)}")
+    if row is None:
+        raise PermissionDenied("unknown token")
+    await lineage_of(core, row, context.now)
+    return row
+
+
+async def lineage_of(core: Core, row: Row, now: datetime, *, spent: bool = False) -> list[Row]:
+    """Return the token and those it was made from: it ends with the first of them to end.
+
+    Args:
+        core: this process.
+        row: the token's.
+        now: the instant.
+        spent: the token's last use is the present request.
+
+    Raises:
+        PermissionDenied: it, or one of them, was revoked, has expired, or is used up.
+    """
+    name = row.key[:16]
+    if row.expires_at is not None and row.expires_at <= now:
+        raise PermissionDenied(f"token {name} has expired")
+    if row.body["uses_left"] == 0 and not spent:
+        raise PermissionDenied(f"token {name} is used up")
+    lineage = [row]
+    while row.owner is not None:
+        if len(lineage) >= _DEEPEST:
+            raise PermissionDenied("too many generations of tokens")
+        parent = await core.authority.get(TOKENS, row.owner)
+        if parent is None or (parent.expires_at is not None and parent.expires_at <= now):
+            raise PermissionDenied(f"the token that {row.key[:16]} was made from has ended")
+        lineage.append(parent)
+        row = parent
+    return lineage
+
+
+async def holder_of(core: Core, row: Row, now: datetime, *, spent: bool = False) -> Identity:
+    """Return who holds a token.
+
+    Args:
+        core: this process.
+        row: the token's.
+        now: the instant.
+        spent: the token's last use is the present request.
+
+    Raises:
+        PermissionDenied: it is not good any more.
+        IntegrityFailure: a row is not authentic.
+    """
+    lineage = await lineage_of(core, row, now, spent=spent)
+    body = row.body
+    ends = [one.expires_at for one in lineage if one.expires_at is not None]
+    return Identity(
+        kind="token",
+        key=row.key,
+        name=body["display_name"],
+        policies=tuple(body["policies"]),
+        accessor=row.key[:16],
+        expires_at=row.expires_at,
+        good_until=min(ends, default=None),
+        lineage=tuple(one.key for one in lineage),
+        created_ttl=body["ttl"],
+        metadata=body["meta"],
+        batch=body["type"] == "batch",
+        uses_left=body["uses_left"],
+        bound_cidrs=tuple(body["bound_cidrs"]),
+    )
+
+
+def _as_row(digest: str, told: batch.BatchToken) -> Row:
+    body = {
+        "accessor": "",
+        "display_name": told.display_name,
+        "policies": list(told.policies),
+        "created_at": int(told.created_at.timestamp()),
+        "path": told.path,
+        "ttl": told.ttl,
+        "max_ttl": 0,
+        "renewable": False,
+        "type": "batch",
+        "meta": dict(told.meta),
+        "period": 0,
+        "num_uses": 0,
+        "uses_left": None,
+        "bound_cidrs": list(told.bound_cidrs),
+        "role": told.role,
+    }
+    return Row(
+        table=TOKENS.name,
+        key=digest,
+        revision=0,
+        body=body,
+        owner=told.parent,
+        expires_at=told.expires_at,
+    )

@@ -1,0 +1,56 @@
+"""How long tokens live. Pure; seconds throughout, 0 for none."""
+
+from __future__ import annotations
+
+import msgspec
+
+from secrethub.auth.tokens import MAX_TTL
+from secrethub.wire.durations import format_go_duration
+
+
+class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
+    """The life of a new token.
+
+    Attributes:
+        ttl: until it ends or is renewed; 0 for ever.
+        max_ttl: its own maximum, from its creation on.
+        period: what each renewal gives.
+        warnings: for whoever asked for more.
+    """
+
+    ttl: int = 0
+    max_ttl: int = 0
+    period: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def lifetime(asked: int, explicit: int, period: int) -> Lifetime:
+    """Return the life of a token that ends.
+
+    Args:
+        asked: what the request names.
+        explicit: a maximum of its own, which only shortens, unless it is periodic.
+        period: of a periodic token, which may be renewed beyond the system's maximum.
+    """
+    if period:
+        ttl = min(period, explicit or period)
+        return Lifetime(ttl=ttl, max_ttl=explicit, period=period, warnings=capped(period, ttl))
+    limit = min(explicit or MAX_TTL, MAX_TTL)
+    ttl = min(asked or MAX_TTL, limit)
+    return Lifetime(ttl=ttl, max_ttl=explicit, warnings=capped(asked, limit))
+
+
+def longest(*, max_ttl: int, period: int) -> int | None:
+    """Return the seconds from its creation that no renewal of a token passes; None when there are none."""
+    if period:
+        return max_ttl or None
+    # A maximum of its own only shortens: the system's holds for every token without a period.
+    return min(max_ttl or MAX_TTL, MAX_TTL)
+
+
+def capped(wanted: int, limit: int) -> tuple[str, ...]:
+    """Return the warning that Vault gives when a lifetime is cut to its maximum."""
+    if wanted <= limit:
+        return ()
+    asked, most = format_go_duration(wanted), format_go_duration(limit)
+    return (f'TTL of "{asked}" exceeded the effective max_ttl of "{most}"; TTL value is capped accordingly',)

@@ -1,0 +1,179 @@
+"""What is known of tokens: one's own, another one, one by its accessor; and the list of accessors."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from secrethub.auth.tokens import open_accessor
+from secrethub.crypto.keyring import Keyring
+from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.token.known import find_by_accessor, find_token, good_token, lineage_of
+from secrethub.errors import DecryptionFailed, IntegrityFailure, NotFound, PermissionDenied
+from secrethub.storage.authority import TOKENS, Row
+from secrethub.wire.durations import format_rfc3339
+
+_PAGE = 1000
+_MOST_ACCESSORS = 100_000
+
+
+class TokenNamed(msgspec.Struct, frozen=True):
+    """``token``: which one; the caller's own when it is not given."""
+
+    token: str = ""
+
+
+class AccessorNamed(msgspec.Struct, frozen=True):
+    """``accessor``: of the token."""
+
+    accessor: str = ""
+
+
+def lookup_operations() -> tuple[Operation, ...]:
+    """Return the operations that tell about tokens."""
+    return (
+        Operation(
+            name="token.lookup-self",
+            method="read",
+            pattern="lookup-self",
+            handler=lookup_self,
+            capability="read",
+            summary="Tell about one's own token.",
+        ),
+        Operation(
+            name="token.lookup",
+            method="write",
+            pattern="lookup",
+            handler=lookup,
+            capability="update",
+            request=TokenNamed,
+            summary="Tell about a token.",
+        ),
+        Operation(
+            name="token.lookup-accessor",
+            method="write",
+            pattern="lookup-accessor",
+            handler=lookup_accessor,
+            capability="update",
+            request=AccessorNamed,
+            summary="Tell about the token that has an accessor, without knowing the token.",
+        ),
+        Operation(
+            name="token.accessors",
+            method="list",
+            pattern="accessors",
+            handler=list_accessors,
+            capability="list",
+            sudo=True,
+            summary="List the accessors of all service tokens.",
+        ),
+    )
+
+
+async def own_token(context: Context) -> Row:
+    """Return the caller's token.
+
+    Raises:
+        PermissionDenied: an agent has none, or it is gone.
+    """
+    if context.identity is None or context.identity.kind != "token" or context.token is None:
+        raise PermissionDenied("an agent has no token")
+    context.depends("issued", f"{TOKENS.name}/{context.identity.key}")
+    row = await find_token(context.core, context.token.reveal())
+    if row is None:
+        raise PermissionDenied("the token is gone")
+    return row
+
+
+def describe(keyring: Keyring, row: Row, now: datetime) -> dict[str, Any]:
+    """Return what a lookup tells of a token; ``id`` is left to the caller, who may know the token."""
+    body = row.body
+    created = datetime.fromtimestamp(body["created_at"], UTC)
+    ttl = 0 if row.expires_at is None else max(0, int((row.expires_at - now).total_seconds()))
+    told: dict[str, Any] = {
+        "accessor": open_accessor(keyring, row.key, body),
+        "creation_time": body["created_at"],
+        "creation_ttl": body["ttl"],
+        "display_name": body["display_name"],
+        "entity_id": "",
+        "expire_time": None if row.expires_at is None else format_rfc3339(row.expires_at),
+        "explicit_max_ttl": body["max_ttl"],
+        "id": "",
+        "issue_time": format_rfc3339(created),
+        "meta": body["meta"] or None,
+        "num_uses": body["uses_left"] or 0,
+        "orphan": row.owner is None,
+        "path": body["path"],
+        "policies": body["policies"],
+        "renewable": body["renewable"],
+        "ttl": ttl,
+        "type": body["type"],
+    }
+    if body["bound_cidrs"]:
+        told["bound_cidrs"] = body["bound_cidrs"]
+    if body["period"]:
+        told["period"] = body["period"]
+    if body["role"]:
+        told["role"] = body["role"]
+    if "renewed_at" in body:
+        told["last_renewal_time"] = body["renewed_at"]
+        told["last_renewal"] = format_rfc3339(datetime.fromtimestamp(body["renewed_at"], UTC))
+    return told
+
+
+async def lookup_self(context: Context, _body: None) -> Answer:
+    """Answer what is known of the caller's token."""
+    return _told(context, await own_token(context), "" if context.token is None else context.token.reveal())
+
+
+async def lookup(context: Context, body: TokenNamed) -> Answer:
+    """Answer what is known of a token that the caller has."""
+    if not body.token:
+        return await lookup_self(context, None)
+    return _told(context, await good_token(context, body.token), body.token)
+
+
+async def lookup_accessor(context: Context, body: AccessorNamed) -> Answer:
+    """Answer what is known of a token, except the token."""
+    row = await find_by_accessor(context, body.accessor)
+    await lineage_of(context.core, row, context.now)
+    return _told(context, row, "")
+
+
+async def list_accessors(context: Context, _body: None) -> Answer:
+    """Answer the accessors of all tokens that have not expired, sorted.
+
+    Each is sealed to its token's row, so none can be invented; that one is missing is not noticed here.
+    """
+    core = context.core
+    context.depends("issued", f"{TOKENS.name}/")
+    keyring = core.keyring()
+    found: list[str] = []
+    after: str | None = ""
+    while after is not None and len(found) < _MOST_ACCESSORS:
+        async with core.database.read() as connection:
+            rows = await connection.fetch(
+                """SELECT key, body->>'accessor' AS accessor FROM tokens
+                   WHERE key > $1 AND (expires_at IS NULL OR expires_at > $2) ORDER BY key LIMIT $3""",
+                after,
+                context.now,
+                _PAGE,
+            )
+        for row in rows:
+            try:
+                found.append(open_accessor(keyring, row["key"], row))
+            except (DecryptionFailed, ValueError) as exc:
+                raise IntegrityFailure(TOKENS.name, row["key"], "its accessor was edited") from exc
+        after = rows[-1]["key"] if len(rows) == _PAGE else None
+        await asyncio.sleep(0)
+    if not found:
+        raise NotFound("no accessors")
+    more = () if after is None else (f"only {_MOST_ACCESSORS} accessors are shown",)
+    return Answer(data={"keys": sorted(found)}, warnings=more)
+
+
+def _told(context: Context, row: Row, token: str) -> Answer:
+    return Answer(data={**describe(context.core.keyring(), row, context.now), "id": token})

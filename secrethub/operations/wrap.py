@@ -1,0 +1,79 @@
+"""Wrapping on the way out: whoever asks for it gets a token instead of the answer.
+
+The answer is kept before the outcome is written down, so what the ledger calls done can be opened. An
+answer without content is given as it is.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from secrethub.auth.digests import accessor_digest, token_digest
+from secrethub.engines.engine import Answer, Fence, Operation
+from secrethub.engines.runtime import Core
+from secrethub.engines.wrapping import keep, kept
+from secrethub.errors import InvalidRequest, Stale, Unavailable
+from secrethub.operations.call import Call
+
+_ATTEMPTS = 8
+
+
+def refuse_wrapping(operation: Operation, call: Call) -> None:
+    """Refuse, before anything happens, to wrap what cannot be.
+
+    Raises:
+        InvalidRequest: this operation has no answer that could be kept.
+    """
+    fit = operation.wraps and operation.audited and not (operation.keyless or operation.sealing)
+    if call.wrap_ttl and not fit:
+        raise InvalidRequest("the answer to this request cannot be wrapped")
+
+
+async def wrapped(core: Core, call: Call, answer: Answer, fence: Fence, *, done: bool) -> Answer:
+    """Keep an answer and return what is given out instead.
+
+    Args:
+        core: this process.
+        call: which asks for it.
+        answer: of the operation.
+        fence: of the decision.
+        done: something was changed already, so it cannot be decided again: the answer is kept whatever
+            has changed meanwhile.
+
+    Raises:
+        InvalidRequest: it cannot be kept.
+        Stale: the decision is older than the database; nothing was kept.
+    """
+    if not call.wrap_ttl or (answer.data is None and answer.auth is None and kept(answer)):
+        return answer
+    content = kept(answer)
+    keyring = core.keyring()
+    for _ in range(_ATTEMPTS):
+        try:
+            async with core.authority.issue(fence) as change:
+                info = await keep(
+                    change,
+                    keyring,
+                    core.clock.now(),
+                    content,
+                    ttl=call.wrap_ttl,
+                    path=call.path,
+                    wrapped_accessor="" if answer.auth is None else answer.auth.accessor,
+                )
+        except Stale:
+            if not done:
+                raise
+            await core.ledger.look()
+            fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+        else:
+            detail = {
+                **answer.detail,
+                "wrapped": {
+                    "token": token_digest(keyring, info.token)[:16],
+                    "accessor": accessor_digest(keyring, info.accessor)[:16],
+                    "ttl": info.ttl,
+                    "written": change.written,
+                },
+            }
+            return msgspec.structs.replace(Answer(), wrap_info=info, detail=detail)
+    raise Unavailable("the change was made, but its answer could not be wrapped")
