@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from secrethub.engines.engine import Operation
+from secrethub.engines.system.capabilities import capability_operations
 from secrethub.engines.system.ledger import ledger_operations
 from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.seal import seal_operations
 from secrethub.engines.system.simulate import simulate_operations
 from secrethub.engines.system.why import why_operations
+from secrethub.engines.system.wrapping import wrapping_operations
 
 
 class SystemEngine:
@@ -25,6 +27,8 @@ class SystemEngine:
             *simulate_operations(),
             *ledger_operations(),
             *why_operations(),
+            *capability_operations(),
+            *wrapping_operations(),
         )
 
     def native_prefix(self, mount: str) -> str:
