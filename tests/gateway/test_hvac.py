@@ -262,6 +262,81 @@ async def test_tokens(node: Node) -> None:
     await with_client(node, work)
 
 
+async def test_other_tokens(node: Node) -> None:
+    """Tokens of all kinds are made, looked up, renewed, revoked, by themselves and by accessor; roles."""
+
+    def work(client: hvac.Client) -> None:
+        api = client.auth.token
+        api.create_or_update_role(
+            "ci",
+            allowed_policies=["default", "ci"],
+            orphan=True,
+            renewable=True,
+            token_period="1h",
+        )
+        role = api.read_role("ci")["data"]
+        assert role["allowed_policies"] == ["ci", "default"]
+        assert (role["orphan"], role["token_period"]) == (True, 3600)
+        assert api.list_roles()["data"]["keys"] == ["ci"]
+        by_role = api.create(role_name="ci")["auth"]
+        assert (by_role["orphan"], by_role["num_uses"], by_role["lease_duration"]) == (True, 0, 3600)
+        assert api.create_orphan(policies=["default"])["auth"]["orphan"] is True
+        batch = api.create(policies=["default"], type="batch", ttl="1h")["auth"]
+        assert batch["client_token"].startswith("hvb.")
+        assert api.lookup(batch["client_token"])["data"]["type"] == "batch"
+        made = api.create(policies=["default"], ttl="1h", period="2h")["auth"]
+        token, accessor = made["client_token"], made["accessor"]
+        assert api.lookup(token)["data"]["period"] == 7200
+        assert api.lookup_accessor(accessor)["data"]["id"] == ""
+        assert api.renew(token)["auth"]["client_token"] == token
+        assert api.renew_accessor(accessor)["auth"]["lease_duration"] == 7200
+        assert accessor in api.list_accessors()["data"]["keys"]
+        api.revoke_accessor(accessor)
+        with pytest.raises(exceptions.Forbidden):
+            api.lookup(token)
+        with pytest.raises(exceptions.InvalidRequest, match="invalid accessor"):
+            api.lookup_accessor(accessor)
+        api.revoke(by_role["client_token"])
+        other = api.create(policies=["default"])["auth"]["client_token"]
+        api.revoke_and_orphan_children(other)
+        with pytest.raises(exceptions.Forbidden):
+            api.lookup(other)
+        api.delete_role("ci")
+        with pytest.raises(exceptions.InvalidPath):
+            api.read_role("ci")
+        found = client.sys.get_capabilities(paths=["secret/data/a"], token=batch["client_token"])
+        assert found["capabilities"] == ["deny"]
+        assert client.sys.get_capabilities(["a"])["a"] == ["root"]
+
+    await with_client(node, work)
+
+
+async def test_wrapping_and_cubbyhole(node: Node) -> None:
+    """Answers are wrapped and opened; a token keeps things of its own."""
+
+    def work(client: hvac.Client) -> None:
+        made = client.auth.token.create(policies=["default"], wrap_ttl="60s")["wrap_info"]
+        assert made["creation_path"] == "auth/token/create"
+        opened = client.sys.unwrap(made["token"])["auth"]
+        assert opened["accessor"] == made["wrapped_accessor"]
+        again = client.auth.token.create(policies=["default"], wrap_ttl="60s")["wrap_info"]
+        other = hvac.Client(url=client.url, token=again["token"])
+        assert other.sys.unwrap()["auth"]["policies"] == ["default"]
+        with pytest.raises((exceptions.InvalidRequest, exceptions.Forbidden)):
+            other.sys.unwrap()
+        other.adapter.close()
+        wrapped = client.sys.wrap({"k": "v"}, ttl=60)["wrap_info"]["token"]
+        assert client.sys.unwrap(wrapped)["data"] == {"k": "v"}
+        client.token = opened["client_token"]
+        client.write_data("cubbyhole/a/b", data={"k": "v"})
+        assert client.read("cubbyhole/a/b")["data"] == {"k": "v"}
+        assert client.list("cubbyhole/a")["data"]["keys"] == ["b"]
+        client.delete("cubbyhole/a/b")
+        assert client.read("cubbyhole/a/b") is None
+
+    await with_client(node, work)
+
+
 async def test_approle(node: Node) -> None:
     """A role is written and read, gives out RoleID and SecretID, and lets its machine in."""
     await node.call("POST", "secrets/app/db", json={"data": {"k": "v"}})

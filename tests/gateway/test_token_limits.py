@@ -46,7 +46,7 @@ async def by_role(hub: Running, **role: Any) -> str:
 
 
 async def test_every_request_counts(hub: Running) -> None:
-    """Reads, writes and refusals spend a use each; then the token is gone, with its accessor and cubbyhole."""
+    """Reads, writes and refusals spend a use each; then the token is gone, and all that is its."""
     token = await token_of(hub, num_uses=5)
     await hub.ask("read", "secrets/app/db", token=token)
     assert (await hub.data("read", "auth/token/lookup-self", token=token))["num_uses"] == 3
@@ -126,7 +126,7 @@ async def test_renewed_tokens_keep_their_count(hub: Running) -> None:
 
 
 async def test_used_up_tokens_are_tidied_away(hub: Running) -> None:
-    """A process that was killed after a last use leaves a row that is worth nothing and goes with the next tidying."""
+    """What a process leaves that was killed after a last use is worth nothing, and is tidied away."""
     from secrethub.engines.engine import Fence
     from secrethub.engines.token.known import find_token, holder_of
     from secrethub.engines.token.using import spend

@@ -125,7 +125,7 @@ async def test_what_cannot_be_a_role(node: Node) -> None:
 
 
 async def test_allowed_policies(node: Node) -> None:
-    """A role's lists decide instead of the caller's policies; without a wish all that are allowed are given."""
+    """A role's lists decide instead of the caller's policies; who wishes nothing gets all of them."""
     caller = await node.token("caller", native("auth/token/create/*", capabilities=("update",)))
     await role(node, allowed_policies=["a", "b"], allowed_policies_glob=["team-*"])
     assert (await made(node, caller))["policies"] == ["a", "b", "default"]
@@ -184,7 +184,7 @@ async def test_what_a_role_prescribes(node: Node) -> None:
 
 
 async def test_types(node: Node) -> None:
-    """A role makes the one type, or the other unless asked for the first; what no batch token has is refused."""
+    """A role makes one type, or prefers one; what no batch token has is refused."""
     for kind, asked, got in (
         ("service", "", "service"),
         ("batch", "", "batch"),
