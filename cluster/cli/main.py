@@ -24,6 +24,8 @@ _COMMANDS = {
     "policy": ("cluster.cli.policy:policy", "Read and write policies."),
     "approle": ("cluster.cli.approle:approle", "Roles, RoleIDs and SecretIDs for machines."),
     "token": ("cluster.cli.tokens:token", "Create, look up, renew and revoke tokens."),
+    "wrap": ("cluster.cli.wrapping:wrap", "Keep a secret for whoever holds a one-time token."),
+    "unwrap": ("cluster.cli.wrapping:unwrap", "Open a wrapped answer, once."),
     "pki": ("cluster.cli.pki:pki", "Issue certificates."),
     "agent": ("cluster.cli.agent:agent", "Run an agent on this host, look after enrolled ones."),
     "audit": ("cluster.cli.audit:audit", "Verify the audit ledger."),
@@ -46,6 +48,12 @@ _COMMANDS = {
     type=click.Choice(["table", "json", "yaml"]),
     envvar="SECRETHUB_FORMAT",
     help="How to print answers (SECRETHUB_FORMAT) [default: table].",
+)
+@click.option(
+    "--wrap-ttl",
+    metavar="DURATION",
+    envvar="SECRETHUB_WRAP_TTL",
+    help="Answer with a one-time token that opens the answer (SECRETHUB_WRAP_TTL).",
 )
 @click.version_option(__version__, prog_name="secrethub")
 @click.pass_context

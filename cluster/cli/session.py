@@ -9,7 +9,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import click
@@ -29,7 +29,7 @@ class Session:
     """One command's way to the server and to its reader.
 
     Attributes:
-        options: ``address``, ``ca_file``, ``ca_sha256`` as given, None where not.
+        options: ``address``, ``ca_file``, ``ca_sha256``, ``wrap_ttl`` as given, None where not.
         format: how answers are printed.
     """
 
@@ -55,7 +55,8 @@ class Session:
         if not anonymous and not (environ.get("SECRETHUB_TOKEN") or environ.get("VAULT_TOKEN")):
             stored = token_file.load(token_file.location(environ))
         try:
-            return ClientSettings.from_environment(environ, token=stored)
+            found = ClientSettings.from_environment(environ, token=stored)
+            return replace(found, wrap_ttl=self.options.get("wrap_ttl"))
         except BadSettings as exc:
             raise click.ClickException(str(exc)) from exc
 
@@ -63,20 +64,26 @@ class Session:
     def client(self, *, anonymous: bool = False, advice: Mapping[str, str] | None = None) -> Iterator[Client]:
         """Open a client; what goes wrong inside becomes one line for people.
 
+        With ``--wrap-ttl`` the first answer with content ends the command: what is shown is how to open it.
+
         Args:
             anonymous: send no token (init, unseal, login, status).
             advice: what to do next, by the error's code, where it is not the usual.
         """
         from cluster.cli.failures import INITIALISE, NO_TOKEN, explain, while_uninitialised
-        from secrethub.client import ApiError, Client, ClientError
+        from cluster.cli.wrapped import Wrapped, WrappingClient
+        from secrethub.client import ApiError, ClientError
 
         settings = self.settings(anonymous=anonymous)
         if settings.token is None and not anonymous and settings.endpoint.socket is None:
             raise click.ClickException(NO_TOKEN)
         try:
-            with Client(settings) as client:
+            with WrappingClient(settings) as client:
                 try:
                     yield client
+                except Wrapped as exc:
+                    self.show(exc.info)
+                    raise click.exceptions.Exit(0) from None
                 except ApiError as exc:
                     if while_uninitialised(exc, client):
                         advice = {**(advice or {}), "sealed": INITIALISE}
@@ -141,6 +148,7 @@ def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R
     @click.option("--address", metavar="URL", help="The server (SECRETHUB_ADDR).")
     @click.option("--ca-file", metavar="FILE", help="PEM file with the root to trust (SECRETHUB_CACERT).")
     @click.option("--ca-sha256", metavar="HEX", help="Fingerprint to trust (SECRETHUB_CA_SHA256).")
+    @click.option("--wrap-ttl", metavar="DURATION", help="Keep the answer for whoever holds a token.")
     @click.option(
         "--format", "format_", type=click.Choice(["table", "json", "yaml"]), help="How to print the answer."
     )
@@ -149,7 +157,7 @@ def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R
         given: Mapping[str, Any] = click.get_current_context().find_root().obj or {}
         chosen = {name: kwargs.pop(name, None) or given.get(name) for name in _COMMON}
         session = Session(
-            options={name: _text(chosen[name]) for name in ("address", "ca_file", "ca_sha256")},
+            options={name: _text(chosen[name]) for name in _SETTINGS},
             format=cast("Format", chosen["format_"] or "table"),
         )
         return command(session, *args, **kwargs)
@@ -157,7 +165,8 @@ def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R
     return run
 
 
-_COMMON = ("address", "ca_file", "ca_sha256", "format_")
+_SETTINGS = ("address", "ca_file", "ca_sha256", "wrap_ttl")
+_COMMON = (*_SETTINGS, "format_")
 
 
 def _text(value: object) -> str | None:

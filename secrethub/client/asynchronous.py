@@ -102,7 +102,7 @@ class AsyncClient:
                 endpoint.base + request.target,
                 params=request.query,
                 content=request.content(),
-                headers=request.headers(token.reveal() if token else None),
+                headers=request.headers(token.reveal() if token else None, self._settings.wrap_ttl),
             )
             return interpret(response.status_code, response.headers, response.content)
 

@@ -123,7 +123,7 @@ class Client:
             endpoint.base + request.target,
             params=request.query,
             content=request.content(),
-            headers=request.headers(token.reveal() if token else None),
+            headers=request.headers(token.reveal() if token else None, self._settings.wrap_ttl),
         ) as response:
             yield response
 

@@ -52,8 +52,12 @@ class Request:
         """The body as sent."""
         return None if self.body is None else json.dumps(self.body, ensure_ascii=False).encode()
 
-    def headers(self, token: str | None) -> dict[str, str]:
+    def headers(self, token: str | None, wrap_ttl: str | None = None) -> dict[str, str]:
         """The headers as sent; the token travels here and nowhere else.
+
+        Args:
+            token: of whoever asks.
+            wrap_ttl: for how long the answer shall be kept for somebody else instead of given out.
 
         Raises:
             BadSettings: the token holds characters that no token has.
@@ -66,6 +70,10 @@ class Request:
             if not token.isascii() or not token.isprintable() or " " in token or len(token) > MAX_TOKEN:
                 raise BadSettings("the token holds characters that no token has")
             headers["X-Vault-Token"] = token
+        if wrap_ttl is not None:
+            if not wrap_ttl.isascii() or not wrap_ttl.isalnum():
+                raise BadSettings("the time to keep an answer wrapped is written like 300 or 5m")
+            headers["X-Vault-Wrap-TTL"] = wrap_ttl
         return headers
 
 
@@ -107,6 +115,7 @@ class Reply:
         status: the HTTP status.
         data: the envelope's ``data``, or the whole answer where the endpoint uses no envelope.
         auth: the envelope's ``auth`` of a login or token creation, or None.
+        wrap_info: the token that opens the answer, where it was asked to be kept, or None.
         warnings: what the server wants the caller to know.
         request_id: finds the request in the audit ledger.
     """
@@ -114,6 +123,7 @@ class Reply:
     status: int
     data: Mapping[str, Any] = field(repr=False)
     auth: Mapping[str, Any] | None = field(default=None, repr=False)
+    wrap_info: Mapping[str, Any] | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
     request_id: str = ""
 
@@ -140,11 +150,12 @@ def interpret(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         raise ApiError(
             status, "not_json", ("the answer is not JSON: is this a SecretHub server?",), request_id
         )
-    auth = body.get("auth")
+    auth, wrapped = body.get("auth"), body.get("wrap_info")
     return Reply(
         status=status,
         data=data if isinstance(data, dict) else {},
         auth=auth if isinstance(auth, dict) else None,
+        wrap_info=wrapped if isinstance(wrapped, dict) else None,
         warnings=_texts(body.get("warnings")),
         request_id=request_id,
     )

@@ -29,6 +29,7 @@ class ClientSettings:
         plain_http: allow ``http://`` beyond loopback, where anyone on the way reads the token.
         connect_timeout: seconds to reach the server.
         timeout: seconds to wait for an answer, or for the next piece of a streamed one.
+        wrap_ttl: for how long every answer shall be kept for somebody else, like ``5m``; None for not at all.
         attempts: how often a request that changes nothing is tried in all.
     """
 
@@ -40,6 +41,7 @@ class ClientSettings:
     connect_timeout: float = 5.0
     timeout: float = 30.0
     attempts: int = 3
+    wrap_ttl: str | None = None
     endpoint: Endpoint = field(init=False)
 
     def __post_init__(self) -> None:

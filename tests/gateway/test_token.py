@@ -239,7 +239,6 @@ REFUSED: list[dict[str, Any]] = [
     {"type": "batch", "num_uses": 3},
     {"type": "batch", "period": "1h"},
     {"type": "batch", "explicit_max_ttl": "1h"},
-    {"type": "batch", "renewable": True},
     {"type": "batch"},
     {"num_uses": -1},
     {"num_uses": 1 << 31},

@@ -222,7 +222,6 @@ def _is_batch(body: CreateToken, role: TokenRole | None) -> bool:
         ("explicit_max_ttl", parse_duration(body.explicit_max_ttl or 0)),
         ("num_uses", body.num_uses),
         ("period", parse_duration(body.period or 0)),
-        ("renewable=true", body.renewable),
     ):
         if wrong:
             raise InvalidRequest(f"batch tokens cannot have {name!r} set")
