@@ -44,9 +44,9 @@ async def wrapped(core: Core, call: Call, answer: Answer, fence: Fence, *, done:
         InvalidRequest: it cannot be kept.
         Stale: the decision is older than the database; nothing was kept.
     """
-    if not call.wrap_ttl or (answer.data is None and answer.auth is None and kept(answer)):
-        return answer
     content = kept(answer)
+    if answer.data is None and answer.auth is None:
+        return answer
     keyring = core.keyring()
     for _ in range(_ATTEMPTS):
         try:

@@ -115,3 +115,17 @@ async def test_an_edited_accessor_in_the_list(node: Node) -> None:
     )
     answer = await node.call("LIST", "auth/token/accessors")
     assert answer.status_code in {403, 500}
+
+
+@pytest.mark.parametrize("table", ["accessors", "cubbyholes"])
+async def test_revoking_a_token_whose_other_rows_were_edited(node: Node, table: str) -> None:
+    """A database writer cannot keep a token alive by breaking what belongs to it."""
+    made = (await node.call("POST", "auth/token/create", json={"policies": ["default"]})).json()["auth"]
+    token = made["client_token"]
+    await node.call("POST", "cubbyhole/a", token, json={"k": "v"})
+    await sql(node.settings.database_url, f"UPDATE {table} SET body = '{{}}'")
+    revoked = await node.call("POST", "auth/token/revoke", json={"token": token})
+    assert revoked.status_code == 204
+    assert (await node.call("GET", "auth/token/lookup-self", token)).status_code == 403
+    outcome = (await entries(node.settings.database_url, operation="token.revoke", kind="outcome"))[-1]
+    assert outcome["detail"]["answer"]["left"][0].startswith(f"{table}/")

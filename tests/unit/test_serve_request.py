@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secrethub.errors import InvalidRequest, TooLarge, Unavailable
-from serve.request import check_headers, credential_of, read_body, read_query, single_headers
+from serve.request import check_headers, credential_of, read_body, read_query, single_headers, wrap_ttl_of
 
 
 def test_headers_by_name() -> None:
@@ -69,17 +69,33 @@ def test_credentials(headers: dict[bytes, str], token: str | None) -> None:
 
 
 def test_what_nobody_does_is_refused() -> None:
-    """Namespaces and wrapping are refused, their neutral values are not."""
+    """Namespaces and signed wrapping tokens are refused, their neutral values are not."""
     for headers in (
         {},
         {b"x-vault-namespace": "root/"},
-        {b"x-vault-wrap-ttl": "0s"},
         {b"x-vault-namespace": ""},
+        {b"x-vault-wrap-format": "uuid"},
     ):
         check_headers(headers)
-    for headers in ({b"x-vault-namespace": "team"}, {b"x-vault-wrap-ttl": "60"}, {b"x-vault-wrap-ttl": "x"}):
+    for headers in ({b"x-vault-namespace": "team"}, {b"x-vault-wrap-format": "jwt"}):
         with pytest.raises(InvalidRequest):
             check_headers(headers)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("", 0), ("0", 0), ("0s", 0), (" 60 ", 60), ("5m", 300), ("768h", 2764800)]
+)
+def test_how_long_an_answer_is_wrapped(text: str, seconds: int) -> None:
+    """The header is a duration; without it nothing is wrapped."""
+    assert wrap_ttl_of({b"x-vault-wrap-ttl": text}) == seconds
+    assert wrap_ttl_of({}) == 0
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "769h", "1.5", "true", "60,60", "500ms"])
+def test_times_that_cannot_be(text: str) -> None:
+    """What is no duration, or longer than a token may live, is refused: nothing comes in clear then."""
+    with pytest.raises(InvalidRequest, match="X-Vault-Wrap-TTL"):
+        wrap_ttl_of({b"x-vault-wrap-ttl": text})
 
 
 async def body(*chunks: bytes, length: str | None = None, ends: bool = True, limit: int = 10) -> bytes:

@@ -1,6 +1,6 @@
 """The end of tokens: revoked with everything made from them, or removed once they have expired.
 
-A token is only good while all those it was made from are (``operations/identify.py``). So only the
+A token is only good while all those it was made from are (``known.py``). So only the
 revoked token itself must be gone before the answer; the rows of its descendants are removed without
 holding anybody up.
 """
@@ -14,6 +14,7 @@ from secrethub.auth.digests import accessor_digest
 from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.engine import EMPTY, Answer, Context, Fence
+from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, Sealed, Stale, Unavailable
 from secrethub.storage.authority import ACCESSORS, CUBBYHOLES, TOKENS, Change
 
@@ -33,12 +34,12 @@ async def end_token(context: Context, digest: str) -> Answer:
     core = context.core
     async with core.authority.change(context.fence) as change:
         count, failures = await remove_tokens(change, core.keyring(), [digest])
-        for failure in failures:
-            raise failure
+        _check_ended(count, failures)
     if not count:
         return EMPTY
+    _report(core, failures)
     count += await _remove_descendants(context, digest)
-    return Answer(detail={"revoked": count, "written": change.written})
+    return Answer(detail={"revoked": count, "left": _named(failures), "written": change.written})
 
 
 async def remove_tokens(
@@ -79,12 +80,13 @@ async def end_orphaning(context: Context, digest: str) -> Answer:
                     await change.put(TOKENS, row.key, row.body, owner=None, expires_at=row.expires_at)
             done = len(keys) < _ORPHANS
             if done:
-                _, failures = await remove_tokens(change, core.keyring(), [digest])
-                for failure in failures:
-                    raise failure
+                count, failures = await remove_tokens(change, core.keyring(), [digest])
+                _check_ended(count, failures)
         orphans += len(keys)
         if done:
-            return Answer(detail={"revoked": 1, "orphans": orphans, "written": change.written})
+            _report(core, failures)
+            detail = {"revoked": count, "orphans": orphans, "left": _named(failures)}
+            return Answer(detail={**detail, "written": change.written})
         await core.ledger.look()
         fence = Fence(
             generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, in_turn=fence.in_turn
@@ -112,9 +114,28 @@ async def _remove_descendants(context: Context, digest: str) -> int:
                     change, core.keyring(), [row["key"] for row in rows[start : start + _BATCH]]
                 )
             count += removed
-            for failure in failures:
-                core.metrics.integrity_failures.labels(failure.table).inc()
-                _log.error("a token made from a revoked one could not be removed: %s", failure)
+            _report(core, failures)
     except (Stale, Sealed, Unavailable) as exc:
         _log.warning("tokens made from a revoked one are left to expire: %s", exc.code)
     return count
+
+
+def _check_ended(count: int, failures: Sequence[IntegrityFailure]) -> None:
+    """Check that the token itself went: what only belonged to it is worth nothing without it.
+
+    Raises:
+        IntegrityFailure: its row is not authentic, so it was left alone; nobody takes it anyway.
+    """
+    if not count:
+        for failure in failures:
+            raise failure
+
+
+def _report(core: Core, failures: Sequence[IntegrityFailure]) -> None:
+    for failure in failures:
+        core.metrics.integrity_failures.labels(failure.table).inc()
+        _log.error("what belonged to a revoked token could not be removed: %s", failure)
+
+
+def _named(failures: Sequence[IntegrityFailure]) -> list[str]:
+    return [f"{failure.table}/{failure.key}" for failure in failures]
