@@ -25,7 +25,9 @@ def refuse_wrapping(operation: Operation, call: Call) -> None:
         InvalidRequest: this operation has no answer that could be kept.
     """
     fit = operation.wraps and operation.audited and not (operation.keyless or operation.sealing)
-    if call.wrap_ttl and not fit:
+    # What anybody may read is kept for nobody: strangers must not fill the database.
+    anonymous = operation.public and not operation.changes
+    if call.wrap_ttl and (anonymous or not fit):
         raise InvalidRequest("the answer to this request cannot be wrapped")
 
 

@@ -220,6 +220,15 @@ async def test_what_cannot_be_wrapped(hub: Node) -> None:
     assert (await hub.call("GET", "secrets/app/db", headers=jwt)).status_code == 400
 
 
+async def test_what_needs_no_token(hub: Node) -> None:
+    """Strangers have nothing kept: an answer that anybody may read is not wrapped."""
+    for path, body in (("pki/cert/ca", None), ("sys/wrapping/lookup", {"token": "x"})):
+        answer = await wrap(hub, "POST" if body else "GET", path, "", json=body)
+        assert answer.status_code == 400, path
+        assert "cannot be wrapped" in answer.json()["errors"][0]
+    assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+
+
 async def test_answers_without_content(hub: Node) -> None:
     """A write that says nothing, a refusal and an error are answered as they are."""
     written = await wrap(hub, "PUT", "sys/policies/acl/x", json={"policy": native("secrets/a")})
