@@ -55,8 +55,12 @@ async def test_headers_that_decide_are_given_once(node: Node) -> None:
 
 
 async def test_what_is_not_done_here_is_refused(node: Node) -> None:
-    """Wrapping and namespaces are never silently left out."""
-    for headers in ({"X-Vault-Wrap-TTL": "60"}, {"X-Vault-Wrap-TTL": "1m"}, {"X-Vault-Namespace": "team"}):
+    """Wrapping that cannot be and namespaces are never silently left out."""
+    for headers in (
+        {"X-Vault-Wrap-TTL": "soon"},
+        {"X-Vault-Wrap-TTL": "60", "X-Vault-Wrap-Format": "jwt"},
+        {"X-Vault-Namespace": "team"},
+    ):
         answer = await node.call("GET", "auth/token/lookup-self", headers=headers)
         assert answer.status_code == 400, headers
 
