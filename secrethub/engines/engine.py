@@ -43,7 +43,8 @@ class Identity:
         kind: ``token`` or ``agent``.
         key: the token's digest or the agent's UUID; stable, not secret.
         name: for the ledger: the token's display name or the agent's name.
-        policies: names of the policies that apply now.
+        policies: names of the policies that apply now, bound ones included.
+        bound: those of them that it has by bindings alone (``engines/bindings.py``); never passed on.
         accessor: HMAC-masked accessor for the ledger, or empty.
         expires_at: when the identity ends, or None.
         good_until: when it or an ancestor ends, or None.
@@ -59,6 +60,7 @@ class Identity:
     key: str
     name: str
     policies: tuple[str, ...]
+    bound: tuple[str, ...] = ()
     accessor: str = ""
     expires_at: datetime | None = None
     good_until: datetime | None = None
@@ -68,6 +70,11 @@ class Identity:
     batch: bool = False
     uses_left: int | None = None
     bound_cidrs: tuple[str, ...] = ()
+
+    @property
+    def own_policies(self) -> tuple[str, ...]:
+        """The policies that it has itself: what children of its token may have."""
+        return tuple(name for name in self.policies if name not in self.bound)
 
 
 class Fence(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Protocol
 from secrethub.audit.event import Origin
 from secrethub.clock import Clock
 from secrethub.crypto.keyring import Keyring
+from secrethub.engines.bindings import BindingTable
 from secrethub.engines.engine import Engine
 from secrethub.engines.memo import DecisionMemo
 from secrethub.engines.metrics import Metrics
@@ -169,10 +170,12 @@ class Core:
         self.authority = Authority(self.database, self.caches, self.keyring, self.feed.notify)
         self.mounts = MountTable(self.authority, self.caches, engines)
         self.policies = PolicyCache(self.authority, self.caches)
+        self.bindings = BindingTable(self.authority, self.caches)
         self.memo = DecisionMemo(self.caches)
         self.keys.on_wipe(self.authority.drop)
         self.keys.on_wipe(self.mounts.drop)
         self.keys.on_wipe(self.policies.drop)
+        self.keys.on_wipe(self.bindings.drop)
         self.keys.on_wipe(self.memo.drop)
         self.caches.subscribe(self._announced)
 

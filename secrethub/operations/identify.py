@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from secrethub.auth.networks import within
+from secrethub.engines.agents.records import agent_policies
 from secrethub.engines.engine import Identity
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.known import find_token, holder_of
@@ -72,10 +73,12 @@ async def _agent(core: Core, certificate: AgentCertificate) -> Identity:
     role = await core.authority.get(APPROLES, row.body["role"])
     if role is None or role.body["uuid"] != row.body["role_uuid"]:
         raise PermissionDenied(f"role {row.body['role']} of the agent no longer exists")
+    own, bound = await agent_policies(core, row.key, role)
     return Identity(
         kind="agent",
         key=row.key,
         name=row.body["name"],
-        policies=tuple(role.body["token_policies"]),
+        policies=own + bound,
+        bound=bound,
         metadata={"role_name": row.body["role"]},
     )

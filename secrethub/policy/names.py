@@ -7,7 +7,7 @@ acted on, and no spelling leads past a rule.
 
 from __future__ import annotations
 
-_FOLDERS = ("sys/policies/acl/", "sys/policy/")
+_FOLDERS = ("sys/policies/acl/", "sys/policies/bindings/", "sys/policy/")
 
 
 def fold_policy_path(path: str) -> str:

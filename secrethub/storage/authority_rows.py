@@ -41,6 +41,7 @@ TOKEN_ROLES = Table("token_roles", 64)
 ROLE_IDS = Table("role_ids", 64)
 PKI_ROLES = Table("pki_roles", 64)
 CERTIFICATE_AUTHORITIES = Table("certificate_authorities", 64)
+BINDINGS = Table("bindings", 1024)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ TABLES = (
     ROLE_IDS,
     PKI_ROLES,
     CERTIFICATE_AUTHORITIES,
+    BINDINGS,
 )
 
 

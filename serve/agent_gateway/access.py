@@ -7,8 +7,9 @@ from typing import Any, NoReturn
 import msgspec
 
 from actors.sessions.ports import IssuedCertificate, Peer, Secret
-from secrethub.engines.agents.records import load
+from secrethub.engines.agents.records import agent_policies, load
 from secrethub.engines.agents.renewal import renew_agent_certificate
+from secrethub.engines.bindings import Subject
 from secrethub.engines.flat import flat_view
 from secrethub.engines.runtime import Core
 from secrethub.errors import (
@@ -98,11 +99,16 @@ class CoreAccess:
         agent = found[1]
         agent.standing.check(peer.serial, self._core.clock.now())
         role = await self._core.authority.get(APPROLES, agent.role)
-        policies = () if role is None else role.body["token_policies"]
+        policies: tuple[str, ...] = ()
+        if role is not None:
+            own, bound = await agent_policies(self._core, peer.agent_id, role)
+            policies = own + bound
         return agent.name, frozenset(
             {
                 f"agents/{peer.agent_id}",
                 f"approles/{agent.role}",
+                f"bindings/{Subject('approle', agent.role).key}",
+                f"bindings/{Subject('agent', peer.agent_id).key}",
                 *(f"policies/{policy}" for policy in policies),
             }
         )

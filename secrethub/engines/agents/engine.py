@@ -11,6 +11,7 @@ from secrethub.engines.agents import enrolment
 from secrethub.engines.agents.enrolment import AGENTS_MOUNT, BeginRequest, EnrollRequest
 from secrethub.engines.agents.records import Approval, instant, require, shown, store
 from secrethub.engines.approle.roles import role_key
+from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown as visible
 from secrethub.errors import InvalidRequest, NotFound
@@ -138,8 +139,8 @@ class AgentsEngine:
     async def revoke(self, context: Context, _body: RevokeRequest) -> Answer:
         """Revoke an agent. Effective on every node before this returns; can be repeated.
 
-        The host's AppRole credentials are not touched: destroy its SecretID as well, or it may
-        enrol under another name.
+        What is bound to it goes, too. The host's AppRole credentials are not touched: destroy its
+        SecretID as well, or it may enrol under another name.
         """
         agent_id = context.params["agent_id"]
         core = context.core
@@ -151,6 +152,8 @@ class AgentsEngine:
                 approval=None,
             )
             await store(change, agent_id, revoked, over=row)
+            for failure in await end_bindings(change, [Subject("agent", agent_id)]):
+                core.metrics.integrity_failures.labels(failure.table).inc()
             await certificates.mark_revoked(change.connection, AGENTS_MOUNT, agent_id, context.now)
         return EMPTY
 

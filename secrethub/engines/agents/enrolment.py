@@ -24,8 +24,9 @@ from cryptography import x509
 from secrethub.crypto.digests import sha256
 from secrethub.engines.agents.records import Agent, agent_id_of, instant, load, store
 from secrethub.engines.engine import Answer, Context, Identity
+from secrethub.engines.origin import approle_of
 from secrethub.engines.pki.authorities import lifetime_below, load_issuer
-from secrethub.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Stale, TooManyRequests
+from secrethub.errors import Conflict, InvalidRequest, PermissionDenied, Stale, TooManyRequests
 from secrethub.ids import is_identity_value
 from secrethub.pki.chain import fingerprint, serial_text, to_pem, validity
 from secrethub.pki.csr import SigningRequest, parse_request
@@ -106,16 +107,11 @@ async def _enrolling(context: Context) -> tuple[Identity, Row]:
         raise PermissionDenied("only a token enrols")
     core = context.core
     row = await core.authority.get(TOKENS, identity.key)
-    origin = "" if row is None else row.body["path"]
-    try:
-        mount = (await core.mounts.route("write", origin)).mount
-    except NotFound:
-        mount = None
-    if mount is None or mount.type != "approle" or origin != f"{mount.path}login":
+    origin = None if row is None else await approle_of(core, row)
+    if origin is None:
         raise PermissionDenied("only a token of an AppRole login enrols")
-    name = identity.metadata.get("role", "")
-    role = await core.authority.get(APPROLES, name) if name else None
-    if role is None or role.body["uuid"] != identity.metadata.get("role_uuid"):
+    role = await core.authority.get(APPROLES, origin[0])
+    if role is None or role.body["uuid"] != origin[1]:
         raise PermissionDenied("the role of the AppRole login no longer exists")
     return identity, role
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from secrethub.crypto.digests import mac
+from secrethub.engines.bindings import Subject
 from secrethub.engines.runtime import Core
 from secrethub.errors import NotFound
 from secrethub.ids import is_uuid
@@ -136,6 +137,19 @@ async def store(change: Change, agent_id: str, agent: Agent, *, over: Row | None
     await change.put(
         AGENTS, agent_id, body, owner=agent.role, expected_revision=0 if over is None else over.revision
     )
+
+
+async def agent_policies(core: Core, agent_id: str, role: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the policies of an agent now: those of its role, and those bound to the role or to itself.
+
+    Raises:
+        IntegrityFailure: a binding is not authentic.
+    """
+    own = tuple(role.body["token_policies"])
+    bound = await core.bindings.policies(
+        Subject("approle", role.key, role.body["uuid"]), Subject("agent", agent_id)
+    )
+    return own, bound.beyond(own)
 
 
 def shown(agent_id: str, agent: Agent) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.digests import role_id_digest
+from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import Answer, Context, Fence
 from secrethub.engines.listing import shown
 from secrethub.errors import InvalidRequest, NotFound, Sealed, Stale, Unavailable
@@ -242,7 +243,7 @@ async def write_role(context: Context, body: WriteRole) -> Answer:
 
 
 async def delete_role(context: Context, _body: None) -> Answer:
-    """Delete a role with its RoleID and SecretIDs; its agents lose their rights at once."""
+    """Delete a role with its RoleID, SecretIDs and bindings; its agents lose their rights at once."""
     core = context.core
     key = role_key(context.params["role"])
     async with core.authority.change(context.fence) as change:
@@ -250,6 +251,8 @@ async def delete_role(context: Context, _body: None) -> Answer:
             owned = f"SELECT key FROM {ROLE_IDS.name} WHERE owner = $1"  # noqa: S608 - a constant of ours
             rows = await change.connection.fetch(owned, key)
             await change.delete_many(ROLE_IDS, [row["key"] for row in rows])
+            for failure in await end_bindings(change, [Subject("approle", key)]):
+                core.metrics.integrity_failures.labels(failure.table).inc()
     if change.written:
         # SecretIDs are bound to the role that is gone, so their rows can go without holding anybody up.
         await _remove_secret_ids(context, key)

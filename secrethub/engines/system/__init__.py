@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from secrethub.engines.engine import Operation
+from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
 from secrethub.engines.system.ledger import ledger_operations
 from secrethub.engines.system.mounts import mount_operations
@@ -25,6 +26,7 @@ class SystemEngine:
             *mount_operations(),
             *policy_operations(),
             *simulate_operations(),
+            *binding_operations(),
             *ledger_operations(),
             *why_operations(),
             *capability_operations(),

@@ -81,7 +81,7 @@ async def list_policies(context: Context, _body: None) -> Answer:
     return Answer(data={"keys": names, "policies": names})
 
 
-def _named(context: Context) -> str:
+def named(context: Context) -> str:
     """Return the name that the path holds.
 
     Raises:
@@ -97,7 +97,7 @@ def _named(context: Context) -> str:
 
 
 async def _source(context: Context) -> tuple[str, Any]:
-    name = _named(context)
+    name = named(context)
     if name == ROOT:
         return name, ""
     row = await context.core.authority.get(POLICIES, name)
@@ -120,7 +120,7 @@ async def read_legacy(context: Context, _body: None) -> Answer:
 
 async def write_policy(context: Context, body: WritePolicy) -> Answer:
     """Check a document and put it in force; every node knows before this returns."""
-    name = check_policy_name(_named(context))
+    name = check_policy_name(named(context))
     given = body.policy if body.policy is not None else body.rules
     if given is None:
         raise InvalidRequest("'policy' must hold the document as text or as an object")
@@ -135,7 +135,7 @@ async def write_policy(context: Context, body: WritePolicy) -> Answer:
 
 async def delete_policy(context: Context, _body: None) -> Answer:
     """Delete a policy; who had it loses what it granted at once."""
-    name = check_policy_name(_named(context))
+    name = check_policy_name(named(context))
     if name == DEFAULT:
         raise InvalidRequest("the policy default cannot be deleted")
     async with context.core.authority.change(context.fence) as change:

@@ -114,7 +114,7 @@ async def _create(
             raise PermissionDenied("root or sudo privileges required to create orphan token")
         orphan = True
     names = child_policies(
-        body.policies, identity.policies, role, sudo=sudo, no_default=body.no_default_policy
+        body.policies, identity.own_policies, role, sudo=sudo, no_default=body.no_default_policy
     )
     if batch and ROOT in names:
         raise InvalidRequest("batch tokens cannot be root tokens")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from secrethub.auth.digests import accessor_digest
 from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
+from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Fence
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, Sealed, Stale, Unavailable
@@ -45,7 +46,7 @@ async def end_token(context: Context, digest: str) -> Answer:
 async def remove_tokens(
     change: Change, keyring: Keyring, digests: Sequence[str]
 ) -> tuple[int, list[IntegrityFailure]]:
-    """Delete tokens, their accessors and what they keep.
+    """Delete tokens, their accessors, what they keep and what is bound to them.
 
     Returns:
         How many went, and what is wrong with those that were left alone.
@@ -54,7 +55,8 @@ async def remove_tokens(
     accessors = [accessor_digest(keyring, open_accessor(keyring, row.key, row.body)) for row in rows]
     _, more = await change.delete_many(ACCESSORS, accessors)
     _, kept = await change.delete_many(CUBBYHOLES, [row.key for row in rows])
-    return len(rows), failures + more + kept
+    unbound = await end_bindings(change, [Subject("token", row.key) for row in rows])
+    return len(rows), failures + more + kept + unbound
 
 
 async def end_orphaning(context: Context, digest: str) -> Answer:

@@ -9,7 +9,9 @@ from datetime import datetime
 
 from secrethub.auth import batch
 from secrethub.auth.digests import accessor_digest, token_digest
+from secrethub.engines.bindings import Subject
 from secrethub.engines.engine import Context, Identity
+from secrethub.engines.origin import approle_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import DecryptionFailed, InvalidRequest, PermissionDenied
 from secrethub.storage.authority import ACCESSORS, TOKENS, Row
@@ -130,11 +132,13 @@ async def holder_of(core: Core, row: Row, now: datetime, *, spent: bool = False)
     lineage = await lineage_of(core, row, now, spent=spent)
     body = row.body
     ends = [one.expires_at for one in lineage if one.expires_at is not None]
+    own, bound = tuple(body["policies"]), await bound_to(core, row)
     return Identity(
         kind="token",
         key=row.key,
         name=body["display_name"],
-        policies=tuple(body["policies"]),
+        policies=own + bound,
+        bound=bound,
         accessor=row.key[:16],
         expires_at=row.expires_at,
         good_until=min(ends, default=None),
@@ -145,6 +149,19 @@ async def holder_of(core: Core, row: Row, now: datetime, *, spent: bool = False)
         uses_left=body["uses_left"],
         bound_cidrs=tuple(body["bound_cidrs"]),
     )
+
+
+async def bound_to(core: Core, row: Row) -> tuple[str, ...]:
+    """Return the policies that a token has by bindings alone: its own, and those of the role it is from.
+
+    Raises:
+        IntegrityFailure: a row that says so is not authentic.
+    """
+    subjects = [Subject("token", row.key)]
+    role = await approle_of(core, row)
+    if role is not None:
+        subjects.append(Subject("approle", *role))
+    return (await core.bindings.policies(*subjects)).beyond(row.body["policies"])
 
 
 def _as_row(digest: str, told: batch.BatchToken) -> Row:

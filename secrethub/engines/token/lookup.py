@@ -11,7 +11,7 @@ import msgspec
 from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.engine import Answer, Context, Operation
-from secrethub.engines.token.known import find_by_accessor, find_token, good_token, lineage_of
+from secrethub.engines.token.known import bound_to, find_by_accessor, find_token, good_token, lineage_of
 from secrethub.errors import DecryptionFailed, IntegrityFailure, NotFound, PermissionDenied
 from secrethub.storage.authority import TOKENS, Row
 from secrethub.wire.durations import format_rfc3339
@@ -126,21 +126,22 @@ def describe(keyring: Keyring, row: Row, now: datetime) -> dict[str, Any]:
 
 async def lookup_self(context: Context, _body: None) -> Answer:
     """Answer what is known of the caller's token."""
-    return _told(context, await own_token(context), "" if context.token is None else context.token.reveal())
+    row = await own_token(context)
+    return await _told(context, row, "" if context.token is None else context.token.reveal())
 
 
 async def lookup(context: Context, body: TokenNamed) -> Answer:
     """Answer what is known of a token that the caller has."""
     if not body.token:
         return await lookup_self(context, None)
-    return _told(context, await good_token(context, body.token), body.token)
+    return await _told(context, await good_token(context, body.token), body.token)
 
 
 async def lookup_accessor(context: Context, body: AccessorNamed) -> Answer:
     """Answer what is known of a token, except the token."""
     row = await find_by_accessor(context, body.accessor)
     await lineage_of(context.core, row, context.now)
-    return _told(context, row, "")
+    return await _told(context, row, "")
 
 
 async def list_accessors(context: Context, _body: None) -> Answer:
@@ -175,5 +176,9 @@ async def list_accessors(context: Context, _body: None) -> Answer:
     return Answer(data={"keys": sorted(found)}, warnings=more)
 
 
-def _told(context: Context, row: Row, token: str) -> Answer:
-    return Answer(data={**describe(context.core.keyring(), row, context.now), "id": token})
+async def _told(context: Context, row: Row, token: str) -> Answer:
+    told = describe(context.core.keyring(), row, context.now)
+    bound = await bound_to(context.core, row)
+    if bound:
+        told["identity_policies"] = list(bound)
+    return Answer(data={**told, "id": token})

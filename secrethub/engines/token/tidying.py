@@ -15,7 +15,7 @@ from secrethub.engines.engine import Answer, Context, Fence, Operation
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.ending import remove_tokens
 from secrethub.errors import IntegrityFailure, Stale
-from secrethub.storage.authority import ACCESSORS, CUBBYHOLES, TOKENS, Change, Table
+from secrethub.storage.authority import ACCESSORS, BINDINGS, CUBBYHOLES, TOKENS, Change, Table
 
 LOCK = 7305086391846017
 """Held by the one who tidies."""
@@ -33,6 +33,10 @@ _OVER = (
     (TOKENS, "owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tokens p WHERE p.key = t.owner)"),
     (ACCESSORS, "NOT EXISTS (SELECT 1 FROM tokens p WHERE p.key = t.body->>'token')"),
     (CUBBYHOLES, "NOT EXISTS (SELECT 1 FROM tokens p WHERE p.key = t.key)"),
+    (
+        BINDINGS,
+        "starts_with(key, 'token/') AND NOT EXISTS (SELECT 1 FROM tokens p WHERE 'token/' || p.key = t.key)",
+    ),
 )
 
 

@@ -22,6 +22,7 @@ AUTHORITY_TABLES = (
     "agents",
     "pki_roles",
     "certificate_authorities",
+    "bindings",
 )
 
 _CLUSTER = """

@@ -150,6 +150,7 @@ _TABLES = (
     "agents",
     "pki_roles",
     "certificate_authorities",
+    "bindings",
 )
 
 
