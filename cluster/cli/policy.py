@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cluster.cli.bindings import bind, bindings, unbind
 from cluster.cli.inputs import read_text
 from cluster.cli.output import Table, fields, names
 from cluster.cli.session import Session, is_there, with_session
@@ -16,6 +17,10 @@ _MOUNT = "sys/policies/acl"
 @click.group()
 def policy() -> None:
     """Read and write policies."""
+
+
+for command in (bind, unbind, bindings):
+    policy.add_command(command)
 
 
 @policy.command()
