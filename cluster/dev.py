@@ -206,6 +206,7 @@ async def _start(
 
 async def _start_in_this_process(node: NodeSettings, stack: AsyncExitStack) -> None:
     from actors.local import LocalTree
+    from serve.heap import settle
     from serve.wiring import Process
 
     tree = LocalTree(node)
@@ -214,3 +215,4 @@ async def _start_in_this_process(node: NodeSettings, stack: AsyncExitStack) -> N
     process = Process(node, tree.handles, ("gateway", "agents"), "single")
     stack.push_async_callback(process.stop)
     await process.start()
+    settle()

@@ -12,6 +12,7 @@ from typing import Any
 from actors.handles import RayHandles
 from secrethub.errors import Misconfigured
 from secrethub.node import read_node_file
+from serve.heap import settle
 from serve.wiring import Process
 
 APPLICATION = "secrethub"
@@ -50,6 +51,7 @@ class GatewayReplica:
     async def __serve_build_asgi_app__(self) -> Any:
         """Open the listeners and return the application of the ingress' door."""
         await self._process.start()
+        settle()
         return self._process.application("serve")
 
     async def check_health(self) -> None:
@@ -67,6 +69,7 @@ class AgentReplica:
         settings = read_node_file()
         self._process = Process(settings, RayHandles(settings.node), ("agents",), "agent-gateway")
         await self._process.start()
+        settle()
 
     def __repr__(self) -> str:
         return f"AgentReplica({self._process.core!r})"
