@@ -11,6 +11,7 @@ What uvicorn leaves to others and this adds:
 - An offer to upgrade is not taken. httptools would take the body of such a request for the next
   request, so the offer is made unreadable when it arrives in one piece and refused otherwise.
 - A request that cannot be read never goes before the answers that are owed to earlier ones.
+- Whole answers are written at once (``serve/cycle.py``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from secrethub.errors import InvalidRequest
 from secrethub.ids import new_uuid
+from serve.cycle import Cycle
 from serve.errors import ANSWER_HEADERS, answer_error
 
 _LIST = b"LIST "
@@ -130,8 +132,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header arrived, or a trailer, which is none."""
-        if not self._arriving:
-            super().on_header(name, value)
+        if self._arriving:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The request can be handed on."""
@@ -160,6 +166,8 @@ class Protocol(HttpToolsProtocol):
             self.scope["method"] = "LIST"
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Uvicorn names its class in the middle of a method that would have to be copied.
+        cycle.__class__ = Cycle
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
