@@ -2,31 +2,71 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections.abc import Iterator
 
-_LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+_LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class RequestCounts(Collector):
+    """Requests by operation and outcome, and how long they took.
+
+    Plain numbers that become metrics when somebody asks: the library's own counters take locks for every
+    request. Only one thread counts.
+    """
+
+    def __init__(self) -> None:
+        self._outcomes: dict[tuple[str, str], int] = {}
+        self._buckets: dict[str, list[int]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def count(self, operation: str, outcome: str, seconds: float | None = None) -> None:
+        """Count a request, and how long it took, if that is known. The names are ours, so there are few."""
+        self._outcomes[operation, outcome] = self._outcomes.get((operation, outcome), 0) + 1
+        if seconds is None:
+            return
+        buckets = self._buckets.get(operation)
+        if buckets is None:
+            buckets = self._buckets[operation] = [0] * (len(_LATENCY) + 1)
+            self._seconds[operation] = 0.0
+        buckets[bisect_left(_LATENCY, seconds)] += 1
+        self._seconds[operation] += seconds
+
+    def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
+        """Give both metrics out, as the registry asks."""
+        requests = CounterMetricFamily(
+            "secrethub_requests",
+            "Requests by declared operation and outcome.",
+            labels=("operation", "outcome"),
+        )
+        for names, count in tuple(self._outcomes.items()):
+            requests.add_metric(names, count)
+        yield requests
+        times = HistogramMetricFamily(
+            "secrethub_request_seconds",
+            "Time from the decision to a durable answer.",
+            labels=("operation",),
+        )
+        for operation, counts in tuple(self._buckets.items()):
+            total, below = 0, []
+            for bound, count in zip((*_LATENCY, "+Inf"), counts, strict=True):
+                total += count
+                below.append((str(bound), total))
+            times.add_metric([operation], below, self._seconds[operation])
+        yield times
 
 
 class Metrics:
     """The metrics of one process. Names are stable; labels hold no path and no identity."""
 
     def __init__(self) -> None:
-        self._counters: dict[tuple[str, str], Counter] = {}
-        self._timers: dict[str, Histogram] = {}
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "secrethub_requests",
-            "Requests by declared operation and outcome.",
-            ("operation", "outcome"),
-            registry=self.registry,
-        )
-        self.latency = Histogram(
-            "secrethub_request_seconds",
-            "Time from the decision to a durable answer.",
-            ("operation",),
-            buckets=_LATENCY,
-            registry=self.registry,
-        )
+        self.requests = RequestCounts()
+        self.registry.register(self.requests)
         self.unsealed = Gauge(
             "secrethub_unsealed", "1 while this process holds the keyring.", registry=self.registry
         )
@@ -63,12 +103,5 @@ class Metrics:
         )
 
     def request(self, operation: str, outcome: str, seconds: float) -> None:
-        """Count one request. Names of operations and outcomes are ours, so there are few."""
-        counter = self._counters.get((operation, outcome))
-        if counter is None:
-            counter = self._counters[operation, outcome] = self.requests.labels(operation, outcome)
-        counter.inc()
-        timer = self._timers.get(operation)
-        if timer is None:
-            timer = self._timers[operation] = self.latency.labels(operation)
-        timer.observe(seconds)
+        """Count one request."""
+        self.requests.count(operation, outcome, seconds)

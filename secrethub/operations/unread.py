@@ -24,7 +24,7 @@ async def refused_unread(
         door: which listener.
         request_id: of the request.
     """
-    core.metrics.requests.labels(_OPERATION, exc.code).inc()
+    core.metrics.requests.count(_OPERATION, exc.code)
     if not core.unsealed or isinstance(exc, Unavailable):
         return  # nothing can be signed, or the client itself went away
     try:
