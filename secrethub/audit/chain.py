@@ -99,20 +99,17 @@ class Chain:
         Characters that do not print are escaped and long texts cut, so that no name can forge a line
         of a log or keep an entry, and the entries committed with it, from being stored.
         """
+        texts = (request_id, actor, operation, path, outcome, reason, client, door)
+        together = "".join(texts)
+        if len(together) > MAX_TEXT or not together.isprintable():
+            texts = tuple(map(_printable, texts))  # type: ignore[assignment]
         entry = Entry(
-            stream=self.stream,
-            number=self.number + 1,
-            at=at,
-            kind=kind,
-            request_id=_printable(request_id),
-            actor=_printable(actor),
-            operation=_printable(operation),
-            path=_printable(path),
-            outcome=_printable(outcome),
-            reason=_printable(reason),
-            client=_printable(client),
-            door=_printable(door),
-            detail=detail if detail.isprintable() else _escaped(detail),
+            self.stream,
+            self.number + 1,
+            at,
+            kind,
+            *texts,
+            detail if detail.isprintable() else _escaped(detail),
         )
         digest = entry_hash(self.head, entry)
         self.number = entry.number
