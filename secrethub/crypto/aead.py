@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from functools import lru_cache
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -28,8 +29,7 @@ _SHORTEST = _BODY + _TAG
 _DOMAIN = "secrethub/sealed/v1"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a sealed value is kept.
 
     Attributes:
@@ -101,5 +101,6 @@ def _cipher(key: bytes) -> AESGCM:
     return AESGCM(key)
 
 
+@lru_cache(maxsize=4096)
 def _bound(place: Place) -> bytes:
     return canonical(_DOMAIN, place.table, place.column, place.row, place.version)

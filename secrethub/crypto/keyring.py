@@ -101,10 +101,9 @@ class Keyring:
         ciphers = self._ciphers
         if not ciphers:
             raise Sealed
-        number = aead.key_number(sealed)
-        cipher = ciphers.get(number)
+        cipher = ciphers.get(int.from_bytes(sealed[1:5], "big"))
         if cipher is None:
-            raise DecryptionFailed(f"data key {number} is not in the keyring")
+            raise DecryptionFailed(f"data key {aead.key_number(sealed)} is not in the keyring")
         return aead.open_with(cipher, sealed, place)
 
     def derived(self, purpose: str) -> bytes:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from secrethub.crypto.aead import Place, key_number, open_sealed, seal
 from secrethub.errors import DecryptionFailed
