@@ -92,9 +92,11 @@ def wrap_ttl_of(headers: Mapping[bytes, str]) -> int:
         InvalidRequest: no duration, or more than a token may live. Ignoring it would disclose in clear
             what the caller asked to have wrapped.
     """
-    text = headers.get(b"x-vault-wrap-ttl", "").strip()
+    text = headers.get(b"x-vault-wrap-ttl")
+    if text is None:
+        return 0
     try:
-        seconds = parse_duration(text)
+        seconds = parse_duration(text.strip())
     except InvalidRequest as exc:
         raise InvalidRequest(f"X-Vault-Wrap-TTL: {exc.message}") from exc
     if seconds > MAX_TTL:

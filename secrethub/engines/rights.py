@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any
 
-from secrethub.engines.engine import Identity
 from secrethub.policy.builtin import ROOT, WRAPPING, WRAPPING_POLICY_SOURCE
-from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import CompiledPolicies, compile_policies
 from secrethub.policy.document import ParsedPolicy, parse_policy
 from secrethub.storage.authority import POLICIES, Authority
 from secrethub.storage.freshness import Caches, Changed
 
 _SETS = 10_000
-
-
-def circumstances(
-    identity: Identity | None,
-    now: datetime,
-    client_address: str | None,
-    parameters: Callable[[], Mapping[str, Any] | None] = dict,
-    wrap_ttl: int = 0,
-) -> Circumstances:
-    """Return what conditions of policies are about.
-
-    Args:
-        identity: who asks.
-        now: the instant of the decision.
-        client_address: the socket's peer, or None when the client is not known.
-        parameters: gives the request's parameters, or None when they cannot be read.
-        wrap_ttl: seconds that the answer shall stay wrapped; 0 when it shall not be.
-    """
-    return Circumstances(
-        now=now,
-        client_address=client_address,
-        token_ttl=identity.created_ttl if identity is not None and identity.kind == "token" else None,
-        wrap_ttl=wrap_ttl,
-        parameters=parameters,
-    )
 
 
 class PolicyCache:

@@ -11,8 +11,7 @@ from secrethub.engines.engine import Method
 from secrethub.sensitive import Sensitive
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True, kw_only=True):
     """A bearer token, as it came."""
 
     secret: Sensitive[str]

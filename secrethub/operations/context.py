@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
-
-import msgspec
 
 from secrethub.engines.engine import Context, Fence, Identity
 from secrethub.engines.mounts import Route
-from secrethub.engines.rights import circumstances
 from secrethub.engines.runtime import Core
 from secrethub.operations.call import Call, Token
 
@@ -52,19 +47,8 @@ def context_of(
         door=call.door,
         request_id=call.request_id,
         now=now,
-        when=circumstances(
-            identity, now, call.client_address, lambda: _parameters(call), wrap_ttl=call.wrap_ttl
-        ),
+        body=call.body,
+        wrap_ttl=call.wrap_ttl,
         streaming=call.streaming,
         token=call.credential.secret if isinstance(call.credential, Token) else None,
     )
-
-
-def _parameters(call: Call) -> Mapping[str, Any] | None:
-    """Return what policies may speak of: query and body, as they were sent."""
-    if not call.body:
-        return call.query
-    try:
-        return {**call.query, **msgspec.json.decode(call.body, type=dict[str, Any])}
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None

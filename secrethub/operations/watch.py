@@ -6,9 +6,8 @@ read a secret may watch it, whether it exists yet or not, and nobody else.
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Identity
+from secrethub.engines.engine import Identity, circumstances
 from secrethub.engines.flat import flat_view
-from secrethub.engines.rights import circumstances
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, InvalidPath, NotFound, PermissionDenied, Sealed, Unavailable
 from secrethub.ids import new_uuid

@@ -101,7 +101,7 @@ def data_operations() -> tuple[Operation, ...]:
 async def read(context: Context, _body: None) -> Answer:
     """Answer one version: its value and metadata."""
     head, version, metadata = await version_asked_for(context)
-    plain = opened(context.core, (head, version), now_of(context))
+    plain = opened(context.core, (head, version))
     return Answer(
         data={"data": None if plain is None else msgspec.Raw(plain), "metadata": metadata},
         missing=plain is None,
@@ -113,7 +113,7 @@ async def read_subkeys(context: Context, _body: None) -> Answer:
     """Answer the keys of one version."""
     depth = whole_number(context.query.get("depth"), name="depth") or 0
     head, version, metadata = await version_asked_for(context)
-    plain = opened(context.core, (head, version), now_of(context))
+    plain = opened(context.core, (head, version))
     return Answer(
         data={
             "subkeys": None if plain is None else subkeys(msgspec.json.decode(plain), depth),

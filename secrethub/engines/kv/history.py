@@ -100,7 +100,7 @@ async def _version(context: Context, number: int | None) -> tuple[dict[str, Any]
         NotFound: it has no value, or none any more.
     """
     found = await cache_of(context.core).load(context, path_of(context), number)
-    plain = None if found is None else opened(context.core, found, now_of(context))
+    plain = None if found is None else opened(context.core, found)
     if found is None or found[1] is None or plain is None:
         raise NotFound("no such version")
     return msgspec.json.decode(plain), metadata_of(found[0], found[1].version, found[1].state)

@@ -107,10 +107,15 @@ def custom_metadata_of(head: kv.Head) -> msgspec.Raw | None:
     return msgspec.Raw(head.custom_metadata.encode()) if head.custom_metadata else None
 
 
-def opened(core: Core, found: Found, now: int) -> bytes | None:
-    """Return the value of a version, or None where there is none any more."""
+def opened(core: Core, found: Found, now: int | None = None) -> bytes | None:
+    """Return the value of a version, or None where there is none any more; ``now`` by default the present."""
     head, version = found
-    if version is None or version.sealed is None or version.state.gone(now):
+    if version is None or version.sealed is None:
+        return None
+    state = version.state
+    # Few versions end, and so few have to know the time.
+    ends = state.destroyed or state.deleted_at
+    if ends and state.gone(micros_of(core.clock.now()) if now is None else now):
         return None
     return core.keyring().open(version.sealed, kv.value_place(head.id, version.version))
 

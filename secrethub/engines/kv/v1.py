@@ -12,7 +12,7 @@ import msgspec
 from secrethub.auth.tokens import MAX_TTL
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
 from secrethub.engines.kv.metadata import delete, list_names
-from secrethub.engines.kv.store import cache_of, exists, now_of, opened, path_of, write_version
+from secrethub.engines.kv.store import cache_of, exists, opened, path_of, write_version
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.wire.durations import parse_duration
 
@@ -77,7 +77,7 @@ async def read(context: Context, _body: None) -> Answer:
     path = path_of(context)
     context.depends("kv", context.mount + path)
     found = await cache_of(context.core).newest(context, path)
-    plain = None if found is None else opened(context.core, found, now_of(context))
+    plain = None if found is None else opened(context.core, found)
     if plain is None:
         raise NotFound("no such secret")
     data = msgspec.json.decode(plain)

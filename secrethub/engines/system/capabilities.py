@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from secrethub.engines.engine import Answer, Capability, Context, Identity, Method, Operation
+from secrethub.engines.engine import Answer, Capability, Context, Identity, Method, Operation, circumstances
 from secrethub.engines.flat import flat_view
 from secrethub.engines.question import question_of
-from secrethub.engines.rights import circumstances
 from secrethub.engines.token.known import find_by_accessor, good_token, holder_of
 from secrethub.errors import IntegrityFailure, InvalidRequest, NotFound, PermissionDenied
 from secrethub.policy.conditions import Circumstances
