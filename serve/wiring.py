@@ -25,6 +25,7 @@ from secrethub.engines.system.seal import seal_throttle
 from secrethub.engines.token import TokenEngine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_cluster_key
+from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
 from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
@@ -116,6 +117,7 @@ class Process:
             for listener in self._listeners:
                 await listener.start()
             self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
+            self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
         if self._agents is not None:
             await self._agents.start(self.core, self._handles)
         self._tasks.append(asyncio.create_task(self._summarise(), name="throttle-summary"))

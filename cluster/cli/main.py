@@ -28,7 +28,7 @@ _COMMANDS = {
     "unwrap": ("cluster.cli.wrapping:unwrap", "Open a wrapped answer, once."),
     "pki": ("cluster.cli.pki:pki", "Issue certificates."),
     "agent": ("cluster.cli.agent:agent", "Run an agent on this host, look after enrolled ones."),
-    "audit": ("cluster.cli.audit:audit", "Verify the audit ledger."),
+    "audit": ("cluster.cli.audit:audit", "Verify the audit ledger, and search it."),
 }
 
 

@@ -60,7 +60,8 @@ async def count(database: Database) -> int:
     """Return about how many records there are, for progress; a large ledger is not counted for that."""
     async with database.read() as connection:
         about = await connection.fetchval(
-            "SELECT reltuples::bigint FROM pg_class WHERE oid = 'audit_entries'::regclass"
+            """SELECT COALESCE(sum(GREATEST(c.reltuples, 0)), 0)::bigint FROM pg_inherits i
+               JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'audit_entries'::regclass"""
         )
         if about > _COUNTED:
             return int(about)

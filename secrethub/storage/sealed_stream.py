@@ -143,6 +143,13 @@ class SealedStream:
                     for r in records
                 ],
             )
+            await connection.execute(
+                """INSERT INTO audit_streams VALUES ($1, $2, $3)
+                   ON CONFLICT (stream) DO UPDATE SET number = excluded.number, hash = excluded.hash""",
+                chain.stream,
+                chain.number,
+                chain.head,
+            )
         # Only now: an entry that was not stored leaves the chain where it was.
         self._chain, self._signed = chain, key is not None
 

@@ -6,6 +6,7 @@ from secrethub.engines.engine import Operation
 from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
 from secrethub.engines.system.ledger import ledger_operations
+from secrethub.engines.system.ledger_entries import entries_operations
 from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.seal import seal_operations
@@ -28,6 +29,7 @@ class SystemEngine:
             *simulate_operations(),
             *binding_operations(),
             *ledger_operations(),
+            *entries_operations(),
             *why_operations(),
             *capability_operations(),
             *wrapping_operations(),

@@ -5,13 +5,11 @@ Whoever is refused is told no more than no, and the request's id. Somebody who m
 
 from __future__ import annotations
 
-import msgspec
-
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.system.ledger_entries import shown
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
 from secrethub.storage.ledger_read import refusals
-from secrethub.wire.durations import format_rfc3339, from_micros
 
 
 def why_operations() -> tuple[Operation, ...]:
@@ -37,24 +35,4 @@ async def refusal(context: Context, _body: None) -> Answer:
     records = await refusals(context.core.database, request_id)
     if not records:
         raise NotFound("no such request was refused")
-    return Answer(
-        data={
-            "entries": [
-                {
-                    "stream": record.entry.stream,
-                    "number": record.entry.number,
-                    "time": format_rfc3339(from_micros(record.entry.at)),
-                    "kind": record.entry.kind,
-                    "actor": record.entry.actor,
-                    "operation": record.entry.operation,
-                    "path": record.entry.path,
-                    "outcome": record.entry.outcome,
-                    "reason": record.entry.reason,
-                    "client": record.entry.client,
-                    "door": record.entry.door,
-                    "detail": msgspec.json.decode(record.entry.detail),
-                }
-                for record in records
-            ]
-        }
-    )
+    return Answer(data={"entries": [shown(record) for record in records]})

@@ -120,7 +120,11 @@ CREATE TABLE kv_versions (
     "ALTER TABLE kv_versions ALTER COLUMN sealed SET STORAGE EXTERNAL",
 )
 
-_LEDGER = """
+# Cut into months by the functions of the next revision. What belongs to no month there is goes into
+# audit_entries_other, so that no entry is ever refused for want of one. Each part has its own primary key:
+# one of the whole would have to contain the instant.
+_LEDGER = (
+    """
 CREATE TABLE audit_entries (
     stream text COLLATE "C" NOT NULL,
     number bigint NOT NULL,
@@ -136,14 +140,35 @@ CREATE TABLE audit_entries (
     door text NOT NULL,
     detail text NOT NULL,
     hash bytea NOT NULL,
-    signature bytea NOT NULL,
-    PRIMARY KEY (stream, number)
+    signature bytea NOT NULL
+) PARTITION BY RANGE (at)
+""",
+    "CREATE TABLE audit_entries_other PARTITION OF audit_entries DEFAULT",
+    "ALTER TABLE audit_entries_other ADD PRIMARY KEY (stream, number)",
+    # How far each stream has come, written with its entries. It proves nothing; it tells whoever follows the
+    # ledger where to look.
+    """
+CREATE TABLE audit_streams (
+    stream text COLLATE "C" PRIMARY KEY,
+    number bigint NOT NULL,
+    hash bytea NOT NULL
 )
-"""
+""",
+)
 
 _LEDGER_INDEXES = (
-    """CREATE INDEX audit_entries_refused ON audit_entries (request_id)
-       WHERE outcome IN ('denied', 'refused', 'failed')""",
+    "CREATE INDEX audit_entries_at ON audit_entries (at)",
+    # Searching (secrethub/storage/ledger_search.py). What is searched for is short; what is stored may be
+    # longer than an index takes. Entries of the most frequent kinds have no place in the partial ones.
+    "CREATE INDEX audit_entries_request ON audit_entries (hashtextextended(request_id, 0))",
+    "CREATE INDEX audit_entries_actor ON audit_entries (hashtextextended(left(actor, 42), 0), at)",
+    """CREATE INDEX audit_entries_name ON audit_entries (hashtextextended(substr(actor, 44), 0), at)
+       WHERE substr(actor, 44) <> ''""",
+    """CREATE INDEX audit_entries_path ON audit_entries ((left(path, 128) COLLATE "C"), at)""",
+    """CREATE INDEX audit_entries_operation ON audit_entries (operation, at)
+       WHERE operation NOT IN ('kv.read', 'kv.write')""",
+    """CREATE INDEX audit_entries_outcome ON audit_entries (outcome, at)
+       WHERE outcome NOT IN ('done', 'begun')""",
     "CREATE INDEX audit_entries_adopt ON audit_entries (stream) WHERE kind = 'adopt'",
     "CREATE INDEX audit_entries_unsigned ON audit_entries (stream, number) WHERE signature = ''::bytea",
     # Who read a secret (secrethub/storage/kv_usage.py). A path may be longer than an index takes.
@@ -198,8 +223,7 @@ def upgrade() -> None:
     op.execute(_USED_UP)
     for statement in (
         *_KV,
-        _LEDGER,
-        "CREATE INDEX audit_entries_at ON audit_entries (at)",
+        *_LEDGER,
         *_LEDGER_INDEXES,
         *_OTHERS,
     ):

@@ -47,12 +47,50 @@ RETURNS TABLE (generation bigint, seal_epoch bigint, sealed boolean, gap boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(7305086391846015);
-    INSERT INTO audit_entries
-        SELECT p_stream, e.n, e.t, e.k, e.q, e.a, e.o, e.p, e.u, e.r, e.c, e.d, e.x,
-               decode(e.h, 'base64'), decode(e.s, 'base64')
-        FROM json_to_recordset(p_entries) AS e(n bigint, t bigint, k text, q text, a text, o text, p text,
-            u text, r text, c text, d text, x text, h text, s text);
+    WITH written AS (
+        INSERT INTO audit_entries
+            SELECT p_stream, e.n, e.t, e.k, e.q, e.a, e.o, e.p, e.u, e.r, e.c, e.d, e.x,
+                   decode(e.h, 'base64'), decode(e.s, 'base64')
+            FROM json_to_recordset(p_entries) AS e(n bigint, t bigint, k text, q text, a text, o text, p text,
+                u text, r text, c text, d text, x text, h text, s text)
+            RETURNING number, hash)
+    INSERT INTO audit_streams SELECT p_stream, w.number, w.hash FROM written w ORDER BY w.number DESC LIMIT 1
+        ON CONFLICT (stream) DO UPDATE SET number = excluded.number, hash = excluded.hash;
     RETURN QUERY SELECT * FROM freshness(p_since);
+END $$
+"""
+
+# Makes the ledger's parts for this month and some after it, and returns how many were missing. An entry that
+# came before its month's part moves there. Attaching, unlike CREATE TABLE … PARTITION OF, lets others write.
+_LEDGER_MONTHS = """
+CREATE FUNCTION ledger_months(p_ahead integer) RETURNS integer LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_month timestamp;
+    v_name text;
+    v_from bigint;
+    v_until bigint;
+    v_made integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(7305086391846020);
+    FOR i IN 0..p_ahead LOOP
+        v_month := date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => i);
+        v_name := 'audit_entries_' || to_char(v_month, 'YYYY_MM');
+        CONTINUE WHEN to_regclass(v_name) IS NOT NULL;
+        v_from := extract(epoch FROM v_month)::bigint * 1000000;
+        v_until := extract(epoch FROM v_month + interval '1 month')::bigint * 1000000;
+        IF i = 0 THEN
+            -- Whoever is writing has chosen the part for all others already, which will refuse the entry.
+            PERFORM pg_advisory_xact_lock(7305086391846015);
+        END IF;
+        LOCK TABLE audit_entries_other IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format('CREATE TABLE %I (LIKE audit_entries, PRIMARY KEY (stream, number))', v_name);
+        EXECUTE format('WITH moved AS (DELETE FROM audit_entries_other WHERE at >= $1 AND at < $2 RETURNING *)
+                        INSERT INTO %I SELECT * FROM moved', v_name) USING v_from, v_until;
+        EXECUTE format('ALTER TABLE audit_entries ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)',
+                       v_name, v_from, v_until);
+        v_made := v_made + 1;
+    END LOOP;
+    RETURN v_made;
 END $$
 """
 
@@ -156,8 +194,9 @@ _TABLES = (
 
 def upgrade() -> None:
     """Create the functions."""
-    for statement in (_FRESHNESS, _LEDGER_COMMIT, _KV_PUT, _KV_PUT_MANY, _ANNOUNCE):
+    for statement in (_FRESHNESS, _LEDGER_COMMIT, _LEDGER_MONTHS, _KV_PUT, _KV_PUT_MANY, _ANNOUNCE):
         op.execute(statement)
+    op.execute("SELECT ledger_months(3)")
     for name in _TABLES:
         op.execute(
             f"""CREATE TRIGGER {name}_announce AFTER INSERT OR UPDATE OR DELETE ON {name}
@@ -169,5 +208,5 @@ def downgrade() -> None:
     """Drop the functions."""
     for name in _TABLES:
         op.execute(f"DROP TRIGGER {name}_announce ON {name}")
-    for name in ("authority_announce", "kv_put_many", "kv_put", "ledger_commit", "freshness"):
-        op.execute(f"DROP FUNCTION {name}")
+    for statement in (_ANNOUNCE, _KV_PUT_MANY, _KV_PUT, _LEDGER_MONTHS, _LEDGER_COMMIT, _FRESHNESS):
+        op.execute(f"DROP FUNCTION {statement.split('FUNCTION ', 1)[1].partition('(')[0]}")

@@ -1,0 +1,232 @@
+"""Searching the ledger: ``sys/audit/entries``.
+
+Who did what is for few eyes: the path needs ``sudo``, and each search is an entry itself. Values in entries
+are masked; ``sys/audit-hash`` tells what a known value looks like there.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from secrethub.audit.event import Record
+from secrethub.auth.digests import accessor_digest
+from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.errors import InvalidRequest
+from secrethub.storage.authority import ACCESSORS, AGENTS
+from secrethub.storage.ledger_search import (
+    NEWEST,
+    Filter,
+    Found,
+    find,
+    place_from,
+    place_text,
+)
+from secrethub.wire.durations import format_rfc3339, from_micros, parse_duration, parse_rfc3339
+
+_LIMIT = 100
+_MOST = 500
+_PAGE_BYTES = 4 * 1024 * 1024
+_MAX_TEXT = 4096
+_DATE = re.compile(r"[0-9]{4}-")
+_KEY = 36
+"""Characters of a token's digest that the ledger names it by."""
+
+
+class EntriesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which entries; everything given must hold.
+
+    Attributes:
+        since: RFC 3339, or a duration back from now such as ``24h``.
+        until: likewise; entries before it.
+        actor: as the ledger writes it, or its beginning before the name.
+        name: display name of a token, or name of an agent.
+        accessor: of a token that still exists.
+        agent: UUID or name of an agent.
+        role: name of an AppRole role: what its tokens did.
+        path: of the request; ``*`` is any text within a segment, ``**`` any text.
+        operation: such as ``kv.read``.
+        outcome: done, denied, refused, failed, missing or begun.
+        kind: request, intent, outcome, event, open, close, adopt or lost.
+        request_id: of a request.
+        client: address of the peer.
+        limit: entries at most.
+        after: ``next`` of the page before.
+    """
+
+    since: str | None = None
+    until: str | None = None
+    actor: str | None = None
+    name: str | None = None
+    accessor: str | None = None
+    agent: str | None = None
+    role: str | None = None
+    path: str | None = None
+    operation: str | None = None
+    outcome: str | None = None
+    kind: str | None = None
+    request_id: str | None = None
+    client: str | None = None
+    limit: int = _LIMIT
+    after: str = ""
+
+
+PLAIN = frozenset(EntriesRequest.__struct_fields__) - {"accessor"}
+
+
+def entries_operations() -> tuple[Operation, ...]:
+    """Return the operation that searches."""
+    return (
+        Operation(
+            name="sys.audit.entries",
+            method="read",
+            pattern="audit/entries",
+            handler=entries,
+            capability="read",
+            request=EntriesRequest,
+            sudo=True,
+            plain=PLAIN,
+            summary="Search the audit ledger, the newest entry first.",
+        ),
+    )
+
+
+async def entries(context: Context, body: EntriesRequest) -> Answer:
+    """Answer entries, the newest first; ``next`` is the next page's ``after``, empty at the end."""
+    if not 0 < body.limit <= _MOST:
+        raise InvalidRequest(f"limit is from 1 to {_MOST}")
+    wanted = await filter_of(context, body)
+    core = context.core
+    key = core.keyring().derived("audit-sign")
+    before = place_from(body.after) if body.after else NEWEST
+    async with core.database.read() as connection:
+        found = await find(connection, key, wanted, before=before, limit=body.limit)
+    page: list[Found] = []
+    size = 0
+    for one in found:
+        size += len(one.record.entry.detail) + len(one.record.entry.path) + len(one.record.entry.reason)
+        if page and size > _PAGE_BYTES:
+            break
+        page.append(one)
+    broken = sum(one.integrity == "broken" for one in page)
+    if broken:
+        core.metrics.integrity_failures.labels("audit_entries").inc(broken)
+    more = len(page) < len(found) or len(found) == body.limit
+    return Answer(
+        data={
+            "entries": [shown(one.record) | {"integrity": one.integrity} for one in page],
+            "next": place_text(page[-1].place) if more else "",
+        },
+        warnings=(f"{broken} of these entries were tampered with",) if broken else (),
+        detail={"count": len(page)},
+    )
+
+
+async def filter_of(context: Context, body: EntriesRequest) -> Filter:
+    """Return what the request asks for.
+
+    Raises:
+        InvalidRequest: a value cannot be, or several speak of who did it and cannot all hold.
+    """
+    for name in EntriesRequest.__struct_fields__:
+        value = getattr(body, name)
+        if isinstance(value, str) and len(value) > _MAX_TEXT:
+            raise InvalidRequest(f"{name} is longer than {_MAX_TEXT} characters")
+    actor, display_name = await _who(context, body)
+    return Filter(
+        since=instant_of(body.since, context.now, "since"),
+        until=instant_of(body.until, context.now, "until"),
+        actor=actor,
+        name=display_name,
+        path=body.path or None,
+        operation=body.operation or None,
+        outcome=body.outcome or None,
+        kind=body.kind or None,
+        request_id=body.request_id.lower() if body.request_id else None,
+        client=body.client or None,
+    )
+
+
+async def _who(context: Context, body: EntriesRequest) -> tuple[str | None, str | None]:
+    actors: list[str] = [body.actor] if body.actor else []
+    names: list[str] = [body.name] if body.name else []
+    if body.accessor:
+        row = await context.core.authority.get(
+            ACCESSORS, accessor_digest(context.core.keyring(), body.accessor)
+        )
+        if row is None:
+            raise InvalidRequest("no token has this accessor any more: look for its actor or name")
+        actors.append(f"token:{row.body['token'][:_KEY]}")
+    if body.agent:
+        known = await context.core.authority.get(AGENTS, body.agent)
+        if known is not None:
+            actors.append(f"agent:{known.key}")
+        else:
+            names.append(body.agent)
+    if body.role:
+        names.append(f"approle-{body.role}")
+    if len(actors) > 1 or len(names) > 1:
+        raise InvalidRequest("give one of actor, name, accessor, agent and role")
+    return (actors[0] if actors else None), (names[0] if names else None)
+
+
+def instant_of(text: str | None, now: datetime, name: str) -> int | None:
+    """Return an instant in microseconds since the epoch.
+
+    Args:
+        text: RFC 3339, or a duration back from ``now``; nothing for None.
+        now: the present.
+        name: of the parameter, for the error.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    if not text:
+        return None
+    present = int(now.timestamp() * 1_000_000)
+    if _DATE.match(text) is None:
+        try:
+            return present - parse_duration(text) * 1_000_000
+        except InvalidRequest as exc:
+            raise InvalidRequest(
+                f"{name} is a time like 2030-01-31T23:00:00Z or a duration like 24h"
+            ) from exc
+    instant = parse_rfc3339(text)
+    return 0 if instant is None else int(instant.timestamp() * 1_000_000)
+
+
+def shown(record: Record) -> dict[str, Any]:
+    """Return an entry as people are shown it."""
+    entry = record.entry
+    return {
+        "stream": entry.stream,
+        "number": entry.number,
+        "time": _time(entry.at),
+        "kind": entry.kind,
+        "request_id": entry.request_id,
+        "actor": entry.actor,
+        "operation": entry.operation,
+        "path": entry.path,
+        "outcome": entry.outcome,
+        "reason": entry.reason,
+        "client": entry.client,
+        "door": entry.door,
+        "detail": _detail(entry.detail),
+    }
+
+
+def _time(at: int) -> str:
+    try:
+        return format_rfc3339(from_micros(at))
+    except (OverflowError, ValueError):
+        return f"{at} µs"  # no process of ours wrote this
+
+
+def _detail(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return text
