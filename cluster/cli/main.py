@@ -22,6 +22,8 @@ _COMMANDS = {
     "login": ("cluster.cli.login:login", "Log in and store the token for later commands."),
     "kv": ("cluster.cli.kv:kv", "Read and write static secrets."),
     "policy": ("cluster.cli.policy:policy", "Read and write policies."),
+    "auth": ("cluster.cli.mounts:auth", "List, enable, tune and disable auth methods."),
+    "mount": ("cluster.cli.mounts:mount", "List, enable, tune and disable secrets engines."),
     "approle": ("cluster.cli.approle:approle", "Roles, RoleIDs and SecretIDs for machines."),
     "token": ("cluster.cli.tokens:token", "Create, look up, renew and revoke tokens."),
     "wrap": ("cluster.cli.wrapping:wrap", "Keep a secret for whoever holds a one-time token."),

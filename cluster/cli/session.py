@@ -127,14 +127,20 @@ class Session:
             click.echo(f"Warning: {warning}", err=True)
 
 
-def is_there(client: Client, path: str) -> bool | None:
-    """Look at what is to be deleted: the answer to a deletion does not tell. None: the token may not look."""
+def is_there(client: Client, path: str, *, absent: str = "not_found") -> bool | None:
+    """Look at what is to be deleted: the answer to a deletion does not tell. None: the token may not look.
+
+    Args:
+        client: asks.
+        path: of what is to be deleted.
+        absent: code of the answer when there is nothing.
+    """
     from secrethub.client import ApiError
 
     try:
         client.read(path)
     except ApiError as exc:
-        if exc.code == "not_found":
+        if exc.code == absent:
             return False
         if exc.code == "permission_denied":
             return None

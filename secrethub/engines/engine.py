@@ -197,6 +197,7 @@ class Context(msgspec.Struct, kw_only=True):
         mount_options: of the engine, chosen when it was mounted.
         mount_settings: what the engine keeps of the mount as a whole.
         lease_ttl: seconds that leases of the mount live, 0 for what holds in the whole cluster.
+        max_lease_ttl: likewise, at most.
         path: the canonical request path below ``v1/``.
         params: what the operation's pattern captured.
         query: query parameters.
@@ -218,6 +219,7 @@ class Context(msgspec.Struct, kw_only=True):
     mount_options: Mapping[str, Any]
     mount_settings: Mapping[str, Any]
     lease_ttl: int
+    max_lease_ttl: int
     path: str
     params: Mapping[str, str]
     query: Mapping[str, str]

@@ -13,6 +13,11 @@ from secrethub.errors import IntegrityFailure, NoHandler, NotFound, UnsupportedO
 from secrethub.storage.authority import MOUNTS, Authority
 from secrethub.storage.freshness import Caches, Changed
 
+AUTH = "auth/"
+"""Where auth methods are."""
+TOKEN_MOUNT = "auth/token/"  # noqa: S105 - a path
+"""The auth method that is always there."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mount:
@@ -27,6 +32,7 @@ class Mount:
         default_lease_ttl: seconds that leases live; 0 for what holds in the whole cluster.
         max_lease_ttl: likewise, at most.
         leaving: being removed (``engines/unmounting.py``): nobody is led there any more.
+        enabled_at: microseconds since the epoch, 0 for what is there since init.
     """
 
     path: str
@@ -39,6 +45,7 @@ class Mount:
     max_lease_ttl: int = 0
     leaving: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    enabled_at: int = 0
 
     @property
     def kind(self) -> str:
@@ -153,13 +160,21 @@ class MountTable:
         for mount in found.mounts:
             if mount.covers(path):
                 return self._within(mount, method, path[len(mount.path) :])
-        names = path.split("/")
-        for depth in range(1, len(names) + 1 if found.broken else 0):
-            prefix = "/".join(names[:depth]) + "/"
-            trouble = found.broken.get(MOUNTS.bucket(prefix))
-            if trouble is not None:
-                raise IntegrityFailure(trouble.table, prefix, trouble.reason)
+        _check_hidden(found, path)
         return _NOWHERE
+
+    async def auth_method(self, path: str) -> Mount | None:
+        """Return the auth method that ``path`` is, or was, a path of; None when it is not there any more.
+
+        Raises:
+            IntegrityFailure: something may be, but its row is not authentic.
+        """
+        found = self._found or await self._load()
+        for mount in found.mounts:
+            if mount.path.startswith(AUTH) and mount.covers(path):
+                return mount
+        _check_hidden(found, path)
+        return None
 
     def _within(self, mount: Mount, method: Method, rest: str) -> Route:
         engine = self._engines[mount.kind]
@@ -171,6 +186,20 @@ class MountTable:
                     params = {k: v for k, v in match.groupdict().items() if v is not None}
                     return Route(mount=mount, engine=engine, operation=operation, params=params, known=True)
         return Route(mount=mount, engine=engine, operation=None, params={}, known=known)
+
+
+def _check_hidden(found: _Found, path: str) -> None:
+    """Check that no mount above ``path`` may be missing because its row is not authentic.
+
+    Raises:
+        IntegrityFailure: one may be.
+    """
+    names = path.split("/")
+    for depth in range(1, len(names) + 1 if found.broken else 0):
+        prefix = "/".join(names[:depth]) + "/"
+        trouble = found.broken.get(MOUNTS.bucket(prefix))
+        if trouble is not None:
+            raise IntegrityFailure(trouble.table, prefix, trouble.reason)
 
 
 class _Nobody:
@@ -209,6 +238,7 @@ def mount_from(path: str, body: Mapping[str, Any]) -> Mount:
         max_lease_ttl=body.get("max_lease_ttl", 0),
         leaving=body.get("leaving", False),
         settings=body.get("settings", {}),
+        enabled_at=body.get("enabled_at", 0),
     )
 
 

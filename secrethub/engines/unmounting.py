@@ -1,7 +1,7 @@
 """The end of a mount, in three steps, so that a large store holds nobody up.
 
 1. Its row says that it leaves: from that commit on nobody is led to it, and nothing can take its place.
-2. Its secrets are removed, some in one transaction.
+2. Its secrets are removed, some in one transaction; of an auth method the tokens and what it keeps.
 3. Its row is removed.
 
 Steps 2 and 3 are done before the answer; where that fails, the same request or the next tidying goes on.
@@ -9,6 +9,7 @@ Steps 2 and 3 are done before the answer; where that fails, the same request or 
 
 from __future__ import annotations
 
+from secrethub.engines.auth_methods import is_auth, remove_rows
 from secrethub.engines.engine import Fence
 from secrethub.engines.runtime import Core
 from secrethub.errors import Stale
@@ -26,6 +27,10 @@ async def empty(core: Core, path: str) -> None:
         Sealed, Unavailable: it is not done yet.
         IntegrityFailure: the mount's row is not authentic.
     """
+    if is_auth(path):
+        row = await core.authority.fetch(MOUNTS, path)
+        if row is not None and row.body.get("leaving"):
+            await remove_rows(core, path, row.body["type"])
     while True:
         fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
         try:
@@ -35,7 +40,9 @@ async def empty(core: Core, path: str) -> None:
                 row = await change.get(MOUNTS, path)
                 if row is None or not row.body.get("leaving"):
                     return
-                if not await kv.remove_some(change.connection, row.body["uuid"], path, _BATCH):
+                if is_auth(path) or not await kv.remove_some(
+                    change.connection, row.body["uuid"], path, _BATCH
+                ):
                     await change.delete(MOUNTS, path)
                     return
         except Stale:

@@ -38,6 +38,7 @@ def context_of(
         mount_options=route.mount.options if route is not None else {},
         mount_settings=route.mount.settings if route is not None else {},
         lease_ttl=route.mount.default_lease_ttl if route is not None else 0,
+        max_lease_ttl=route.mount.max_lease_ttl if route is not None else 0,
         path=path,
         params=route.params if route is not None else {},
         query=call.query,

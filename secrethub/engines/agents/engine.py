@@ -10,7 +10,7 @@ import msgspec
 from secrethub.engines.agents import enrolment
 from secrethub.engines.agents.enrolment import AGENTS_MOUNT, BeginRequest, EnrollRequest
 from secrethub.engines.agents.records import Approval, instant, require, shown, store
-from secrethub.engines.approle.roles import role_key
+from secrethub.engines.approle.roles import chosen_role
 from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown as visible
@@ -167,7 +167,7 @@ class AgentsEngine:
         until = instant(context.now + APPROVAL_LIFE)
         async with core.authority.change(context.fence) as change:
             row, agent = await require(core, agent_id, change)
-            role = agent.role if body.role is None else role_key(body.role)
+            role = agent.role if body.role is None else chosen_role(body.role)
             if await core.authority.fetch(APPROLES, role, change.connection) is None:
                 raise InvalidRequest("there is no such AppRole role")
             approved = msgspec.structs.replace(agent, approval=Approval(until=until, role=role))

@@ -10,9 +10,9 @@ import ipaddress
 import msgspec
 
 from secrethub.auth.digests import accessor_digest, role_id_digest, secret_id_digest
-from secrethub.auth.tokens import MAX_TTL
 from secrethub.engines.engine import Answer, Context
 from secrethub.engines.token import issue_token
+from secrethub.engines.token.lifetimes import login_lifetime
 from secrethub.errors import LoginFailed
 from secrethub.policy.builtin import DEFAULT
 from secrethub.storage.authority import APPROLES, ROLE_IDS, SECRET_IDS, Row
@@ -97,8 +97,12 @@ async def login(context: Context, body: Login) -> Answer:
                 await change.delete(SECRET_IDS, secret.key)
         no_default = role.body["token_no_default_policy"]
         policies = sorted({*role.body["token_policies"], *(() if no_default else (DEFAULT,))})
-        limit = role.body["token_max_ttl"]
-        ttl = min(role.body["token_ttl"] or MAX_TTL, limit or MAX_TTL, MAX_TTL)
+        ttl, limit = login_lifetime(
+            role.body["token_ttl"],
+            role.body["token_max_ttl"],
+            mount_ttl=context.lease_ttl,
+            mount_max=context.max_lease_ttl,
+        )
         auth = await issue_token(
             change,
             core.keyring(),

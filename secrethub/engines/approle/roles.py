@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.digests import role_id_digest
+from secrethub.engines.auth_methods import belongs, row_name
 from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import Answer, Context, Fence
 from secrethub.engines.listing import shown
@@ -17,6 +18,7 @@ from secrethub.errors import InvalidRequest, NotFound, Sealed, Stale, Unavailabl
 from secrethub.ids import is_identity_value, new_uuid
 from secrethub.policy.builtin import ROOT, normalise_policy_name
 from secrethub.storage.authority import APPROLES, ROLE_IDS, SECRET_IDS, Row
+from secrethub.wire.canonical_path import check_path
 from secrethub.wire.durations import parse_duration
 
 _MAX_LIST = 64
@@ -59,15 +61,31 @@ class WriteRoleId(msgspec.Struct, frozen=True):
     role_id: str
 
 
-def role_key(name: str) -> str:
+def role_key(mount: str, name: str) -> str:
     """Return the key of a role's row: its name as it is, since policies see the path as it is.
+
+    Roles of another mount than ``auth/approle/`` have its name before theirs: ``machines/web``.
 
     Raises:
         InvalidRequest: not a name.
     """
     if not is_identity_value(name) or len(name) > 128:
         raise InvalidRequest("a role name has 1 to 128 characters of A-Z, a-z, 0-9, '_', '.' and '-'")
-    return name
+    return row_name("approle", mount, name)
+
+
+def chosen_role(text: str) -> str:
+    """Return the key of a role that somebody names: ``web``, or ``machines/web`` of another mount.
+
+    Raises:
+        InvalidRequest: it cannot be one.
+    """
+    mount, slash, name = text.rpartition("/")
+    return role_key(f"auth/{check_path(mount)}/" if slash else "auth/approle/", name)
+
+
+def _key(context: Context) -> str:
+    return role_key(context.mount, context.params["role"])
 
 
 async def load_role(context: Context) -> Row:
@@ -76,7 +94,7 @@ async def load_role(context: Context) -> Row:
     Raises:
         NotFound: there is none.
     """
-    row = await context.core.authority.get(APPROLES, role_key(context.params["role"]))
+    row = await context.core.authority.get(APPROLES, _key(context))
     if row is None:
         raise NotFound("no such role")
     return row
@@ -84,7 +102,7 @@ async def load_role(context: Context) -> Row:
 
 async def role_exists(context: Context) -> bool:
     """Tell whether a write would update rather than create."""
-    return await context.core.authority.get(APPROLES, role_key(context.params["role"])) is not None
+    return await context.core.authority.get(APPROLES, _key(context)) is not None
 
 
 async def list_roles(context: Context, _body: None) -> Answer:
@@ -92,7 +110,8 @@ async def list_roles(context: Context, _body: None) -> Answer:
     rows, broken = await context.core.authority.everything(APPROLES)
     for trouble in broken.values():
         raise trouble
-    names = await shown(context, sorted(row.key for row in rows))
+    here = (row.body["name"] for row in rows if belongs("approle", context.mount, row.key))
+    names = await shown(context, sorted(here))
     if not names:
         raise NotFound("no roles")
     return Answer(data={"keys": names})
@@ -216,7 +235,7 @@ def _merged(old: Mapping[str, Any], body: WriteRole) -> dict[str, Any]:
 async def write_role(context: Context, body: WriteRole) -> Answer:
     """Write a role; agents and later logins have its policies at once."""
     core = context.core
-    key = role_key(context.params["role"])
+    key = _key(context)
     _refuse_unknown(body)
     async with core.authority.change(context.fence) as change:
         old = await change.get(APPROLES, key)
@@ -225,7 +244,7 @@ async def write_role(context: Context, body: WriteRole) -> Answer:
         else:
             role_id = new_uuid()
             empty = {
-                "name": key,
+                "name": context.params["role"],
                 "uuid": new_uuid(),
                 "role_id": role_id,
                 "token_policies": [],
@@ -245,7 +264,7 @@ async def write_role(context: Context, body: WriteRole) -> Answer:
 async def delete_role(context: Context, _body: None) -> Answer:
     """Delete a role with its RoleID, SecretIDs and bindings; its agents lose their rights at once."""
     core = context.core
-    key = role_key(context.params["role"])
+    key = _key(context)
     async with core.authority.change(context.fence) as change:
         if await change.delete(APPROLES, key):
             owned = f"SELECT key FROM {ROLE_IDS.name} WHERE owner = $1"  # noqa: S608 - a constant of ours

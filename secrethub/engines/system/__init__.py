@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from secrethub.engines.engine import Operation
+from secrethub.engines.system.auth_mounts import auth_operations
 from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
 from secrethub.engines.system.ledger import ledger_operations
@@ -24,6 +25,7 @@ class SystemEngine:
         """Return what ``sys/`` offers."""
         return (
             *seal_operations(),
+            *auth_operations(),
             *mount_operations(),
             *policy_operations(),
             *simulate_operations(),

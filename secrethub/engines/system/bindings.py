@@ -14,7 +14,7 @@ import msgspec
 
 from secrethub.auth.tokens import open_accessor
 from secrethub.engines.agents.records import load
-from secrethub.engines.approle.roles import role_key
+from secrethub.engines.approle.roles import chosen_role
 from secrethub.engines.bindings import Subject, bind, unbind
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import shown
@@ -192,7 +192,7 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
             raise InvalidRequest("nothing is bound to a wrapping token")
         return Subject("token", token.key)
     if body.role is not None:
-        key = role_key(body.role)
+        key = chosen_role(body.role)
         role = await (core.authority.get(APPROLES, key) if change is None else change.get(APPROLES, key))
         if role is None:
             raise InvalidRequest("there is no such AppRole role")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from secrethub.engines.engine import EMPTY, Answer, Context
-from secrethub.engines.mounts import BUILT_IN
-from secrethub.engines.system.mount_settings import EnableRequest, MountConfig, new_mount, tuned
+from secrethub.engines.mounts import AUTH, BUILT_IN, TOKEN_MOUNT
+from secrethub.engines.system.mount_settings import (
+    EnableRequest,
+    MountConfig,
+    new_auth_mount,
+    new_mount,
+    tuned,
+)
 from secrethub.engines.unmounting import empty
 from secrethub.errors import InvalidRequest
 from secrethub.ids import new_accessor, new_uuid
 from secrethub.storage.authority import MOUNTS
+from secrethub.storage.authority_rows import micros
 from secrethub.wire.canonical_path import check_path
 
 _RESERVED = ("auth/", "sys/", "cubbyhole/", "identity/", "audit/")
@@ -22,14 +31,39 @@ def mount_path(context: Context) -> str:
     return check_path(context.params["path"]) + "/"
 
 
+def auth_path(context: Context) -> str:
+    """Return the auth method's path that the request names."""
+    return AUTH + check_path(context.params["path"]) + "/"
+
+
 async def enable(context: Context, body: EnableRequest) -> Answer:
     """Mount a key/value store at a free path."""
     path = mount_path(context)
-    if "*" in path or "/+/" in f"/{path}":
-        raise InvalidRequest("a mount's path has no wildcards of policies")
     made = new_mount(body)
     if path == _STORE and made["options"]["version"] != "2":
         raise InvalidRequest("secrets/ is a view of secret/, which therefore has version 2")
+    await _check_free(context, path)
+    if path.startswith(_RESERVED):
+        raise InvalidRequest("this path is reserved")
+    return await _enable(context, path, made)
+
+
+async def enable_auth(context: Context, body: EnableRequest) -> Answer:
+    """Enable an auth method at a free path."""
+    path = auth_path(context)
+    made = new_auth_mount(body)
+    await _check_free(context, path)
+    return await _enable(context, path, {**made, "enabled_at": micros(context.now)})
+
+
+async def _check_free(context: Context, path: str) -> None:
+    """Check that a mount can be made at ``path``.
+
+    Raises:
+        InvalidRequest: no policy could speak of it, or something is there.
+    """
+    if "*" in path or "/+/" in f"/{path}":
+        raise InvalidRequest("a mount's path has no wildcards of policies")
     core = context.core
     for mount in await core.mounts.load():
         if path.startswith(mount.path) or mount.path.startswith(path):
@@ -37,14 +71,13 @@ async def enable(context: Context, body: EnableRequest) -> Answer:
     for mount in await core.mounts.leaving():
         if path.startswith(mount.path) or mount.path.startswith(path):
             raise InvalidRequest(f"the mount at {mount.path} is still being removed")
-    if path.startswith(_RESERVED):
-        raise InvalidRequest("this path is reserved")
-    async with core.authority.change(context.fence) as change:
+
+
+async def _enable(context: Context, path: str, made: dict[str, Any]) -> Answer:
+    accessor = f"{made['type']}_{new_accessor()[:8]}"
+    async with context.core.authority.change(context.fence) as change:
         await change.put(
-            MOUNTS,
-            path,
-            {**made, "uuid": new_uuid(), "accessor": f"kv_{new_accessor()[:8]}"},
-            expected_revision=0,
+            MOUNTS, path, {**made, "uuid": new_uuid(), "accessor": accessor}, expected_revision=0
         )
     return Answer(detail={"written": change.written})
 
@@ -54,19 +87,41 @@ async def tune(context: Context, body: MountConfig) -> Answer:
     path = mount_path(context)
     if path.startswith(_RESERVED) or path in {mount.path for mount in BUILT_IN}:
         raise InvalidRequest(f"cannot tune {path}")
+    return await _tune(context, path, body, "no secrets engine is mounted at")
+
+
+async def tune_auth(context: Context, body: MountConfig) -> Answer:
+    """Change an auth method's description or the limits of its tokens' lives, old ones' not."""
+    return await _tune(context, auth_path(context), body, "no auth method is enabled at")
+
+
+async def _tune(context: Context, path: str, body: MountConfig, nothing: str) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         row = await change.get(MOUNTS, path)
         if row is None or row.body.get("leaving"):
-            raise InvalidRequest(f"no secrets engine is mounted at {path}")
+            raise InvalidRequest(f"{nothing} {path}")
         await change.put(MOUNTS, path, tuned(row.body, body))
     return Answer(detail={"written": change.written})
 
 
 async def disable(context: Context, _body: None) -> Answer:
     """Remove a mount and everything in it; that there is none is no error, as in Vault."""
-    path, core = mount_path(context), context.core
+    path = mount_path(context)
     if path.startswith(_RESERVED) or path in _KEPT:
         raise InvalidRequest(f"cannot unmount {path}")
+    return await _disable(context, path)
+
+
+async def disable_auth(context: Context, _body: None) -> Answer:
+    """Remove an auth method with its tokens: when this returns no node takes one of them any more."""
+    path = auth_path(context)
+    if path == TOKEN_MOUNT:
+        raise InvalidRequest("token credential backend cannot be disabled")
+    return await _disable(context, path)
+
+
+async def _disable(context: Context, path: str) -> Answer:
+    core = context.core
     row = await core.authority.get(MOUNTS, path)
     if row is None:
         return EMPTY

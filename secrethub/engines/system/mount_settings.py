@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.tokens import MAX_TTL
+from secrethub.engines.auth_methods import AUTH_METHODS
 from secrethub.engines.text import plain_text
 from secrethub.errors import InvalidRequest
 from secrethub.wire.durations import parse_duration
@@ -19,10 +20,13 @@ from secrethub.wire.durations import parse_duration
 DEFAULT_TTL = MAX_TTL
 """Seconds that leases of a mount live, at most too, unless the mount says otherwise."""
 
-_LEASELESS = frozenset({"kv", "flat"})
-"""Engines without leases: limits are kept for whoever asks, and there is nothing that they limit."""
+_AUTH = frozenset({"token", *AUTH_METHODS})
+_LIMITED = frozenset({"kv", "flat", *AUTH_METHODS})
+"""What takes limits of leases: auth methods for their tokens, and engines without any, for whoever asks."""
 _MAX_DESCRIPTION = 1024
-_TAKEN = frozenset({"default_lease_ttl", "max_lease_ttl", "description", "options", "listing_visibility"})
+_TAKEN = frozenset(
+    {"default_lease_ttl", "max_lease_ttl", "description", "options", "listing_visibility", "token_type"}
+)
 _SYSTEM = "system"
 """In place of a duration: what holds for the whole cluster."""
 
@@ -36,6 +40,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         description: for people.
         options: of the engine: ``version`` for a key/value store.
         listing_visibility: ``hidden``, as all mounts are to those who may not use them.
+        token_type: of an auth method's tokens: ``default-service``.
     """
 
     default_lease_ttl: str | int | None = None
@@ -58,7 +63,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EnableRequest(msgspec.Struct, frozen=True):
-    """A new mount. Only key/value stores can be added."""
+    """A new mount: a key/value store, or one of the auth methods."""
 
     type: str
     description: str = ""
@@ -78,19 +83,39 @@ def new_mount(body: EnableRequest) -> dict[str, Any]:
         InvalidRequest: it cannot be had.
     """
     version = _version(body)
+    return _made(body, "kv", body.description, {"version": version})
+
+
+def new_auth_mount(body: EnableRequest) -> dict[str, Any]:
+    """Return what is stored of a new auth method, besides what tells it from others.
+
+    Raises:
+        InvalidRequest: it cannot be had.
+    """
+    method = AUTH_METHODS.get(body.type)
+    if method is None:
+        known = ", ".join(sorted(AUTH_METHODS))
+        raise InvalidRequest(f"auth methods that can be enabled: {known}")
+    if _given(body.options):
+        raise InvalidRequest("auth methods have no options")
+    return _made(body, body.type, body.description or method.description, {})
+
+
+def _made(body: EnableRequest, kind: str, description: str, options: dict[str, str]) -> dict[str, Any]:
     for name in ("local", "seal_wrap", "external_entropy_access", "plugin_version"):
         if getattr(body, name):
             raise InvalidRequest(f"{name} is not supported")
     if body.plugin_name not in {"", body.type}:
         raise InvalidRequest("there are no plugins")
     made = {
-        "type": "kv",
-        "description": plain_text(body.description, "description", _MAX_DESCRIPTION),
-        "options": {"version": version},
+        "type": kind,
+        "description": plain_text(description, "description", _MAX_DESCRIPTION),
+        "options": options,
     }
     config = body.config or MountConfig()
     if config.description or config.options:
         raise InvalidRequest("description and options are given beside config, not in it")
+    _check_token_type(config, auth=kind in _AUTH)
     return made | lease_limits(made, config)
 
 
@@ -101,8 +126,9 @@ def tuned(mount: Mapping[str, Any], config: MountConfig) -> dict[str, Any]:
         InvalidRequest: it cannot be had.
     """
     limits = lease_limits(mount, config)
-    if any(limits.values()) and mount["type"] not in _LEASELESS:
+    if any(limits.values()) and mount["type"] not in _LIMITED:
         raise InvalidRequest(f"limits of leases are not supported by type {mount['type']}")
+    _check_token_type(config, auth=mount["type"] in _AUTH)
     for name, value in _given(config.options).items():
         if name not in mount["options"] or str(value) != mount["options"][name]:
             raise InvalidRequest(f"the option {name!r} of this mount cannot be changed")
@@ -151,6 +177,11 @@ def _version(body: EnableRequest) -> str:
     if chosen not in {"1", "2"} or body.type == f"kv-v{3 - int(chosen)}":
         raise InvalidRequest("a key/value store has version 1 or 2, and the type does not contradict it")
     return chosen
+
+
+def _check_token_type(config: MountConfig, *, auth: bool) -> None:
+    if config.token_type not in ({"", "default-service", "service"} if auth else {""}):
+        raise InvalidRequest("token_type is default-service: a role can make batch tokens, a mount does not")
 
 
 def _check_supported(config: MountConfig) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from secrethub.engines.engine import Answer, Context, Operation
-from secrethub.engines.mounts import Mount
+from secrethub.engines.mounts import AUTH, Mount
 from secrethub.engines.system.mount_changes import disable, enable, mount_path, tune
 from secrethub.engines.system.mount_settings import DEFAULT_TTL, EnableRequest, MountConfig
 from secrethub.errors import InvalidRequest, PermissionDenied
@@ -76,14 +76,6 @@ def mount_operations() -> tuple[Operation, ...]:
             summary="Remove a secrets engine with everything in it.",
         ),
         Operation(
-            name="sys.auth",
-            method="read",
-            pattern="auth",
-            handler=list_auth,
-            capability="read",
-            summary="List auth methods.",
-        ),
-        Operation(
             name="sys.ui.mounts",
             method="read",
             pattern="internal/ui/mounts",
@@ -102,7 +94,8 @@ def mount_operations() -> tuple[Operation, ...]:
     )
 
 
-def _described(mount: Mount) -> dict[str, Any]:
+def described(mount: Mount) -> dict[str, Any]:
+    """Return what is told of a mount."""
     return {
         "type": mount.type,
         "description": mount.description,
@@ -116,46 +109,52 @@ def _described(mount: Mount) -> dict[str, Any]:
             "default_lease_ttl": mount.default_lease_ttl,
             "max_lease_ttl": mount.max_lease_ttl,
             "force_no_cache": False,
+            **_token_type(mount),
         },
     }
 
 
-async def _mounts(context: Context, *, auth: bool) -> dict[str, Any]:
+def _token_type(mount: Mount) -> dict[str, str]:
+    return {"token_type": "default-service"} if mount.path.startswith(AUTH) else {}
+
+
+async def described_mounts(context: Context, *, auth: bool) -> dict[str, Any]:
+    """Return what is told of every auth method, by its path below ``auth/``, or of every other mount."""
     mounts = await context.core.mounts.load()
     return {
-        mount.path.removeprefix("auth/") if auth else mount.path: _described(mount)
+        mount.path.removeprefix(AUTH) if auth else mount.path: described(mount)
         for mount in sorted(mounts, key=lambda m: m.path)
-        if mount.path.startswith("auth/") == auth
+        if mount.path.startswith(AUTH) == auth
     }
 
 
 async def list_mounts(context: Context, _body: None) -> Answer:
     """Answer every secrets engine."""
-    return Answer(data=await _mounts(context, auth=False))
-
-
-async def list_auth(context: Context, _body: None) -> Answer:
-    """Answer every auth method."""
-    return Answer(data=await _mounts(context, auth=True))
+    return Answer(data=await described_mounts(context, auth=False))
 
 
 async def read_mount(context: Context, _body: None) -> Answer:
     """Answer one secrets engine."""
-    return Answer(data=_described(await _named(context)))
+    return Answer(data=described(await _named(context)))
 
 
 async def read_tuning(context: Context, _body: None) -> Answer:
     """Answer a mount's settings, with the limits of leases that hold for it."""
-    mount = await _named(context)
+    return Answer(data=tuning(await _named(context)))
+
+
+def tuning(mount: Mount) -> dict[str, Any]:
+    """Return a mount's settings, with the limits of leases that hold for it."""
     data: dict[str, Any] = {
         "description": mount.description,
         "default_lease_ttl": mount.default_lease_ttl or DEFAULT_TTL,
         "max_lease_ttl": mount.max_lease_ttl or DEFAULT_TTL,
         "force_no_cache": False,
+        **_token_type(mount),
     }
     if mount.options:
         data["options"] = dict(mount.options)
-    return Answer(data=data)
+    return data
 
 
 async def _named(context: Context) -> Mount:
@@ -166,19 +165,19 @@ async def _named(context: Context) -> Mount:
     """
     path = mount_path(context)
     for mount in await context.core.mounts.load():
-        if mount.path == path and not path.startswith("auth/"):
+        if mount.path == path and not path.startswith(AUTH):
             return mount
     raise InvalidRequest(f"no secrets engine is mounted at {path}")
 
 
 async def ui_mounts(context: Context, _body: None) -> Answer:
     """Answer the mounts below which the caller may do anything at all."""
-    secret = await _mounts(context, auth=False)
-    auth = await _mounts(context, auth=True)
+    secret = await described_mounts(context, auth=False)
+    auth = await described_mounts(context, auth=True)
     return Answer(
         data={
             "secret": {path: shown for path, shown in secret.items() if await _visible(context, path)},
-            "auth": {path: shown for path, shown in auth.items() if await _visible(context, "auth/" + path)},
+            "auth": {path: shown for path, shown in auth.items() if await _visible(context, AUTH + path)},
         }
     )
 
@@ -194,7 +193,7 @@ async def ui_mount(context: Context, _body: None) -> Answer:
         if (path + "/").startswith(mount.path):
             if not await _visible(context, mount.path):
                 raise PermissionDenied("nothing is granted below this mount")
-            return Answer(data={"path": mount.path, **_described(mount)})
+            return Answer(data={"path": mount.path, **described(mount)})
     raise PermissionDenied("no mount answers this path")
 
 

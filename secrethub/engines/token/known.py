@@ -11,10 +11,12 @@ from secrethub.auth import batch
 from secrethub.auth.digests import accessor_digest, token_digest
 from secrethub.engines.bindings import Subject
 from secrethub.engines.engine import Context, Identity
+from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
 from secrethub.engines.origin import approle_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import DecryptionFailed, InvalidRequest, PermissionDenied
 from secrethub.storage.authority import ACCESSORS, TOKENS, Row
+from secrethub.storage.authority_rows import micros
 
 MAX_TOKEN = batch.MAX_LENGTH
 """Characters that a token has at most."""
@@ -104,6 +106,7 @@ async def lineage_of(core: Core, row: Row, now: datetime, *, spent: bool = False
         raise PermissionDenied(f"token {name} has expired")
     if row.body["uses_left"] == 0 and not spent:
         raise PermissionDenied(f"token {name} is used up")
+    await _check_method(core, row)
     lineage = [row]
     while row.owner is not None:
         if len(lineage) >= _DEEPEST:
@@ -111,9 +114,28 @@ async def lineage_of(core: Core, row: Row, now: datetime, *, spent: bool = False
         parent = await core.authority.get(TOKENS, row.owner)
         if parent is None or (parent.expires_at is not None and parent.expires_at <= now):
             raise PermissionDenied(f"the token that {row.key[:16]} was made from has ended")
+        await _check_method(core, parent)
         lineage.append(parent)
         row = parent
     return lineage
+
+
+async def _check_method(core: Core, row: Row) -> None:
+    """Check that the auth method is there that gave out a token.
+
+    So that its end is the end of all its tokens at once; rows are removed in their own time, and batch
+    tokens have none.
+
+    Raises:
+        PermissionDenied: it was disabled.
+        IntegrityFailure: it may have been.
+    """
+    path = row.body["path"]
+    if not path.startswith(AUTH) or path.startswith(TOKEN_MOUNT):
+        return
+    method = await core.mounts.auth_method(path)
+    if method is None or (row.body["type"] == "batch" and row.body["created_micros"] < method.enabled_at):
+        raise PermissionDenied(f"the auth method of token {row.key[:16]} was disabled")
 
 
 async def holder_of(core: Core, row: Row, now: datetime, *, spent: bool = False) -> Identity:
@@ -170,6 +192,7 @@ def _as_row(digest: str, told: batch.BatchToken) -> Row:
         "display_name": told.display_name,
         "policies": list(told.policies),
         "created_at": int(told.created_at.timestamp()),
+        "created_micros": micros(told.created_at),
         "path": told.path,
         "ttl": told.ttl,
         "max_ttl": 0,

@@ -1,0 +1,56 @@
+"""The hvac client, unmodified, on what the system offers: auth methods, mounts."""
+
+from __future__ import annotations
+
+import hvac
+import pytest
+from hvac import exceptions
+
+from tests.gateway.conftest import Node
+from tests.gateway.test_hvac import with_client
+
+
+async def test_auth_methods(node: Node) -> None:
+    """Enable, list, tune, read, use, disable."""
+
+    def work(client: hvac.Client) -> None:
+        client.sys.enable_auth_method("approle", path="machines", description="ours")
+        listed = client.sys.list_auth_methods()
+        assert listed["data"]["machines/"]["description"] == "ours"
+        assert listed["machines/"]["type"] == "approle"
+        tuned = client.sys.tune_auth_method("machines", default_lease_ttl="20m", max_lease_ttl="1h")
+        assert tuned.status_code == 204
+        read = client.sys.read_auth_method_tuning("machines")["data"]
+        assert (read["default_lease_ttl"], read["max_lease_ttl"]) == (1200, 3600)
+        method = client.auth.approle
+        method.create_or_update_approle("web", token_policies=["default"], mount_point="machines")
+        role_id = method.read_role_id("web", mount_point="machines")["data"]["role_id"]
+        secret_id = method.generate_secret_id("web", mount_point="machines")["data"]["secret_id"]
+        made = method.login(role_id, secret_id, mount_point="machines", use_token=False)
+        token = made["auth"]["client_token"]
+        assert made["auth"]["lease_duration"] == 1200
+        assert client.auth.token.lookup(token)["data"]["path"] == "auth/machines/login"
+        client.sys.disable_auth_method("machines")
+        assert "machines/" not in client.sys.list_auth_methods()["data"]
+        with pytest.raises(exceptions.Forbidden):
+            client.auth.token.lookup(token)
+        with pytest.raises(exceptions.InvalidRequest):
+            client.sys.enable_auth_method("kubernetes")
+
+    await with_client(node, work)
+
+
+async def test_secrets_engines(node: Node) -> None:
+    """Mount, list, tune, read, remove."""
+
+    def work(client: hvac.Client) -> None:
+        client.sys.enable_secrets_engine("kv", path="team", options={"version": "2"}, description="ours")
+        assert client.sys.list_mounted_secrets_engines()["data"]["team/"]["options"] == {"version": "2"}
+        client.sys.tune_mount_configuration("team", default_lease_ttl="20m", description="theirs")
+        read = client.sys.read_mount_configuration("team")["data"]
+        assert (read["default_lease_ttl"], read["description"]) == (1200, "theirs")
+        client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"}, mount_point="team")
+        client.sys.disable_secrets_engine("team")
+        assert "team/" not in client.sys.list_mounted_secrets_engines()["data"]
+
+    await with_client(node, work)
