@@ -55,12 +55,16 @@ def _check(parts: Sequence[Part]) -> None:
 
 def sha256(domain: str, *parts: Part) -> bytes:
     """Return the SHA-256 of ``parts`` in ``domain`` (32 bytes)."""
-    return hashlib.sha256(canonical(domain, *parts)).digest()
+    if not _SCALARS.issuperset(map(type, parts)):
+        _check(parts)
+    return hashlib.sha256(_encode((domain, *parts))).digest()
 
 
 def mac(key: bytes, domain: str, *parts: Part) -> bytes:
     """Return the HMAC-SHA256 of ``parts`` in ``domain`` under ``key`` (32 bytes, RFC 2104)."""
-    return hmac.digest(key, canonical(domain, *parts), "sha256")
+    if not _SCALARS.issuperset(map(type, parts)):
+        _check(parts)
+    return hmac.digest(key, _encode((domain, *parts)), "sha256")
 
 
 def equal(a: bytes, b: bytes) -> bool:

@@ -138,8 +138,11 @@ class Ledger:
             raise Unavailable("too many audit entries wait for the database")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((note, future))
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
         await future
+        if _now() - self._asked <= _SLOW_SECONDS:
+            return
         # A process or database that stood still meanwhile (SIGSTOP, a suspended machine) learned of the
         # present too long ago: ask again, so that nothing leaves on an old decision.
         for _ in range(_LOOKS):
