@@ -27,7 +27,7 @@ async def shown(context: Context, names: Iterable[str]) -> list[str]:
     """
     assert context.identity is not None
     folder = context.path + "/"
-    policies = await context.core.policies.compiled(context.identity.policies)
+    policies = await context.core.policies.compiled(context.identity)
     return await without_denied(
         names,
         policies,

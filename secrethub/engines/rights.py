@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TypeAlias
 
+from secrethub.engines.engine import Identity
 from secrethub.policy.builtin import ROOT, WRAPPING, WRAPPING_POLICY_SOURCE
 from secrethub.policy.decision import CompiledPolicies, compile_policies
 from secrethub.policy.document import ParsedPolicy, parse_policy
+from secrethub.policy.placeholders import AGENT_ID, AGENT_NAME
 from secrethub.storage.authority import POLICIES, Authority
 from secrethub.storage.freshness import Caches, Changed
 
 _SETS = 10_000
+
+Values: TypeAlias = tuple[tuple[str, str], ...]
+"""What placeholders stand for."""
+
+
+def placeholder_values(identity: Identity) -> Values:
+    """Return what placeholders in policies stand for when somebody asks: nothing but for agents."""
+    if identity.kind != "agent":
+        return ()
+    return ((AGENT_ID, identity.key), (AGENT_NAME, identity.name))
 
 
 class PolicyCache:
@@ -19,17 +32,20 @@ class PolicyCache:
     def __init__(self, authority: Authority, caches: Caches) -> None:
         self._authority = authority
         self._caches = caches
-        self._sets: OrderedDict[tuple[str, ...], CompiledPolicies] = OrderedDict()
+        self._sets: OrderedDict[tuple[tuple[str, ...], Values], CompiledPolicies] = OrderedDict()
+        self._personal: set[tuple[str, ...]] = set()
+        """Sets of names that say something else to each agent."""
         caches.subscribe(self._announced)
         caches.on_flush(self.drop)
 
     def _announced(self, change: Changed) -> None:
         if change.key.startswith("policies/") and change.kind != "kv":
-            self._sets.clear()
+            self.drop()
 
     def drop(self) -> None:
         """Forget every compiled set."""
         self._sets.clear()
+        self._personal.clear()
 
     async def read(self, name: str) -> ParsedPolicy | None:
         """Return one policy, verified, or None.
@@ -42,13 +58,15 @@ class PolicyCache:
         row = await self._authority.get(POLICIES, name)
         return None if row is None else parse_policy(name, row.body["source"])
 
-    async def compiled(self, names: tuple[str, ...]) -> CompiledPolicies:
-        """Return the compiled set for ``names``; a name without a policy grants nothing.
+    async def compiled(self, identity: Identity) -> CompiledPolicies:
+        """Return what decides about somebody; a name without a policy grants nothing.
 
         Raises:
             IntegrityFailure: a policy's row is not authentic.
         """
-        found = self._sets.get(names)
+        names = identity.policies
+        place = (names, placeholder_values(identity) if names in self._personal else ())
+        found = self._sets.get(place)
         if found is not None:
             return found
         moves = self._caches.authority_moves
@@ -59,9 +77,13 @@ class PolicyCache:
             policy = await self.read(name)
             if policy is not None:
                 parsed.append(policy)
-        compiled = compile_policies(parsed, root=ROOT in names)
+        personal = any(policy.personal for policy in parsed)
+        values = placeholder_values(identity)
+        compiled = compile_policies(parsed, root=ROOT in names, values=dict(values))
         if moves == self._caches.authority_moves:
-            self._sets[names] = compiled
+            if personal:
+                self._personal.add(names)
+            self._sets[names, values if personal else ()] = compiled
             if len(self._sets) > _SETS:
                 self._sets.popitem(last=False)
         return compiled

@@ -37,7 +37,7 @@ async def require(
         IntegrityFailure: a policy's row is not authentic.
     """
     question = question_of(route, method, path, when, creates=creates)
-    verdict = decide(question, await core.policies.compiled(identity.policies))
+    verdict = decide(question, await core.policies.compiled(identity))
     if isinstance(verdict, Denied):
         raise PermissionDenied(verdict.reason)
     return verdict

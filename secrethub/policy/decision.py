@@ -11,7 +11,7 @@ Where ``sudo`` is needed, one and the same verdict must grant the capability and
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -176,14 +176,17 @@ def _fixed_part(path: str) -> tuple[str, bool]:
 Decision: TypeAlias = Allowed | Denied
 
 
-def compile_policies(parsed: Sequence[ParsedPolicy], *, root: bool = False) -> CompiledPolicies:
+def compile_policies(
+    parsed: Sequence[ParsedPolicy], *, root: bool = False, values: Mapping[str, str] | None = None
+) -> CompiledPolicies:
     """Bring the policies of one identity into the form that decisions are made from.
 
     Args:
         parsed: in any order; the order has no influence.
         root: whether the identity has ``root``, which allows everything.
+        values: what placeholders stand for, as far as it is known.
     """
-    return CompiledPolicies(parsed, root=root)
+    return CompiledPolicies([policy.said_to(values or {}) for policy in parsed], root=root)
 
 
 def decide(question: Question, policies: CompiledPolicies) -> Decision:

@@ -11,6 +11,8 @@ elsewhere. In a path ``*`` stands for any characters within one segment, ``**`` 
 any number of segments, none included (``secrets/prod/**`` covers ``secrets/prod`` itself); everything
 else is literal. ``"*"`` among capabilities means all of them.
 
+``{{agent.id}}`` and ``{{agent.name}}`` stand for the agent that asks (:mod:`secrethub.policy.placeholders`).
+
 A statement may have ``conditions`` (:mod:`secrethub.policy.conditions`). Unknown keys are refused.
 """
 
@@ -28,6 +30,7 @@ from secrethub.policy.capabilities import BITS, EVERY, union
 from secrethub.policy.conditions import Conditions, parse_conditions
 from secrethub.policy.hcl import load_hcl
 from secrethub.policy.names import fold_policy_path
+from secrethub.policy.placeholders import check_placeholders, filled, has_placeholder
 
 _MAX_FLOATING = 64
 _STORE = frozenset({"data", "metadata", "delete", "undelete", "destroy", "subkeys"})
@@ -61,6 +64,26 @@ class ParsedPolicy(msgspec.Struct, frozen=True, kw_only=True):
     document: Mapping[str, Any]
     statements: tuple[Statement, ...] = ()
     acl: tuple[AclRule, ...] = ()
+
+    @property
+    def personal(self) -> bool:
+        """Whether it says something else to each agent."""
+        return any(has_placeholder(path) for statement in self.statements for path in statement.paths)
+
+    def said_to(self, values: Mapping[str, str]) -> ParsedPolicy:
+        """Return what it says to somebody, without placeholders.
+
+        Args:
+            values: by the placeholder's name, as far as they are known.
+        """
+        statements = tuple(_said_to(statement, values) for statement in self.statements)
+        return msgspec.structs.replace(self, statements=statements) if self.personal else self
+
+
+def _said_to(statement: Statement, values: Mapping[str, str]) -> Statement:
+    found = (filled(path, values, denies=statement.effect == "deny") for path in statement.paths)
+    paths = tuple(fold_policy_path(path) for path in found if path is not None)
+    return msgspec.structs.replace(statement, paths=paths)
 
 
 def parse_policy(name: str, source: str | Mapping[str, Any]) -> ParsedPolicy:
@@ -156,7 +179,7 @@ def _paths(value: Any, place: str) -> tuple[str, ...]:
 def _check_path(path: str, place: str) -> None:
     if path.startswith("/"):
         strict.refuse(place, "a path has no leading slash")
-    segments = strict.check_rule_path(path, place)
+    segments = strict.check_rule_path(check_placeholders(path, place), place)
     if not segments[-1]:
         strict.refuse(place, "a path has no trailing slash; write /* or /** for what is below it")
     for segment in segments:

@@ -166,7 +166,11 @@ def check_rule_path(path: str, place: str) -> list[str]:
     if not path:
         refuse(place, "the path is empty")
     if "{{" in path:
-        refuse(place, "templated paths are not evaluated by this version, so they are not stored")
+        refuse(
+            place,
+            "templated paths of this kind are not evaluated here, so they are not stored: "
+            "there are no entities, and native documents have {{agent.id}} and {{agent.name}}",
+        )
     if _CONTROL.search(path):
         refuse(place, "the path has a control or bidirectional character or a line separator")
     if _UNSTORABLE.search(path):

@@ -104,7 +104,7 @@ def test_decoded_documents_are_written_out() -> None:
         (native(paths=["secrets/a\nb"]), r"control or bidirectional"),
         (native(paths=["secrets/e\u0301"]), r"NFC"),
         (native(paths=["secrets/\ud800"]), r"surrogate|cannot be written"),
-        (native(paths=["secrets/{{identity.entity.id}}/*"]), r"templated"),
+        (native(paths=["secrets/{{identity.entity.id}}/*"]), r"unknown placeholder"),
         (native(paths=["a" * 4097]), r"longer than 4096"),
         (native(paths=["a/" * 64 + "a"]), r"more than 64 segments"),
         (native(paths=["secrets/**/a"] * 65), r"^\$\.statements: more than 64"),

@@ -147,7 +147,7 @@ async def _shown(context: Context, prefix: str, names: Sequence[str]) -> Sequenc
     assert context.identity is not None
     return await without_denied(
         names,
-        await context.core.policies.compiled(context.identity.policies),
+        await context.core.policies.compiled(context.identity),
         folder=f"{context.path.removesuffix(prefix.rstrip('/')).rstrip('/')}/{prefix}",
         native_folder=native_prefix(context.mount) + prefix,
         when=context.when,

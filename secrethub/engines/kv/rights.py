@@ -28,7 +28,7 @@ class Rights:
     async def of(cls, context: Context) -> Rights:
         """Return the rights of whoever asks."""
         assert context.identity is not None
-        policies = await context.core.policies.compiled(context.identity.policies)
+        policies = await context.core.policies.compiled(context.identity)
         return cls(context.mount, policies, context.when)
 
     def may(self, capability: Capability, endpoint: str, path: str, *, sudo: bool = False) -> bool:

@@ -128,7 +128,7 @@ async def _answer(
         raise InvalidRequest("missing paths")
     if len(wanted) > _MOST:
         raise InvalidRequest(f"at most {_MOST} paths are looked at in one request")
-    policies = await context.core.policies.compiled(identity.policies)
+    policies = await context.core.policies.compiled(identity)
     found = {path: await _capabilities(context, policies, path, when) for path in wanted}
     if len(wanted) == 1:
         # Where older clients look.

@@ -200,5 +200,5 @@ async def ui_mount(context: Context, _body: None) -> Answer:
 async def _visible(context: Context, mount: str) -> bool:
     """Tell whether some policy of the caller says anything about paths below ``mount``."""
     assert context.identity is not None
-    policies = await context.core.policies.compiled(context.identity.policies)
+    policies = await context.core.policies.compiled(context.identity)
     return any(policies.reaches(path) for path in (_ONE_STORE if mount in _ONE_STORE else (mount,)))

@@ -19,6 +19,7 @@ from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import Allowed, compile_policies, decide
 from secrethub.policy.document import ParsedPolicy, parse_policy
 from secrethub.policy.names import fold_policy_path
+from secrethub.policy.placeholders import AGENT_ID, AGENT_NAME
 from secrethub.wire.canonical_path import check_path
 from secrethub.wire.durations import parse_duration, parse_rfc3339
 
@@ -31,6 +32,13 @@ _METHODS: dict[str, Method] = {
     "delete": "delete",
     "list": "list",
 }
+
+
+class AgentNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``{{agent.id}}`` and ``{{agent.name}}`` stand for."""
+
+    id: str
+    name: str
 
 
 class SimulateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +54,7 @@ class SimulateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         token_ttl: what the token was issued for; 0 for ever; no token when absent.
         wrap_ttl: how long the answer shall stay wrapped.
         parameters: of body and query.
+        agent: ``id`` and ``name`` of the agent that asks, for placeholders; no agent when absent.
     """
 
     path: str
@@ -57,6 +66,7 @@ class SimulateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token_ttl: str | int | None = None
     wrap_ttl: str | int = 0
     parameters: dict[str, Any] = {}
+    agent: AgentNamed | None = None
 
 
 def simulate_operations() -> tuple[Operation, ...]:
@@ -93,7 +103,8 @@ async def simulate(context: Context, body: SimulateRequest) -> Answer:
         route, method, path, _circumstances(context, body), creates=body.capability == "create"
     )
     parsed, root = await _policies(context, body)
-    verdict = decide(question, compile_policies(parsed, root=root))
+    values = {} if body.agent is None else {AGENT_ID: body.agent.id, AGENT_NAME: body.agent.name}
+    verdict = decide(question, compile_policies(parsed, root=root, values=values))
     allowed = isinstance(verdict, Allowed)
     return Answer(
         data={

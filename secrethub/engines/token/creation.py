@@ -188,7 +188,7 @@ async def _may_sudo(context: Context, identity: Identity) -> bool:
     route = await core.mounts.route("write", context.path)
     question = question_of(route, "write", context.path, context.when)
     question = msgspec.structs.replace(question, needs_sudo=True)
-    return isinstance(decide(question, await core.policies.compiled(identity.policies)), Allowed)
+    return isinstance(decide(question, await core.policies.compiled(identity)), Allowed)
 
 
 def _check(body: CreateToken, *, sudo: bool) -> None:
