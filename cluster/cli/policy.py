@@ -9,6 +9,8 @@ import click
 from cluster.cli.bindings import bind, bindings, unbind
 from cluster.cli.inputs import read_text
 from cluster.cli.output import Table, fields, names
+from cluster.cli.policy_replay import replay
+from cluster.cli.policy_templates import template
 from cluster.cli.session import Session, is_there, with_session
 
 _MOUNT = "sys/policies/acl"
@@ -19,7 +21,7 @@ def policy() -> None:
     """Read and write policies."""
 
 
-for command in (bind, unbind, bindings):
+for command in (bind, unbind, bindings, template, replay):
     policy.add_command(command)
 
 
@@ -84,7 +86,11 @@ def delete(session: Session, name: str) -> None:
 @click.option("--client-address", help="Where the request comes from; unknown by default.")
 @click.option("--at", help="When, such as 2030-01-31T23:00:00Z; now by default.")
 @click.option("--token-ttl", help="What the token was issued for, such as 1h; 0 for ever.")
-@click.option("--wrap-ttl", default="0", help="How long the answer shall stay wrapped.")
+@click.option(
+    "--asked-wrap-ttl", help="How long the request asks its answer to be wrapped; not at all by default."
+)
+@click.option("--agent-id", help="The id of the agent that asks; no agent by default.")
+@click.option("--agent-name", help="Its name.")
 @with_session
 def test_(
     session: Session,
@@ -93,6 +99,9 @@ def test_(
     capability: str,
     names_: tuple[str, ...],
     files: tuple[str, ...],
+    agent_id: str | None,
+    agent_name: str | None,
+    asked_wrap_ttl: str | None,
     **circumstances: str | None,
 ) -> None:
     """Tell what policies would decide about CAPABILITY on PATH, and by which rules.
@@ -103,6 +112,10 @@ def test_(
         raise click.UsageError("name policies with --policy, or files to try with --file")
     body: dict[str, Any] = {"path": path, "capability": capability, "policies": list(names_)}
     body["documents"] = [read_text(source) for source in files]
+    if asked_wrap_ttl is not None:
+        body["wrap_ttl"] = asked_wrap_ttl
+    if agent_id is not None or agent_name is not None:
+        body["agent"] = {"id": agent_id or "", "name": agent_name or ""}
     body |= {name: value for name, value in circumstances.items() if value is not None}
     with session.client() as client:
         found = client.write("sys/policies/simulate", body).data

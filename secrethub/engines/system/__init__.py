@@ -10,8 +10,10 @@ from secrethub.engines.system.ledger import ledger_operations
 from secrethub.engines.system.ledger_entries import entries_operations
 from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
+from secrethub.engines.system.replay import replay_operations
 from secrethub.engines.system.seal import seal_operations
 from secrethub.engines.system.simulate import simulate_operations
+from secrethub.engines.system.templates import template_operations
 from secrethub.engines.system.why import why_operations
 from secrethub.engines.system.wrapping import wrapping_operations
 
@@ -29,7 +31,9 @@ class SystemEngine:
             *mount_operations(),
             *policy_operations(),
             *simulate_operations(),
+            *replay_operations(),
             *binding_operations(),
+            *template_operations(),
             *ledger_operations(),
             *entries_operations(),
             *why_operations(),
