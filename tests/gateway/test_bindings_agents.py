@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.gateway.conftest import Node, native
+from tests.gateway.shell import Cli, cli
 from tests.gateway.test_agent_gateway import House, house, wire
-from tests.gateway.test_cli_tokens import Cli, cli
 
 __all__ = ["cli", "house"]  # fixtures
 

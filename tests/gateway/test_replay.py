@@ -14,7 +14,7 @@ from enrolled_hosts import certificate_of, enrolling_hub, host_of
 from secrethub.engines.system import replay as replaying
 from secrethub.errors import PermissionDenied
 from tests.gateway.conftest import Node, native
-from tests.gateway.test_cli_tokens import Cli, cli
+from tests.gateway.shell import Cli, cli
 
 __all__ = ["cli"]  # the fixture
 

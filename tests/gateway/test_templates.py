@@ -13,7 +13,7 @@ from enrolled_hosts import Host, certificate_of, enrolling_hub
 from secrethub.errors import PermissionDenied
 from secrethub.operations.call import AgentCertificate
 from tests.gateway.conftest import Node, native
-from tests.gateway.test_cli_tokens import Cli, cli
+from tests.gateway.shell import Cli, cli
 
 __all__ = ["cli"]  # the fixture
 
