@@ -187,6 +187,8 @@ def test_every_command_has_help(group: str) -> None:
             assert isinstance(command, click.Group)
             command = command.get_command(click.Context(cli), word)
         waiting += [[*words, name] for name in getattr(command, "commands", {})]
+        options = [option for parameter in getattr(command, "params", ()) for option in parameter.opts]
+        assert len(options) == len(set(options)), words
         shown = runner.invoke(cli, [*words, "--help"])
         assert shown.exit_code == 0
         if len(words) > 1 and not isinstance(command, click.Group):
