@@ -27,6 +27,7 @@ from secrethub.wire.canonical_path import parse_path
 from secrethub.wire.envelope import encode_envelope
 from serve.doors import HostCheck, peer_address
 from serve.errors import ANSWER_HEADERS, answer_error
+from serve.flow import Send, send_flow
 from serve.metrics import METRICS_TYPE
 from serve.request import (
     Headers,
@@ -40,7 +41,6 @@ from serve.request import (
 )
 
 Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _METHODS: dict[str, Method] = {
     "GET": "read",
@@ -131,6 +131,11 @@ class Application:
         answer = await perform(self._core, call)
         if answer.stream is not None:
             await self._stream(answer, send, request_id)
+            return 0, b"", []
+        if answer.flow is not None:
+            headers = [(b"content-type", answer.flow.media_type.encode("ascii"))]
+            headers = [*_over(self._headers, headers), (b"x-request-id", request_id.encode())]
+            await send_flow(self._core, call, answer.flow, headers, receive, send)
             return 0, b"", []
         if answer.document is not None:
             kind = (b"content-type", answer.document.media_type.encode("ascii"))

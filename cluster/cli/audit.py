@@ -1,4 +1,4 @@
-"""``secrethub audit``: verify the ledger, and ask it. Searching it is in a module of its own."""
+"""``secrethub audit``: verify the ledger, and ask it. Finding and exporting are in modules of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cluster.cli.audit_export import export
 from cluster.cli.audit_search import search
 from cluster.cli.output import fields
 from cluster.cli.session import Session, with_session
@@ -23,7 +24,8 @@ def audit() -> None:
     """Verify the audit ledger, and ask it."""
 
 
-audit.add_command(search)
+for _command in (search, export):
+    audit.add_command(_command)
 
 
 @audit.command()

@@ -150,14 +150,23 @@ def is_there(client: Client, path: str, *, absent: str = "not_found") -> bool | 
 
 def with_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """Give a command the common options and its :class:`Session` as first argument."""
+    return with_connection(
+        click.option(
+            "--format",
+            "format_",
+            type=click.Choice(["table", "json", "yaml"]),
+            help="How to print the answer.",
+        )(command)
+    )
+
+
+def with_connection(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """As :func:`with_session`, for a command that has no answer to print or a ``--format`` of its own."""
 
     @click.option("--address", metavar="URL", help="The server (SECRETHUB_ADDR).")
     @click.option("--ca-file", metavar="FILE", help="PEM file with the root to trust (SECRETHUB_CACERT).")
     @click.option("--ca-sha256", metavar="HEX", help="Fingerprint to trust (SECRETHUB_CA_SHA256).")
     @click.option("--wrap-ttl", metavar="DURATION", help="Keep the answer for whoever holds a token.")
-    @click.option(
-        "--format", "format_", type=click.Choice(["table", "json", "yaml"]), help="How to print the answer."
-    )
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         given: Mapping[str, Any] = click.get_current_context().find_root().obj or {}

@@ -111,6 +111,18 @@ class Client:
                 interpret(response.status_code, response.headers, response.read())
             yield response.iter_lines()
 
+    @contextmanager
+    def chunks(self, request: Request) -> Iterator[Iterator[bytes]]:
+        """Send a request whose answer may be of any length; it comes as it is sent. Not repeated.
+
+        Raises:
+            ApiError, NotReached, NotTrusted: as :meth:`lines`.
+        """
+        with as_client_error(self._settings.endpoint), self._stream(request) as response:
+            if not 200 <= response.status_code < 300:
+                interpret(response.status_code, response.headers, response.read())
+            yield response.iter_bytes()
+
     def _once(self, request: Request) -> Reply:
         with as_client_error(self._settings.endpoint), self._stream(request) as response:
             return interpret(response.status_code, response.headers, response.read())

@@ -142,6 +142,21 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
 
 
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer of any length, made while it is sent. Not shown by ``repr``.
+
+    Attributes:
+        media_type: what it is (RFC 6838).
+        chunks: gives it out; what it raises ends the connection before the answer's end.
+    """
+
+    media_type: str
+    chunks: AsyncIterator[bytes]
+
+    def __repr__(self) -> str:
+        return f"Flow(media_type={self.media_type!r})"
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What an operation gives back. Not shown by ``repr``, for it holds what is disclosed.
 
@@ -157,6 +172,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         detail: what the ledger records about the outcome beside masked data: never a secret.
         stream: progress and result, one value at a time, instead of ``data``.
         document: what is answered as it is, without an envelope, instead of ``data``.
+        flow: likewise, but made while it is sent.
     """
 
     data: Mapping[str, Any] | None = None
@@ -170,6 +186,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     detail: Mapping[str, Any] = {}
     stream: AsyncIterator[Mapping[str, Any]] | None = None
     document: Document | None = None
+    flow: Flow | None = None
 
     def __repr__(self) -> str:
         return f"Answer(missing={self.missing}, detail={self.detail!r})"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
+
 from secrethub.audit.event import Entry, Record
 from secrethub.storage.database import Database
 
@@ -27,17 +29,23 @@ async def pages(database: Database) -> AsyncIterator[list[Record]]:
     Raises:
         Unavailable: the database does not answer, or the reader pauses for longer than 5 seconds.
     """
-    stream, number = "", -(1 << 62)
     async with (
         database.read() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        while True:
-            rows = await connection.fetch(_SELECT, stream, number, _PAGE)
-            if not rows:
-                return
-            yield [record_of(row) for row in rows]
-            stream, number = rows[-1]["stream"], rows[-1]["number"]
+        async for page in pages_of(connection):
+            yield page
+
+
+async def pages_of(connection: asyncpg.Connection[Any]) -> AsyncIterator[list[Record]]:
+    """As :func:`pages`, inside the snapshot that the caller has."""
+    stream, number = "", -(1 << 62)
+    while True:
+        rows = await connection.fetch(_SELECT, stream, number, _PAGE)
+        if not rows:
+            return
+        yield [record_of(row) for row in rows]
+        stream, number = rows[-1]["stream"], rows[-1]["number"]
 
 
 async def refusals(database: Database, request_id: str) -> list[Record]:

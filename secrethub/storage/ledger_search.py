@@ -1,4 +1,4 @@
-"""Finding entries of the ledger, the newest first, page by page.
+"""Finding entries of the ledger in the order of time, page by page.
 
 A page continues where the one before it ended, at an entry and not after so many of them. So what is written
 meanwhile neither repeats an entry nor hides one that was there already. Each entry that is found is checked
@@ -44,6 +44,7 @@ class Place(NamedTuple):
     number: int
 
 
+OLDEST = Place(-(1 << 63), "", 0)
 NEWEST = Place((1 << 63) - 1, "", 0)
 
 
@@ -89,31 +90,40 @@ class Found(NamedTuple):
 
 
 async def find(
-    connection: asyncpg.Connection[Any], key: bytes, wanted: Filter, *, before: Place = NEWEST, limit: int
+    connection: asyncpg.Connection[Any],
+    key: bytes,
+    wanted: Filter,
+    *,
+    beyond: Place | None = None,
+    limit: int,
+    oldest_first: bool = False,
 ) -> list[Found]:
-    """Return entries older than ``before``, the newest first.
+    """Return a page of entries, by default the newest first.
 
     Args:
         connection: for reading.
         key: signs the entries.
         wanted: which.
-        before: the last entry of the page before.
+        beyond: the last entry of the page before.
         limit: entries at most.
+        oldest_first: the other way round.
 
     Raises:
         InvalidRequest: a path with too many wildcards.
     """
     values: list[Any] = []
     conditions = _conditions(wanted, values)
-    values += [before.at, before.stream, before.number, limit]
+    values += [*(beyond or (OLDEST if oldest_first else NEWEST)), limit]
     at, stream, number, most = (f"${len(values) - 3 + offset}" for offset in range(4))
+    place = f"({at}, {stream}, {number})"
+    way, less = ("ASC", ">") if oldest_first else ("DESC", "<")
     rows = await connection.fetch(
         f"""SELECT e.*, before.hash AS previous
             FROM (SELECT * FROM audit_entries
-                  WHERE at <= {at} AND (at, stream, number) < ({at}, {stream}, {number}) {conditions}
-                  ORDER BY at DESC, stream DESC, number DESC LIMIT {most}) AS e
+                  WHERE at {less}= {at} AND (at, stream, number) {less} {place} {conditions}
+                  ORDER BY at {way}, stream {way}, number {way} LIMIT {most}) AS e
             LEFT JOIN audit_entries AS before ON before.stream = e.stream AND before.number = e.number - 1
-            ORDER BY e.at DESC, e.stream DESC, e.number DESC""",  # noqa: S608 - conditions of ours
+            ORDER BY e.at {way}, e.stream {way}, e.number {way}""",  # noqa: S608 - conditions of ours
         *values,
     )
     return [Found(record_of(row), integrity_of(record_of(row), row["previous"], key)) for row in rows]

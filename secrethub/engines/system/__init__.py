@@ -8,6 +8,7 @@ from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
 from secrethub.engines.system.ledger import ledger_operations
 from secrethub.engines.system.ledger_entries import entries_operations
+from secrethub.engines.system.ledger_export import export_operations
 from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.replay import replay_operations
@@ -36,6 +37,7 @@ class SystemEngine:
             *template_operations(),
             *ledger_operations(),
             *entries_operations(),
+            *export_operations(),
             *why_operations(),
             *capability_operations(),
             *wrapping_operations(),

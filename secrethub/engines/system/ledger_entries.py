@@ -18,7 +18,6 @@ from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.errors import InvalidRequest
 from secrethub.storage.authority import ACCESSORS, AGENTS
 from secrethub.storage.ledger_search import (
-    NEWEST,
     Filter,
     Found,
     find,
@@ -36,7 +35,7 @@ _KEY = 36
 """Characters of a token's digest that the ledger names it by."""
 
 
-class EntriesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which entries; everything given must hold.
 
     Attributes:
@@ -53,8 +52,6 @@ class EntriesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         kind: request, intent, outcome, event, open, close, adopt or lost.
         request_id: of a request.
         client: address of the peer.
-        limit: entries at most.
-        after: ``next`` of the page before.
     """
 
     since: str | None = None
@@ -70,11 +67,22 @@ class EntriesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     kind: str | None = None
     request_id: str | None = None
     client: str | None = None
+
+
+class EntriesRequest(Criteria, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A page of a search.
+
+    Attributes:
+        limit: entries at most.
+        after: ``next`` of the page before.
+    """
+
     limit: int = _LIMIT
     after: str = ""
 
 
-PLAIN = frozenset(EntriesRequest.__struct_fields__) - {"accessor"}
+PLAIN = frozenset(Criteria.__struct_fields__) - {"accessor"}
+"""What the ledger may show of a search; an accessor is masked."""
 
 
 def entries_operations() -> tuple[Operation, ...]:
@@ -88,7 +96,7 @@ def entries_operations() -> tuple[Operation, ...]:
             capability="read",
             request=EntriesRequest,
             sudo=True,
-            plain=PLAIN,
+            plain=PLAIN | {"limit", "after"},
             summary="Search the audit ledger, the newest entry first.",
         ),
     )
@@ -101,9 +109,9 @@ async def entries(context: Context, body: EntriesRequest) -> Answer:
     wanted = await filter_of(context, body)
     core = context.core
     key = core.keyring().derived("audit-sign")
-    before = place_from(body.after) if body.after else NEWEST
+    beyond = place_from(body.after) if body.after else None
     async with core.database.read() as connection:
-        found = await find(connection, key, wanted, before=before, limit=body.limit)
+        found = await find(connection, key, wanted, beyond=beyond, limit=body.limit)
     page: list[Found] = []
     size = 0
     for one in found:
@@ -125,13 +133,13 @@ async def entries(context: Context, body: EntriesRequest) -> Answer:
     )
 
 
-async def filter_of(context: Context, body: EntriesRequest) -> Filter:
+async def filter_of(context: Context, body: Criteria) -> Filter:
     """Return what the request asks for.
 
     Raises:
         InvalidRequest: a value cannot be, or several speak of who did it and cannot all hold.
     """
-    for name in EntriesRequest.__struct_fields__:
+    for name in body.__struct_fields__:
         value = getattr(body, name)
         if isinstance(value, str) and len(value) > _MAX_TEXT:
             raise InvalidRequest(f"{name} is longer than {_MAX_TEXT} characters")
@@ -150,7 +158,7 @@ async def filter_of(context: Context, body: EntriesRequest) -> Filter:
     )
 
 
-async def _who(context: Context, body: EntriesRequest) -> tuple[str | None, str | None]:
+async def _who(context: Context, body: Criteria) -> tuple[str | None, str | None]:
     actors: list[str] = [body.actor] if body.actor else []
     names: list[str] = [body.name] if body.name else []
     if body.accessor:

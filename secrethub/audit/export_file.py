@@ -1,0 +1,82 @@
+"""Entries outside the database: JSON Lines that can be verified anywhere, and CSV for spreadsheets.
+
+A JSON Lines file is UTF-8, one object a line, told apart by ``type``:
+
+* ``header``: ``format``, ``cluster_id``, ``exported_at`` (microseconds since the epoch). The first line. The
+  format :data:`SELECTION` is that of a file with gaps, which nobody can verify as a whole.
+* ``entry``: every field of :class:`~secrethub.audit.event.Entry` by its name, with the text of ``detail`` as
+  it was hashed; ``hash`` and ``signature`` in hexadecimal digits. In order of streams and numbers.
+* ``end``: ``entries``, how many there were. The last line: without it the file was cut.
+
+Pure: nothing here reads or writes files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from secrethub.audit.event import Entry, Record
+
+FORMAT = "secrethub-audit/1"
+SELECTION = "secrethub-audit-selection/1"
+
+_FIELDS = Entry.__struct_fields__
+_FORMULA = frozenset("=+-@＝＋－＠\t\r\n")
+"""What a spreadsheet may take for the beginning of a formula (OWASP, CSV injection)."""
+
+
+def header_line(cluster_id: str, at: int, *, selection: bool = False) -> bytes:
+    """Return the first line.
+
+    Args:
+        cluster_id: UUID of the cluster.
+        at: microseconds since the epoch.
+        selection: entries are missing on purpose.
+    """
+    return _line(
+        {
+            "type": "header",
+            "format": SELECTION if selection else FORMAT,
+            "cluster_id": cluster_id,
+            "exported_at": at,
+        }
+    )
+
+
+def entry_line(record: Record) -> bytes:
+    """Return the line of an entry."""
+    fields = dict(zip(_FIELDS, msgspec.structs.astuple(record.entry), strict=True))
+    return _line({"type": "entry", **fields, "hash": record.hash.hex(), "signature": record.signature.hex()})
+
+
+def end_line(entries: int) -> bytes:
+    """Return the last line."""
+    return _line({"type": "end", "entries": entries})
+
+
+def csv_lines(rows: Iterable[Iterable[str | int]]) -> bytes:
+    """Return rows as CSV (RFC 4180), every cell quoted.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front: what somebody called his
+    token must not run on an auditor's desk.
+    """
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(
+        [_harmless(cell) for cell in row] for row in rows
+    )
+    return buffer.getvalue().encode()
+
+
+def _harmless(cell: str | int) -> str | int:
+    if isinstance(cell, int):
+        return cell
+    return f"'{cell}" if cell[:1] in _FORMULA or cell.lstrip()[:1] in _FORMULA else cell
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(value) + b"\n"

@@ -1,0 +1,157 @@
+"""The ledger as a file: ``sys/audit/export``, as JSON Lines or CSV, page by page.
+
+Without criteria JSON Lines have every entry, as of one instant, and whatever a verification elsewhere needs.
+With criteria, and as CSV, it is a selection in the order of time. A failure on the way ends the connection
+before the answer's end, so that no part is taken for the whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from secrethub.audit.export_file import csv_lines, end_line, entry_line, header_line
+from secrethub.engines.engine import Answer, Context, Flow, Operation
+from secrethub.engines.runtime import Core
+from secrethub.engines.system.ledger_entries import PLAIN, Criteria, filter_of, shown
+from secrethub.errors import InvalidRequest, TooManyRequests
+from secrethub.storage.database import FAILURES, unavailable
+from secrethub.storage.ledger_read import pages_of
+from secrethub.storage.ledger_search import Filter, Found, Place, find
+
+_PAGE = 1000
+_MOST_AT_ONCE = 4
+_RUNNING = "audit-exports"
+_RETRY_SECONDS = 10.0
+_PAUSE = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+"""A slow reader keeps the snapshot of a whole export for so long."""
+_COLUMNS = (
+    "time",
+    "stream",
+    "number",
+    "kind",
+    "request_id",
+    "actor",
+    "operation",
+    "path",
+    "outcome",
+    "reason",
+    "client",
+    "door",
+    "detail",
+    "integrity",
+)
+
+
+class ExportRequest(Criteria, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of the ledger; the criteria are those of a search.
+
+    Attributes:
+        format: ``jsonl`` or ``csv``.
+    """
+
+    format: str = "jsonl"
+
+
+def export_operations() -> tuple[Operation, ...]:
+    """Return the operation that exports."""
+    return (
+        Operation(
+            name="sys.audit.export",
+            method="read",
+            pattern="audit/export",
+            handler=export,
+            capability="read",
+            request=ExportRequest,
+            sudo=True,
+            wraps=False,
+            plain=PLAIN | {"format"},
+            summary="Export the audit ledger as JSON Lines or CSV.",
+        ),
+    )
+
+
+async def export(context: Context, body: ExportRequest) -> Answer:
+    """Answer a file, a page at a time."""
+    if body.format not in {"jsonl", "csv"}:
+        raise InvalidRequest("format is jsonl or csv")
+    core = context.core
+    wanted = await filter_of(context, body)
+    now = int(context.now.timestamp() * 1_000_000)
+    running = core.engine_state.setdefault(_RUNNING, set())
+    assert isinstance(running, set)
+    if len(running) >= _MOST_AT_ONCE:
+        raise TooManyRequests("so many exports are under way already", _RETRY_SECONDS)
+    if body.format == "csv":
+        flow = Flow(media_type="text/csv; charset=utf-8", chunks=_csv(core, wanted, now))
+    else:
+        chunks = _whole(core, now) if wanted == Filter() else _selected(core, wanted, now)
+        flow = Flow(media_type="application/x-ndjson", chunks=chunks)
+    flow = msgspec.structs.replace(flow, chunks=_counted(running, context.request_id, flow.chunks))
+    return Answer(flow=flow, detail={"format": body.format})
+
+
+async def _counted(running: set[str], name: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    running.add(name)
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        running.discard(name)
+
+
+async def _whole(core: Core, now: int) -> AsyncIterator[bytes]:
+    yield header_line(core.keys.cluster_id, now)
+    count = 0
+    # Outside the pool: a slow reader holds it for long.
+    connection = await core.database.connect()
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute(_PAUSE)
+            async for page in pages_of(connection):
+                count += len(page)
+                yield b"".join(map(entry_line, page))
+    except FAILURES as exc:
+        raise unavailable(exc) from exc
+    finally:
+        with contextlib.suppress(*FAILURES):
+            await connection.close(timeout=2)
+    yield end_line(count)
+
+
+async def _selected(core: Core, wanted: Filter, now: int) -> AsyncIterator[bytes]:
+    yield header_line(core.keys.cluster_id, now, selection=True)
+    count = 0
+    async for page in _found(core, wanted, now):
+        count += len(page)
+        yield b"".join(entry_line(one.record) for one in page)
+    yield end_line(count)
+
+
+async def _csv(core: Core, wanted: Filter, now: int) -> AsyncIterator[bytes]:
+    yield csv_lines([_COLUMNS])
+    async for page in _found(core, wanted, now):
+        yield csv_lines(_cells(one) for one in page)
+
+
+async def _found(core: Core, wanted: Filter, now: int) -> AsyncIterator[list[Found]]:
+    """Yield pages in the order of time, up to the present: what is written meanwhile has no end."""
+    until = now if wanted.until is None else min(wanted.until, now)
+    wanted = msgspec.structs.replace(wanted, until=until)
+    key = core.keyring().derived("audit-sign")
+    beyond: Place | None = None
+    while True:
+        async with core.database.read() as connection:
+            page = await find(connection, key, wanted, beyond=beyond, limit=_PAGE, oldest_first=True)
+        if page:
+            yield page
+        if len(page) < _PAGE:
+            return
+        beyond = page[-1].place
+
+
+def _cells(one: Found) -> list[str | int]:
+    fields = {**shown(one.record), "detail": one.record.entry.detail, "integrity": one.integrity}
+    return [fields[name] for name in _COLUMNS]
