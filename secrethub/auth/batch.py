@@ -45,6 +45,7 @@ class BatchToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         parent: digest of the token that it ends with; None for an orphan.
         bound_cidrs: networks that it is good from; none for all.
         role: the token role that it was made by, or empty.
+        origin: the row of authority that a login gave it for, or None.
     """
 
     display_name: str
@@ -56,6 +57,7 @@ class BatchToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     parent: str | None
     bound_cidrs: tuple[str, ...]
     role: str
+    origin: Mapping[str, str] | None = None
 
     @property
     def expires_at(self) -> datetime:

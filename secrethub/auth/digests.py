@@ -16,11 +16,11 @@ def accessor_digest(keyring: Keyring, accessor: str) -> str:
     return mac(keyring.derived("accessor"), "accessor", accessor).hex()
 
 
-def role_id_digest(keyring: Keyring, mount: str, role_id: str) -> str:
-    """Return the key under which a RoleID's row is stored."""
-    return mac(keyring.derived("role-id"), "role-id", mount, role_id).hex()
+def role_id_digest(keyring: Keyring, mount_id: str, role_id: str) -> str:
+    """Return the key under which a RoleID's row is stored; each mount has its own space."""
+    return mac(keyring.derived("role-id"), "role-id", mount_id, role_id).hex()
 
 
-def secret_id_digest(keyring: Keyring, mount: str, role: str, secret_id: str) -> str:
+def secret_id_digest(keyring: Keyring, role_uuid: str, secret_id: str) -> str:
     """Return the key under which a SecretID's row is stored; each role has its own space."""
-    return mac(keyring.derived("secret-id"), "secret-id", mount, role, secret_id).hex()
+    return mac(keyring.derived("secret-id"), "secret-id", role_uuid, secret_id).hex()

@@ -47,6 +47,36 @@ def within(address: str | None, networks: Sequence[str]) -> bool:
     return any((mapped or peer) in _network(text) for text in networks)
 
 
+def intersection(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the networks that lie in both, where an empty list stands for every address.
+
+    Returns:
+        Canonical networks, empty for every address; None when no address is in both.
+    """
+    if not one or not other:
+        return tuple(one or other)
+    both = {
+        str(smaller)
+        for left in map(_network, one)
+        for right in map(_network, other)
+        if (smaller := _smaller(left, right)) is not None
+    }
+    return tuple(sorted(both)) or None
+
+
+def bounds_somebody(networks: Sequence[str]) -> bool:
+    """Tell whether there are networks and none of them is every address of its family."""
+    return bool(networks) and all(_network(text).prefixlen > 0 for text in networks)
+
+
+def _smaller(left: _Network, right: _Network) -> _Network | None:
+    if isinstance(left, ipaddress.IPv4Network) and isinstance(right, ipaddress.IPv4Network):
+        return left if left.subnet_of(right) else right if right.subnet_of(left) else None
+    if isinstance(left, ipaddress.IPv6Network) and isinstance(right, ipaddress.IPv6Network):
+        return left if left.subnet_of(right) else right if right.subnet_of(left) else None
+    return None
+
+
 @lru_cache(maxsize=4096)
 def _network(text: str) -> _Network:
     return ipaddress.ip_network(text)

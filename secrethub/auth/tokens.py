@@ -31,6 +31,7 @@ def token_body(
     num_uses: int = 0,
     bound_cidrs: Sequence[str] = (),
     role: str = "",
+    origin: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the body of a token's row.
 
@@ -50,6 +51,7 @@ def token_body(
         num_uses: requests that it is good for; 0 for any number.
         bound_cidrs: networks that it is good from, canonical; none for all.
         role: the token role that it was made by, or empty.
+        origin: the row of authority that a login gave it for, or None.
     """
     return {
         "accessor": base64.b64encode(keyring.seal(accessor.encode(), accessor_place(digest))).decode(),
@@ -67,6 +69,7 @@ def token_body(
         "uses_left": num_uses or None,
         "bound_cidrs": list(bound_cidrs),
         "role": role,
+        "origin": None if origin is None else dict(origin),
     }
 
 

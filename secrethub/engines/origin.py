@@ -1,38 +1,35 @@
 """Which login a token comes from.
 
-A token's metadata alone proves nothing: whoever may make tokens chooses it. Its path is Core's, and that of
-a login is given to what the auth method there made, with metadata that it wrote itself.
+A token's metadata alone proves nothing: whoever may make tokens chooses it. What a login is about stands
+beside it, in what only Core writes: in the token's row, or sealed into a batch token.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import msgspec
 
-from secrethub.errors import NotFound
 from secrethub.storage.authority import Row
 
-if TYPE_CHECKING:
-    from secrethub.engines.runtime import Core
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a login was about: the row of a role, a user or a certificate.
+
+    Attributes:
+        table: of authority.
+        key: of the row.
+        uuid: which row of that key: one made anew after a deletion is another.
+    """
+
+    table: str
+    key: str
+    uuid: str
 
 
-async def approle_of(core: Core, token: Row) -> tuple[str, str] | None:
-    """Return key and UUID of the AppRole role by which a token was got; None for other tokens.
+def origin_of(token: Row) -> Origin | None:
+    """Return what a token was given by, or None if it does not come from a login.
 
     Args:
-        core: this process.
         token: its row, or what stands for the row of a batch token.
-
-    Raises:
-        IntegrityFailure: it cannot be told what is mounted there.
     """
-    path, metadata = token.body["path"], token.body["meta"]
-    if not path.endswith("/login") or token.body["role"]:
-        return None
-    try:
-        mount = (await core.mounts.route("write", path)).mount
-    except NotFound:
-        return None
-    if mount.type != "approle" or path != f"{mount.path}login":
-        return None
-    role, incarnation = metadata.get("role"), metadata.get("role_uuid")
-    return (role, incarnation) if role and incarnation else None
+    told = token.body["origin"]
+    return None if told is None else msgspec.convert(told, Origin)

@@ -80,5 +80,5 @@ async def _agent(core: Core, certificate: AgentCertificate) -> Identity:
         name=row.body["name"],
         policies=own + bound,
         bound=bound,
-        metadata={"role_name": row.body["role"]},
+        metadata={"role_name": role.body["name"]},
     )

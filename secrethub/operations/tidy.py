@@ -7,15 +7,13 @@ Expiry itself never waits for this: an expired row is refused when it is used. O
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Fence
+from secrethub.engines.approle.tidying import tidy_secret_ids
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.tidying import alone, tidy_tokens
 from secrethub.engines.unmounting import empty
-from secrethub.errors import IntegrityFailure, Stale
+from secrethub.errors import IntegrityFailure
 from secrethub.operations.note import note
-from secrethub.storage.authority import SECRET_IDS
 
-_BATCH = 1000
 _ROUNDS = 200
 _OLD = 50_000
 _REPORTED = "tidy"
@@ -28,44 +26,17 @@ async def tidy(core: Core) -> int:
         SecretHubError: the database or the keys are not there; the next call goes on.
     """
     removed = 0
-    after: str | None = ""
-    for _ in range(_ROUNDS):
-        if after is None:
-            break
-        try:
-            count, after, failures = await _secret_ids(core, after)
-        except Stale:
-            await core.ledger.look()
-            continue
+    for part in (tidy_secret_ids, tidy_tokens):
+        count, failures = await part(core)
         removed += count
         # Only now: whoever writes into the ledger must hold no lock that others wait for.
         await _report(core, failures)
-    count, failures = await tidy_tokens(core)
-    removed += count
-    await _report(core, failures)
     for _ in range(_ROUNDS):
         if not await _forget(core):
             break
     for mount in await core.mounts.leaving():
         await empty(core, mount.path)
     return removed
-
-
-async def _secret_ids(core: Core, after: str) -> tuple[int, str | None, list[IntegrityFailure]]:
-    """Remove one batch; return how many went, where the next begins (None at the end), what is wrong."""
-    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
-    async with core.authority.issue(fence) as change:
-        if not await alone(change.connection):
-            return 0, None, []
-        found = await change.connection.fetch(
-            """SELECT key FROM secret_ids WHERE expires_at < now() - interval '1 minute' AND key > $1
-               ORDER BY key LIMIT $2""",
-            after,
-            _BATCH,
-        )
-        keys = [row["key"] for row in found]
-        rows, failures = await change.delete_many(SECRET_IDS, keys)
-    return len(rows), keys[-1] if len(keys) == _BATCH else None, failures
 
 
 async def _forget(core: Core) -> bool:

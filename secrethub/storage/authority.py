@@ -67,6 +67,7 @@ __all__ = [
     "POLICIES",
     "ROLE_IDS",
     "SECRET_IDS",
+    "TABLES",
     "TOKENS",
     "TOKEN_ROLES",
     "Authority",

@@ -274,13 +274,15 @@ async def test_an_inserted_role_id(hub: Node) -> None:
     login = await _role(hub)
     url = hub.settings.database_url
     core = hub.process.core
+    rows = await sql(url, "SELECT body->>'uuid' AS id FROM mounts WHERE key = 'auth/approle/'")
+    mount = rows[0]["id"]
     chosen = next(
         name
         for name in (f"chosen-role-id-{n}" for n in range(100))
-        if ROLE_IDS.bucket(role_id_digest(core.keyring(), "auth/approle/", name))
-        != ROLE_IDS.bucket(role_id_digest(core.keyring(), "auth/approle/", login["role_id"]))
+        if ROLE_IDS.bucket(role_id_digest(core.keyring(), mount, name))
+        != ROLE_IDS.bucket(role_id_digest(core.keyring(), mount, login["role_id"]))
     )
-    key = role_id_digest(core.keyring(), "auth/approle/", chosen)
+    key = role_id_digest(core.keyring(), mount, chosen)
     rows = await sql(url, "SELECT key FROM role_ids")
     await insert_copy(url, ROLE_IDS, rows[0]["key"], key)
     assert await _login(hub, {**login, "role_id": chosen}) == 500

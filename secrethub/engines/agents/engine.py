@@ -10,7 +10,7 @@ import msgspec
 from secrethub.engines.agents import enrolment
 from secrethub.engines.agents.enrolment import AGENTS_MOUNT, BeginRequest, EnrollRequest
 from secrethub.engines.agents.records import Approval, instant, require, shown, store
-from secrethub.engines.approle.roles import chosen_role
+from secrethub.engines.approle.role import chosen_role
 from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown as visible

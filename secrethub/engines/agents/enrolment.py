@@ -2,8 +2,8 @@
 
 Rules:
 
-- Only a token that an AppRole login gave enrols, and the agent's role is that login's. A token's
-  metadata alone proves nothing: whoever may create tokens chooses it.
+- Only a token that an AppRole login gave enrols, and the agent's role is that login's. It is what the
+  token's row says; metadata proves nothing: whoever may create tokens chooses it.
 - The nonce is bound to the token, good once and for five minutes. With the request's own signature
   it proves that the key is held now.
 - Of the request only the key and the nonce are read. Core decides the names.
@@ -24,7 +24,7 @@ from cryptography import x509
 from secrethub.crypto.digests import sha256
 from secrethub.engines.agents.records import Agent, agent_id_of, instant, load, store
 from secrethub.engines.engine import Answer, Context, Identity
-from secrethub.engines.origin import approle_of
+from secrethub.engines.origin import origin_of
 from secrethub.engines.pki.authorities import lifetime_below, load_issuer
 from secrethub.errors import Conflict, InvalidRequest, PermissionDenied, Stale, TooManyRequests
 from secrethub.ids import is_identity_value
@@ -107,11 +107,11 @@ async def _enrolling(context: Context) -> tuple[Identity, Row]:
         raise PermissionDenied("only a token enrols")
     core = context.core
     row = await core.authority.get(TOKENS, identity.key)
-    origin = None if row is None else await approle_of(core, row)
-    if origin is None:
+    origin = None if row is None else origin_of(row)
+    if origin is None or origin.table != APPROLES.name:
         raise PermissionDenied("only a token of an AppRole login enrols")
-    role = await core.authority.get(APPROLES, origin[0])
-    if role is None or role.body["uuid"] != origin[1]:
+    role = await core.authority.get(APPROLES, origin.key)
+    if role is None or role.body["uuid"] != origin.uuid:
         raise PermissionDenied("the role of the AppRole login no longer exists")
     return identity, role
 

@@ -5,20 +5,16 @@ A role's tokens carry ``role_name`` in their metadata.
 
 from __future__ import annotations
 
+import msgspec
+
+from secrethub.engines.approle import secret_ids
+from secrethub.engines.approle.fields import field_operations
 from secrethub.engines.approle.login import Login, login
-from secrethub.engines.approle.roles import (
-    WriteRole,
-    WriteRoleId,
-    delete_role,
-    list_roles,
-    read_role,
-    read_role_id,
-    role_exists,
-    write_role,
-    write_role_id,
-)
-from secrethub.engines.approle.secret_ids import MakeSecretId, list_secret_ids, make_secret_id
-from secrethub.engines.engine import Operation
+from secrethub.engines.approle.roles import role_operations
+from secrethub.engines.approle.tidying import tidy
+from secrethub.engines.engine import Handler, Method, Operation
+
+_PLAIN = frozenset({"ttl", "num_uses", "cidr_list", "token_bound_cidrs", "secret_id_accessor"})
 
 
 class AppRoleEngine:
@@ -28,7 +24,6 @@ class AppRoleEngine:
 
     def operations(self) -> tuple[Operation, ...]:
         """Return what an AppRole mount offers."""
-        role = "role/{role}"
         return (
             Operation(
                 name="approle.login",
@@ -42,81 +37,86 @@ class AppRoleEngine:
                 summary="Log in with RoleID and SecretID.",
             ),
             Operation(
-                name="approle.role.list",
-                method="list",
-                pattern="role",
-                handler=list_roles,
-                capability="list",
-                summary="List roles.",
-            ),
-            Operation(
-                name="approle.role.read",
-                method="read",
-                pattern=role,
-                handler=read_role,
-                capability="read",
-                summary="Read a role.",
-            ),
-            Operation(
-                name="approle.role.write",
+                name="approle.tidy",
                 method="write",
-                pattern=role,
-                handler=write_role,
+                pattern="tidy/secret-id",
+                handler=tidy,
                 capability="update",
-                request=WriteRole,
                 changes=True,
-                exists=role_exists,
-                plain=frozenset(WriteRole.__struct_fields__),
-                summary="Write a role.",
+                summary="Remove SecretIDs that have expired.",
             ),
-            Operation(
-                name="approle.role.delete",
-                method="delete",
-                pattern=role,
-                handler=delete_role,
-                capability="delete",
-                changes=True,
-                summary="Delete a role and its SecretIDs.",
-            ),
-            Operation(
-                name="approle.role-id.read",
-                method="read",
-                pattern=role + "/role-id",
-                handler=read_role_id,
-                capability="read",
-                summary="Read a role's RoleID.",
-            ),
-            Operation(
-                name="approle.role-id.write",
-                method="write",
-                pattern=role + "/role-id",
-                handler=write_role_id,
-                capability="update",
-                request=WriteRoleId,
-                changes=True,
-                summary="Choose a role's RoleID.",
-            ),
-            Operation(
-                name="approle.secret-id.make",
-                method="write",
-                pattern=role + "/secret-id",
-                handler=make_secret_id,
-                capability="update",
-                request=MakeSecretId,
-                changes=True,
-                plain=frozenset({"ttl", "num_uses", "cidr_list"}),
-                summary="Make a SecretID.",
-            ),
-            Operation(
-                name="approle.secret-id.list",
-                method="list",
-                pattern=role + "/secret-id",
-                handler=list_secret_ids,
-                capability="list",
-                summary="List accessors of SecretIDs.",
-            ),
+            *role_operations(),
+            *field_operations(),
+            *_secret_id_operations(),
         )
 
     def native_prefix(self, mount: str) -> str:
         """Native rules write the path as it is."""
         return mount
+
+
+def _secret_id_operations() -> tuple[Operation, ...]:
+    named, accessed = secret_ids.NamedSecretId, secret_ids.NamedAccessor
+    return (
+        Operation(
+            name="approle.secret-id.list",
+            method="list",
+            pattern="role/{role}/secret-id",
+            handler=secret_ids.list_secret_ids,
+            capability="list",
+            summary="List accessors of SecretIDs.",
+        ),
+        _changing("make", "secret-id", secret_ids.make_secret_id, secret_ids.MakeSecretId),
+        _changing("choose", "custom-secret-id", secret_ids.choose_secret_id, secret_ids.ChooseSecretId),
+        _reading("look-up", "secret-id/lookup", secret_ids.look_up, named),
+        _changing("destroy", "secret-id/destroy", secret_ids.destroy, named),
+        _changing("destroy", "secret-id/destroy", secret_ids.destroy, named, method="delete"),
+        _reading("look-up-accessor", "secret-id-accessor/lookup", secret_ids.look_up_accessor, accessed),
+        _changing("destroy-accessor", "secret-id-accessor/destroy", secret_ids.destroy_accessor, accessed),
+        _changing(
+            "destroy-accessor",
+            "secret-id-accessor/destroy",
+            secret_ids.destroy_accessor,
+            accessed,
+            method="delete",
+        ),
+    )
+
+
+def _changing(
+    name: str, path: str, handler: Handler, request: type[msgspec.Struct], *, method: Method = "write"
+) -> Operation:
+    return Operation(
+        name=f"approle.secret-id.{name}",
+        method=method,
+        pattern=f"role/{{role}}/{path}",
+        handler=handler,
+        capability="delete" if method == "delete" else "update",
+        request=request,
+        changes=True,
+        plain=_PLAIN,
+        summary=_SUMMARIES[name],
+    )
+
+
+def _reading(name: str, path: str, handler: Handler, request: type[msgspec.Struct]) -> Operation:
+    return Operation(
+        name=f"approle.secret-id.{name}",
+        method="write",
+        pattern=f"role/{{role}}/{path}",
+        handler=handler,
+        capability="update",
+        request=request,
+        plain=_PLAIN,
+        summary=_SUMMARIES[name],
+    )
+
+
+_SUMMARIES = {
+    "make": "Make a SecretID.",
+    "choose": "Take a SecretID of one's own choice.",
+    "look-up": "Tell about a SecretID.",
+    "destroy": "Destroy a SecretID.",
+    "look-up-accessor": "Tell about the SecretID that has an accessor.",
+    "destroy-accessor": "Destroy the SecretID that has an accessor.",
+}

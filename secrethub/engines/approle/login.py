@@ -1,23 +1,44 @@
 """Login with RoleID and SecretID.
 
-A login that fails says the same, and does the same work, whatever was wrong.
+A login that fails says the same, and does the same work, whatever was wrong: three rows are looked for,
+and where there is none, one that is nobody's is checked instead. Nothing is written then but the ledger.
 """
 
 from __future__ import annotations
 
-import ipaddress
+from datetime import datetime
 
 import msgspec
 
 from secrethub.auth.digests import accessor_digest, role_id_digest, secret_id_digest
+from secrethub.auth.networks import intersection, within
+from secrethub.engines.approle.role import Role, role_key, role_of
+from secrethub.engines.approle.secret_id import LONGEST, SecretId, is_good, secret_id_of
 from secrethub.engines.engine import Answer, Context
-from secrethub.engines.token import issue_token
-from secrethub.engines.token.lifetimes import login_lifetime
+from secrethub.engines.origin import Origin
+from secrethub.engines.token.logins import issue_for_login
 from secrethub.errors import LoginFailed
-from secrethub.policy.builtin import DEFAULT
-from secrethub.storage.authority import APPROLES, ROLE_IDS, SECRET_IDS, Row
+from secrethub.storage.authority import APPROLES, ROLE_IDS, SECRET_IDS, Change, Row, Table
+from secrethub.storage.authority_rows import row_mac
 
 _FAILED = "invalid role or secret ID"
+_NOBODY = Role(name="nobody", uuid="00000000-0000-4000-8000-000000000000", role_id="nobody")
+_NOTHING = SecretId(
+    role_uuid=_NOBODY.uuid,
+    accessor=_NOBODY.uuid,
+    uses_left=1,
+    ttl=60,
+    cidrs=(),
+    token_cidrs=(),
+    metadata={},
+    created_at=1_700_000_000,
+    updated_at=1_700_000_000,
+)
+_STAND_INS = {
+    ROLE_IDS.name: {"role": "nobody"},
+    APPROLES.name: msgspec.to_builtins(_NOBODY),
+    SECRET_IDS.name: msgspec.to_builtins(_NOTHING),
+}
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -27,105 +48,104 @@ class Login(msgspec.Struct, frozen=True):
     secret_id: str = ""
 
 
-def _within(address: str | None, cidrs: list[str]) -> bool:
-    if not cidrs:
-        return True
-    try:
-        peer = ipaddress.ip_address(address or "")
-    except ValueError:
-        return False
-    mapped = getattr(peer, "ipv4_mapped", None)
-    return any((mapped or peer) in ipaddress.ip_network(cidr) for cidr in cidrs)
-
-
-async def _lookup(context: Context, body: Login) -> tuple[Row | None, Row | None]:
-    """Return role and SecretID; both digests are always computed and looked up."""
-    core = context.core
-    keyring = core.keyring()
-    found = await core.authority.fetch(ROLE_IDS, role_id_digest(keyring, context.mount, body.role_id))
-    name = found.body["role"] if found is not None else ""
-    role = await core.authority.fetch(APPROLES, name)
-    secret = await core.authority.fetch(
-        SECRET_IDS, secret_id_digest(keyring, context.mount, name, body.secret_id)
-    )
-    return role, secret
-
-
-def _objection(context: Context, role: Row, secret: Row | None) -> str:
-    """Return why a SecretID of ``role`` is no good, or nothing."""
-    name = role.key
-    if secret is None:
-        return f"the role {name} has no such SecretID"
-    which = f"the SecretID {secret.body['accessor']} of the role {name}"
-    if secret.body["role_uuid"] != role.body["uuid"]:
-        return f"{which} was made for a former role of that name"
-    if secret.expires_at is not None and secret.expires_at <= context.now:
-        return f"{which} has expired"
-    if secret.body["limited"] and secret.body["uses_left"] < 1:
-        return f"{which} is used up"
-    if not _within(context.client_address, secret.body["cidrs"]):
-        return f"{which} is not bound to this address"
-    if not _within(context.client_address, role.body["secret_id_bound_cidrs"]):
-        return f"the role {name} is not bound to this address"
-    return ""
-
-
 async def login(context: Context, body: Login) -> Answer:
     """Trade a RoleID and a SecretID for a token; the use is counted in the same transaction."""
+    if not 0 < len(body.role_id) <= LONGEST or len(body.secret_id) > LONGEST:
+        raise LoginFailed(_FAILED, "no RoleID was given")
+    role, row = await _look_up(context, body)
+    reason = _objection(context, role, row)
+    if reason or role is None:
+        raise LoginFailed(_FAILED, reason)
+    secret = secret_id_of(row) if row is not None and role.bind_secret_id else _NOTHING
     core = context.core
-    if not (0 < len(body.role_id) <= 256 and 0 < len(body.secret_id) <= 256):
-        raise LoginFailed(_FAILED, "no RoleID or no SecretID was given")
-    role, known = await _lookup(context, body)
     async with core.authority.issue(context.fence) as change:
-        if role is None:
-            raise LoginFailed(_FAILED, "unknown RoleID")
-        secret = None if known is None else await change.get(SECRET_IDS, known.key)
-        objection = _objection(context, role, secret)
-        if objection or secret is None:
-            raise LoginFailed(_FAILED, objection)
-        if secret.body["limited"]:
-            left = secret.body["uses_left"] - 1
-            if left:
-                await change.put(
-                    SECRET_IDS,
-                    secret.key,
-                    {**secret.body, "uses_left": left},
-                    owner=secret.owner,
-                    expires_at=secret.expires_at,
-                )
-            else:
-                await change.delete(SECRET_IDS, secret.key)
-        no_default = role.body["token_no_default_policy"]
-        policies = sorted({*role.body["token_policies"], *(() if no_default else (DEFAULT,))})
-        ttl, limit = login_lifetime(
-            role.body["token_ttl"],
-            role.body["token_max_ttl"],
-            mount_ttl=context.lease_ttl,
-            mount_max=context.max_lease_ttl,
-        )
-        auth = await issue_token(
+        if row is not None and secret.uses_left is not None and role.bind_secret_id:
+            await _count(change, row, context.now)
+        auth, warnings = await issue_for_login(
+            context,
             change,
-            core.keyring(),
-            context.now,
-            display_name=f"approle-{role.body['name']}",
-            policies=policies,
-            ttl=ttl,
-            max_ttl=limit,
-            renewable=True,
-            path=context.path,
-            meta={
-                **secret.body["metadata"],
-                "role_name": role.body["name"],
-                "role": role.key,
-                "role_uuid": role.body["uuid"],
-            },
+            role,
+            Origin(table=APPROLES.name, key=role_key(context.mount, role.name), uuid=role.uuid),
+            display_name=f"approle-{role.name}",
+            meta={**secret.metadata, "role_name": role.name},
+            bound_cidrs=intersection(role.token_bound_cidrs, secret.token_cidrs),
         )
     return Answer(
         auth=auth,
+        warnings=warnings,
         detail={
-            "role": role.key,
-            "secret_id_accessor": secret.body["accessor"],
-            "token_accessor": accessor_digest(core.keyring(), auth.accessor)[:16],
+            "role": role.name,
+            "secret_id_accessor": secret.accessor if role.bind_secret_id else "",
+            "token_accessor": accessor_digest(core.keyring(), auth.accessor)[:16] if auth.accessor else "",
             "written": change.written,
         },
+    )
+
+
+async def _look_up(context: Context, body: Login) -> tuple[Role | None, Row | None]:
+    """Return role and SecretID; whatever is unknown takes as long as what is known."""
+    keyring = context.core.keyring()
+    found = await _fetch(context, ROLE_IDS, role_id_digest(keyring, context.mount_id, body.role_id))
+    key = found.body["role"] if found is not None else ""
+    known = await _fetch(context, APPROLES, key)
+    role = role_of(_stand_in(APPROLES.name) if known is None else known)
+    secret = await _fetch(context, SECRET_IDS, secret_id_digest(keyring, role.uuid, body.secret_id))
+    return None if known is None else role, secret
+
+
+async def _fetch(context: Context, table: Table, key: str) -> Row | None:
+    core = context.core
+    row = await core.authority.fetch(table, key)
+    if row is None:
+        row_mac(core.keyring().derived("authority"), _stand_in(table.name))
+    return row
+
+
+def _stand_in(table: str) -> Row:
+    return Row(table=table, key=_NOBODY.uuid, revision=1, body=_STAND_INS[table], owner=_NOBODY.uuid)
+
+
+def _objection(context: Context, role: Role | None, row: Row | None) -> str:
+    """Return why somebody is not let in, for the ledger, or nothing."""
+    if role is None:
+        return "unknown RoleID"
+    address = context.client_address
+    if not (within(address, role.secret_id_bound_cidrs) and within(address, role.token_bound_cidrs)):
+        return f"the role {role.name} is not bound to this address"
+    if not role.bind_secret_id:
+        return ""
+    if row is None:
+        return f"the role {role.name} has no such SecretID"
+    secret = secret_id_of(row)
+    which = f"the SecretID {secret.accessor} of the role {role.name}"
+    if not is_good(row, context.now):
+        return f"{which} has expired"
+    if not (within(address, secret.cidrs) and within(address, secret.token_cidrs)):
+        return f"{which} is not bound to this address"
+    if intersection(role.token_bound_cidrs, secret.token_cidrs) is None:
+        return f"{which} is bound to no address of the role"
+    return ""
+
+
+async def _count(change: Change, row: Row, now: datetime) -> None:
+    """Count a use under the lock of the row; the last one deletes it.
+
+    Raises:
+        LoginFailed: there is none left.
+    """
+    current = await change.get(SECRET_IDS, row.key)
+    if current is None:
+        raise LoginFailed(_FAILED, f"the SecretID {row.body['accessor']} is used up")
+    secret = secret_id_of(current)
+    left = (secret.uses_left or 0) - 1
+    if left < 1:
+        await change.delete(SECRET_IDS, current.key)
+        return
+    spent = msgspec.structs.replace(secret, uses_left=left, updated_at=int(now.timestamp()))
+    await change.put(
+        SECRET_IDS,
+        current.key,
+        msgspec.to_builtins(spent),
+        owner=current.owner,
+        expires_at=current.expires_at,
     )

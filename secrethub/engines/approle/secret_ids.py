@@ -1,4 +1,4 @@
-"""SecretIDs: made for a role, shown once, stored as keyed digests."""
+"""SecretIDs: made or chosen for a role, shown once, listed, looked up, destroyed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.digests import secret_id_digest
-from secrethub.engines.approle.roles import check_uses, load_role, parse_cidrs
-from secrethub.engines.engine import Answer, Context
+from secrethub.auth.networks import intersection, parse_networks
+from secrethub.engines.approle.role import Role, load_role, named_key
+from secrethub.engines.approle.secret_id import (
+    LONGEST,
+    SecretId,
+    belongs,
+    find,
+    find_by_accessor,
+    is_good,
+    shown,
+)
+from secrethub.engines.engine import EMPTY, Answer, Context
 from secrethub.engines.text import text_map
+from secrethub.engines.token.settings import checked_uses
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import new_uuid
-from secrethub.storage.authority import SECRET_IDS
-from secrethub.wire.durations import format_rfc3339, parse_duration
+from secrethub.storage.authority import SECRET_IDS, Row
+from secrethub.wire.durations import parse_duration
+
+_SHORTEST = 8
 
 
 class MakeSecretId(msgspec.Struct, frozen=True):
@@ -27,49 +40,65 @@ class MakeSecretId(msgspec.Struct, frozen=True):
     token_bound_cidrs: list[str] | None = None
 
 
-def _metadata(given: str | dict[str, Any] | None) -> dict[str, str]:
-    """Return what a login will attach to its token; Vault's clients send it as JSON in a string."""
-    if isinstance(given, str):
-        try:
-            given = msgspec.json.decode(given, type=dict[str, Any]) if given else {}
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            raise InvalidRequest("metadata must be a JSON object") from exc
-    return text_map(given, "metadata")
+class ChooseSecretId(MakeSecretId, frozen=True):
+    """A SecretID of the caller's choice."""
+
+    secret_id: str = ""
+
+
+class NamedSecretId(msgspec.Struct, frozen=True):
+    """Which SecretID."""
+
+    secret_id: str = ""
+
+
+class NamedAccessor(msgspec.Struct, frozen=True):
+    """The accessor of which SecretID."""
+
+    secret_id_accessor: str = ""
 
 
 async def make_secret_id(context: Context, body: MakeSecretId) -> Answer:
     """Make a SecretID; it is shown once."""
+    return await _make(context, body, new_uuid())
+
+
+async def choose_secret_id(context: Context, body: ChooseSecretId) -> Answer:
+    """Take a chosen SecretID, which must be as hard to guess as one that is made here."""
+    if not _SHORTEST <= len(body.secret_id) <= LONGEST or not body.secret_id.isprintable():
+        raise InvalidRequest(f"a SecretID has {_SHORTEST} to {LONGEST} printable characters")
+    return await _make(context, body, body.secret_id)
+
+
+async def _make(context: Context, body: MakeSecretId, secret_id: str) -> Answer:
     core, role = context.core, await load_role(context)
-    if body.token_bound_cidrs:
-        raise InvalidRequest("token_bound_cidrs is not supported")
-    limit_ttl, limit_uses = role.body["secret_id_ttl"], role.body["secret_id_num_uses"]
-    ttl = parse_duration(body.ttl) if body.ttl is not None else limit_ttl
-    uses = check_uses(body.num_uses, "num_uses") if body.num_uses is not None else limit_uses
-    if limit_ttl and (ttl == 0 or ttl > limit_ttl):
-        raise InvalidRequest("ttl cannot be longer than the role's secret_id_ttl")
-    if limit_uses and (uses == 0 or uses > limit_uses):
-        raise InvalidRequest("num_uses cannot be higher than the role's secret_id_num_uses")
-    secret_id, accessor = new_uuid(), new_uuid()
+    if not role.bind_secret_id:
+        raise InvalidRequest("bind_secret_id is not set on the role")
+    ttl, uses = _limits(role, body)
+    token_cidrs = tuple(parse_networks(body.token_bound_cidrs or []))
+    if intersection(role.token_bound_cidrs, token_cidrs) is None:
+        raise InvalidRequest("token_bound_cidrs has no address that the role's would let in")
+    accessor = new_uuid()
+    now = int(context.now.timestamp())
     expires_at = context.now + timedelta(seconds=ttl) if ttl else None
-    key = secret_id_digest(core.keyring(), context.mount, role.key, secret_id)
+    made = SecretId(
+        role_uuid=role.uuid,
+        accessor=accessor,
+        uses_left=uses or None,
+        ttl=ttl,
+        cidrs=tuple(parse_networks(body.cidr_list or [])),
+        token_cidrs=token_cidrs,
+        metadata=_metadata(body.metadata),
+        created_at=now,
+        updated_at=now,
+    )
+    key = secret_id_digest(core.keyring(), role.uuid, secret_id)
     async with core.authority.issue(context.fence) as change:
+        old = await change.get(SECRET_IDS, key)
+        if old is not None and is_good(old, context.now):
+            raise InvalidRequest("SecretID is already registered")
         await change.put(
-            SECRET_IDS,
-            key,
-            {
-                "role": role.key,
-                "role_uuid": role.body["uuid"],
-                "accessor": accessor,
-                "uses_left": uses,
-                "limited": uses > 0,
-                "cidrs": parse_cidrs(body.cidr_list or []),
-                "metadata": _metadata(body.metadata),
-                "created_at": int(context.now.timestamp()),
-                "expires": None if expires_at is None else format_rfc3339(expires_at),
-            },
-            owner=role.key,
-            expires_at=expires_at,
-            expected_revision=0,
+            SECRET_IDS, key, msgspec.to_builtins(made), owner=named_key(context), expires_at=expires_at
         )
     return Answer(
         data={
@@ -87,14 +116,82 @@ async def list_secret_ids(context: Context, _body: None) -> Answer:
     core, role = context.core, await load_role(context)
     accessors: list[str] = []
     after = ""
-    while page := await core.authority.keys(SECRET_IDS, owner=role.key, after=after):
+    while page := await core.authority.keys(SECRET_IDS, owner=named_key(context), after=after):
         after = page[-1]
         for key in page:
             row = await core.authority.fetch(SECRET_IDS, key)
-            if row is None or row.body["role_uuid"] != role.body["uuid"]:
-                continue
-            if row.expires_at is None or row.expires_at > context.now:
+            if row is not None and belongs(row, role) and is_good(row, context.now):
                 accessors.append(row.body["accessor"])
     if not accessors:
         raise NotFound("no SecretIDs")
     return Answer(data={"keys": sorted(accessors)})
+
+
+async def look_up(context: Context, body: NamedSecretId) -> Answer:
+    """Answer what is known of a SecretID; nothing of one that is not, as in Vault."""
+    row = await _named(context, body)
+    return EMPTY if row is None else Answer(data=shown(row))
+
+
+async def look_up_accessor(context: Context, body: NamedAccessor) -> Answer:
+    """Answer what is known of the SecretID that has an accessor."""
+    return Answer(data=shown(await _accessed(context, body)))
+
+
+async def destroy(context: Context, body: NamedSecretId) -> Answer:
+    """Destroy a SecretID: no login with it succeeds from now on. That there is none is no error."""
+    row = await _named(context, body)
+    return EMPTY if row is None else await _destroy(context, row)
+
+
+async def destroy_accessor(context: Context, body: NamedAccessor) -> Answer:
+    """Destroy the SecretID that has an accessor."""
+    return await _destroy(context, await _accessed(context, body))
+
+
+async def _named(context: Context, body: NamedSecretId) -> Row | None:
+    role = await load_role(context)
+    if not body.secret_id:
+        raise InvalidRequest("missing secret_id")
+    return await find(context, role, body.secret_id)
+
+
+async def _accessed(context: Context, body: NamedAccessor) -> Row:
+    role = await load_role(context)
+    if not body.secret_id_accessor:
+        raise InvalidRequest("missing secret_id_accessor")
+    row = await find_by_accessor(context, role, body.secret_id_accessor)
+    if row is None:
+        raise NotFound("no SecretID has this accessor")
+    return row
+
+
+async def _destroy(context: Context, row: Row) -> Answer:
+    async with context.core.authority.change(context.fence) as change:
+        await change.delete(SECRET_IDS, row.key)
+    return Answer(detail={"accessor": row.body["accessor"], "written": change.written})
+
+
+def _limits(role: Role, body: MakeSecretId) -> tuple[int, int]:
+    """Return for how long and how many logins a SecretID is good.
+
+    Raises:
+        InvalidRequest: for more than the role says.
+    """
+    ttl = parse_duration(body.ttl) if body.ttl is not None else role.secret_id_ttl
+    uses = checked_uses(body.num_uses, "num_uses") if body.num_uses is not None else role.secret_id_num_uses
+    if role.secret_id_ttl and (ttl == 0 or ttl > role.secret_id_ttl):
+        raise InvalidRequest("ttl cannot be longer than the role's secret_id_ttl")
+    if role.secret_id_num_uses and (uses == 0 or uses > role.secret_id_num_uses):
+        raise InvalidRequest("num_uses cannot be higher than the role's secret_id_num_uses")
+    return ttl, uses
+
+
+def _metadata(given: str | dict[str, Any] | None) -> dict[str, str]:
+    """Return what a login will attach to its token; Vault's clients send it as JSON in a string."""
+    if isinstance(given, str):
+        try:
+            given = msgspec.json.decode(given, type=dict[str, Any]) if given else {}
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            raise InvalidRequest("metadata must be a JSON object") from exc
+    return text_map(given, "metadata")

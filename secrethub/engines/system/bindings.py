@@ -14,7 +14,7 @@ import msgspec
 
 from secrethub.auth.tokens import open_accessor
 from secrethub.engines.agents.records import load
-from secrethub.engines.approle.roles import chosen_role
+from secrethub.engines.approle.role import chosen_role
 from secrethub.engines.bindings import Subject, bind, unbind
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import shown
@@ -31,7 +31,10 @@ _PLAIN = frozenset({"role", "agent"})
 
 
 class SubjectNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of: ``accessor`` of a service token, ``role`` of AppRole, ``agent`` by its id."""
+    """One of: ``accessor`` of a service token, ``role`` of AppRole, ``agent`` by its id.
+
+    A role of another mount than the usual one is named with its path: ``ci/web``.
+    """
 
     accessor: str | None = None
     role: str | None = None
@@ -208,4 +211,5 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
 
 
 def _for_ledger(subject: Subject) -> str:
-    return f"{subject.kind}/{subject.name[:36]}"
+    # Only a token's digest is cut: an agent's id and a role's key are as long as they are.
+    return f"{subject.kind}/{subject.name[:36] if subject.kind == 'token' else subject.name}"

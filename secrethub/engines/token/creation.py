@@ -11,7 +11,7 @@ from secrethub.engines.engine import Answer, Auth, Context, Identity, Operation
 from secrethub.engines.question import question_of
 from secrethub.engines.text import text_map
 from secrethub.engines.token.issuing import issue_batch, issue_token
-from secrethub.engines.token.lifetimes import Lifetime, lifetime
+from secrethub.engines.token.lifetimes import Lifetime, lifetime, shorter
 from secrethub.engines.token.policies import child_policies
 from secrethub.engines.token.roles import TokenRole, load_role
 from secrethub.errors import InvalidRequest, PermissionDenied
@@ -233,19 +233,15 @@ def _is_batch(body: CreateToken, role: TokenRole | None) -> bool:
 def _lifetime(body: CreateToken, role: TokenRole | None, *, root: bool) -> Lifetime:
     """Return how long it lives; the shorter of request and role counts."""
     asked = parse_duration(body.ttl or body.lease or 0)
-    explicit = _shorter(parse_duration(body.explicit_max_ttl or 0), role.explicit_max_ttl if role else 0)
-    period = _shorter(parse_duration(body.period or 0), role.period if role else 0)
+    explicit = shorter(parse_duration(body.explicit_max_ttl or 0), role.explicit_max_ttl if role else 0)
+    period = shorter(parse_duration(body.period or 0), role.period if role else 0)
     if root and not asked and not explicit and not period:
         return Lifetime()
     return lifetime(asked, explicit, period)
 
 
-def _shorter(one: int, other: int) -> int:
-    return min(one or other, other or one)
-
-
 def _uses(body: CreateToken, role: TokenRole | None) -> int:
-    return _shorter(body.num_uses, role.num_uses if role is not None else 0)
+    return shorter(body.num_uses, role.num_uses if role is not None else 0)
 
 
 def _path(context: Context, role: TokenRole | None) -> str:

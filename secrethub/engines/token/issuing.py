@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from secrethub.auth.batch import BatchToken, seal_batch
@@ -32,6 +32,7 @@ async def issue_token(
     num_uses: int = 0,
     bound_cidrs: Sequence[str] = (),
     role: str = "",
+    origin: Mapping[str, str] | None = None,
 ) -> Auth:
     """Make a service token inside a transaction and return it.
 
@@ -51,6 +52,7 @@ async def issue_token(
         num_uses: requests that it is good for; 0 for any number.
         bound_cidrs: networks that it is good from, canonical.
         role: the token role that it is made by.
+        origin: the row that a login gave it for (``logins.py``).
     """
     token, accessor = new_token(), new_accessor()
     digest = token_digest(keyring, token)
@@ -74,6 +76,7 @@ async def issue_token(
             num_uses=num_uses,
             bound_cidrs=bound_cidrs,
             role=role,
+            origin=origin,
         ),
         owner=parent,
         expires_at=now + timedelta(seconds=ttl) if ttl else None,
@@ -113,6 +116,7 @@ def issue_batch(
     parent: str | None = None,
     bound_cidrs: Sequence[str] = (),
     role: str = "",
+    origin: Mapping[str, str] | None = None,
 ) -> Auth:
     """Make a batch token; nothing is stored.
 
@@ -127,6 +131,7 @@ def issue_batch(
         parent: digest of the token it ends with; None for an orphan.
         bound_cidrs: networks that it is good from, canonical.
         role: the token role that it is made by.
+        origin: the row that a login gave it for (``logins.py``).
 
     Raises:
         InvalidRequest: it would not fit into a header.
@@ -145,6 +150,7 @@ def issue_batch(
             parent=parent,
             bound_cidrs=tuple(bound_cidrs),
             role=role,
+            origin=origin,
         ),
     )
     return Auth(

@@ -5,22 +5,25 @@ Batch tokens have no row; what they say is given the form of one, so that nobody
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from secrethub.auth import batch
 from secrethub.auth.digests import accessor_digest, token_digest
-from secrethub.engines.bindings import Subject
+from secrethub.engines.bindings import Kind, Subject
 from secrethub.engines.engine import Context, Identity
 from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
-from secrethub.engines.origin import approle_of
+from secrethub.engines.origin import origin_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import DecryptionFailed, InvalidRequest, PermissionDenied
-from secrethub.storage.authority import ACCESSORS, TOKENS, Row
+from secrethub.storage.authority import ACCESSORS, APPROLES, TOKENS, Row
 from secrethub.storage.authority_rows import micros
 
 MAX_TOKEN = batch.MAX_LENGTH
 """Characters that a token has at most."""
 
+_BY_ORIGIN: Mapping[str, Kind] = {APPROLES.name: "approle"}
+"""What can be bound to those who logged in by a row of a table."""
 _MAX_ACCESSOR = 256
 _DEEPEST = 64
 _UNKNOWN_ACCESSOR = "invalid accessor"
@@ -180,9 +183,9 @@ async def bound_to(core: Core, row: Row) -> tuple[str, ...]:
         IntegrityFailure: a row that says so is not authentic.
     """
     subjects = [Subject("token", row.key)]
-    role = await approle_of(core, row)
-    if role is not None:
-        subjects.append(Subject("approle", *role))
+    origin = origin_of(row)
+    if origin is not None and origin.table in _BY_ORIGIN:
+        subjects.append(Subject(_BY_ORIGIN[origin.table], origin.key, origin.uuid))
     return (await core.bindings.policies(*subjects)).beyond(row.body["policies"])
 
 
@@ -204,6 +207,7 @@ def _as_row(digest: str, told: batch.BatchToken) -> Row:
         "uses_left": None,
         "bound_cidrs": list(told.bound_cidrs),
         "role": told.role,
+        "origin": told.origin,
     }
     return Row(
         table=TOKENS.name,

@@ -40,17 +40,9 @@ def lifetime(asked: int, explicit: int, period: int) -> Lifetime:
     return Lifetime(ttl=ttl, max_ttl=explicit, warnings=capped(asked, limit))
 
 
-def login_lifetime(asked: int, most: int, *, mount_ttl: int, mount_max: int) -> tuple[int, int]:
-    """Return the life of a token of a login, and the maximum of its own that renewals keep to.
-
-    Args:
-        asked: what the role names.
-        most: the role's maximum.
-        mount_ttl: what the auth method's mount gives where the role names nothing.
-        mount_max: the mount's maximum.
-    """
-    limit = min(most or MAX_TTL, mount_max or MAX_TTL, MAX_TTL)
-    return min(asked or mount_ttl or MAX_TTL, limit), limit if most or mount_max else 0
+def shorter(one: int, other: int) -> int:
+    """Return the shorter of two times, where 0 stands for no bound."""
+    return min(one or other, other or one)
 
 
 def longest(*, max_ttl: int, period: int) -> int | None:

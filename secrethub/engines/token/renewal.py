@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from secrethub.auth.tokens import open_accessor
+from secrethub.auth.tokens import MAX_TTL, open_accessor
 from secrethub.engines.engine import Answer, Auth, Context, Operation
+from secrethub.engines.origin import origin_of
 from secrethub.engines.token.known import find_by_accessor, find_token, lineage_of
-from secrethub.engines.token.lifetimes import capped, longest
+from secrethub.engines.token.lifetimes import Lifetime, capped, longest, shorter
+from secrethub.engines.token.logins import longest_life, present_settings
 from secrethub.engines.token.lookup import own_token
 from secrethub.engines.token.roles import role_of
 from secrethub.errors import InvalidRequest, PermissionDenied, Stale
@@ -109,11 +111,11 @@ async def _renew(context: Context, row: Row, increment: str | int | None, token:
         await lineage_of(core, row, context.now)
     if row.expires_at is None or not row.body["renewable"]:
         raise InvalidRequest("lease is not renewable")
-    period = await _period(context, row)
-    wanted = period or parse_duration(increment or 0) or row.body["ttl"]
+    terms = await _terms(context, row)
+    wanted = terms.period or parse_duration(increment or 0) or terms.ttl
     created = datetime.fromtimestamp(row.body["created_at"], UTC)
     asked = context.now + timedelta(seconds=wanted)
-    most = longest(max_ttl=row.body["max_ttl"], period=period)
+    most = longest(max_ttl=terms.max_ttl, period=terms.period)
     until = asked if most is None else min(asked, created + timedelta(seconds=most))
     ttl = max(0, int((until - context.now).total_seconds()))
     # Whoever shortens a life takes something away: that must be known everywhere before it is answered.
@@ -145,17 +147,26 @@ async def _renew(context: Context, row: Row, increment: str | int | None, token:
     )
 
 
-async def _period(context: Context, row: Row) -> int:
-    """Return the period of a token now: the one that its role has, if it was made by one.
+async def _terms(context: Context, row: Row) -> Lifetime:
+    """Return how a token is renewed now: as the role or the login that it was made by says, within its own.
 
     Raises:
-        InvalidRequest: the role is gone.
+        InvalidRequest: what it was made by is gone.
     """
-    name = row.body["role"]
-    if not name:
-        return int(row.body["period"])
-    found = await context.core.authority.get(TOKEN_ROLES, name)
-    if found is None:
-        raise InvalidRequest(f"original token role {name} could not be found, not renewing")
-    own, period = int(row.body["period"]), role_of(found).period
-    return min(own, period) if own and period else period
+    body, core = row.body, context.core
+    own = Lifetime(ttl=body["ttl"], max_ttl=body["max_ttl"], period=body["period"])
+    if body["role"]:
+        found = await core.authority.get(TOKEN_ROLES, body["role"])
+        if found is None:
+            raise InvalidRequest(f"original token role {body['role']} could not be found, not renewing")
+        period = role_of(found).period
+        return msgspec.structs.replace(own, period=shorter(own.period, period) if period else 0)
+    origin = origin_of(row)
+    if origin is None:
+        return own
+    now = await present_settings(core, origin)
+    return Lifetime(
+        ttl=now.token_ttl or MAX_TTL,
+        max_ttl=shorter(own.max_ttl, longest_life(now)),
+        period=shorter(own.period, now.token_period) if now.token_period else 0,
+    )

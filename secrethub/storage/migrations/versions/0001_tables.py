@@ -89,6 +89,8 @@ CREATE TABLE authority_buckets (
 
 _USED_UP = "CREATE INDEX tokens_used_up ON tokens (key) WHERE body->'uses_left' = '0'::jsonb"
 
+_BY_ACCESSOR = "CREATE INDEX secret_ids_accessor ON secret_ids ((body->>'accessor'))"
+
 _KV = (
     """
 CREATE TABLE kv_secrets (
@@ -221,6 +223,7 @@ def upgrade() -> None:
         op.execute(f"CREATE INDEX {name}_expires ON {name} (expires_at) WHERE expires_at IS NOT NULL")
     op.execute(_BUCKETS)
     op.execute(_USED_UP)
+    op.execute(_BY_ACCESSOR)
     for statement in (
         *_KV,
         *_LEDGER,
