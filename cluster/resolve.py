@@ -107,6 +107,7 @@ def resolve(
         tls_certificate_file=_path(tls.certificate_file),
         tls_key_file=_path(tls.key_file),
         allowed_hosts=http.allowed_hosts,
+        trusted_proxies=settings.trusted_proxies,
         init_token_file=(
             str(check_private(settings.init_token_file, "init_token_file"))
             if settings.init_token_file

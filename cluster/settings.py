@@ -22,7 +22,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cluster.folders import check_private
-from secrethub.errors import Misconfigured
+from secrethub.auth.networks import parse_networks
+from secrethub.errors import InvalidRequest, Misconfigured
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,15 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolves no links: they may be rotated
 
 
+def _network(text: str) -> str:
+    try:
+        return parse_networks([text])[0]
+    except InvalidRequest as exc:
+        raise ValueError(exc.message) from exc
+
+
 File = Annotated[Path, AfterValidator(_absolute)]
+Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0 picks a free port."""
 
@@ -177,6 +186,8 @@ class Settings(BaseSettings):
     """0600 file with 64 hexadecimal digits, the same on every node."""
     init_token_file: File | None = None
     """0600 file with the one-time token that ``init`` from beyond loopback must show."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks of proxies whose ``X-Forwarded-For`` is believed; loopback stands for Serve's ingress too."""
     http: HttpSettings = HttpSettings()
     tls: TlsSettings = TlsSettings()
     agents: AgentSettings = AgentSettings()

@@ -57,6 +57,8 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     tls_key_file: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     """``Host`` values accepted on 4000 and 8000 beside loopback names."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks of proxies whose ``X-Forwarded-For`` is believed, canonical."""
     init_token_file: str | None = None
     """0600 file with the one-time token that ``init`` from beyond loopback must show."""
     root_key_type: Literal["ecdsa-p384", "rsa-4096"] = "ecdsa-p384"

@@ -25,7 +25,8 @@ from secrethub.operations.unread import refused_unread
 from secrethub.policy.names import fold_policy_path
 from secrethub.wire.canonical_path import parse_path
 from secrethub.wire.envelope import encode_envelope
-from serve.doors import HostCheck, peer_address
+from serve.client_address import ClientAddress
+from serve.doors import HostCheck
 from serve.errors import ANSWER_HEADERS, answer_error
 from serve.flow import Send, send_flow
 from serve.metrics import METRICS_TYPE
@@ -76,6 +77,7 @@ class Application:
         self._door = door
         self._metrics_text = metrics_text
         self._hosts = None if door == "tls" else HostCheck(core.settings.allowed_hosts)
+        self._clients = ClientAddress(core.settings.trusted_proxies)
         self._headers = _TLS_HEADERS if door == "tls" else ANSWER_HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,7 +123,7 @@ class Application:
                 self._core,
                 exc,
                 path=raw.removeprefix(b"/v1/").decode("ascii", "backslashreplace"),
-                client_address=peer_address(scope.get("client"), self._door),
+                client_address=self._clients.of(scope.get("client"), self._door, scope["headers"]),
                 door=self._door,
                 request_id=request_id,
             )
@@ -165,7 +167,7 @@ class Application:
             method=method,
             path=path,
             credential=credential_of(headers),
-            client_address=peer_address(scope.get("client"), self._door),
+            client_address=self._clients.of(scope.get("client"), self._door, scope["headers"]),
             door=self._door,
             request_id=request_id,
             streaming="application/x-ndjson" in headers.get(b"accept", ""),

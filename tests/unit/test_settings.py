@@ -102,6 +102,13 @@ def test_a_file_of_a_secret_must_be_private(by: str, tmp_path: Path, monkeypatch
     assert "from-file" not in str(refused.value)
 
 
+def test_trusted_proxies_are_networks(tmp_path: Path) -> None:
+    """Addresses and networks of proxies are taken in one form, and nobody is trusted by default."""
+    assert read(tmp_path, MINIMAL).trusted_proxies == ()
+    given = 'trusted_proxies = ["10.0.0.7", "::ffff:192.0.2.0/120", "fd00::1/64"]\n'
+    assert read(tmp_path, MINIMAL + given).trusted_proxies == ("10.0.0.7/32", "192.0.2.0/24", "fd00::/64")
+
+
 def test_a_missing_file_is_told_once(tmp_path: Path) -> None:
     """Messages about files say the reason in words, and the path once."""
     with pytest.raises(Misconfigured, match="No such file or directory") as refused:
@@ -147,6 +154,8 @@ def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
         ('[ray]\nredis_address = "127.0.0.1:6379"', "ray.redis_password"),
         ('[ray]\nredis_address = "10.0.0.9:6379"\nredis_password = "p"', "ray.redis_address"),
         ("[ray]\nreconnect_timeout = 1", "ray.reconnect_timeout"),
+        ('trusted_proxies = ["proxy.internal"]', "trusted_proxies"),
+        ('trusted_proxies = ["10.0.0.0/33"]', "trusted_proxies"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
