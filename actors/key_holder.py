@@ -11,10 +11,10 @@ import asyncio
 import logging
 import os
 
-from actors.handles.keys import INSTALL, KEYRING, checked
+from actors.handles.keys import INSTALL, KEYRING, PREPARE, checked
 from actors.handles.protocol import Handles
 from actors.pulse import pulse
-from actors.root_key import RootKey, proven, recover, sealed_root
+from actors.root_key import RootKey, proven, recover, sealed_root, successor
 from actors.tree import KEY_HOLDER
 from secrethub.crypto.sealed_box import Recipient, info, seal_to
 from secrethub.errors import NotInitialised, Sealed, Stale, Unavailable
@@ -53,6 +53,7 @@ class KeyHolder:
         self._recipient = Recipient()
         self._cluster_id: str | None = None
         self._held: RootKey | None = None
+        self._next: RootKey | None = None
         self._dropped = 0
         self._fetching = asyncio.Lock()
         self._done = asyncio.Event()
@@ -107,6 +108,7 @@ class KeyHolder:
             PermissionDenied, NotInitialised, Sealed, Stale, Unavailable: as in :meth:`keyring`.
         """
         row = await self._present()
+        self._follow(row)
         return sealed_root(
             self._held, row, self._psk, public=recipient_public, proof=proof, node=node, epoch=epoch
         )
@@ -122,6 +124,23 @@ class KeyHolder:
         row = await self._unsealed()
         bound = info(row.cluster_id, self._node, INSTALL, row.seal_epoch)
         self._hold(proven(self._recipient.open(box, self._psk, bound), row))
+
+    async def prepare_root(self, box: bytes, version: int) -> None:
+        """Keep a root key that is about to follow the present one; it is used once the database says so.
+
+        Raises:
+            DecryptionFailed: not sealed by a holder of the pre-shared key, for this node, the present
+                epoch and this version.
+            Stale: it is not the next one.
+            NotInitialised, Sealed, Unavailable: as in :meth:`keyring`.
+        """
+        row = await self._unsealed()
+        bound = info(row.cluster_id, self._node, f"{PREPARE}/{version}", row.seal_epoch)
+        key = self._recipient.open(box, self._psk, bound)
+        if version != row.root_version + 1:
+            raise Stale("the root key has moved on")
+        self._forget_next()
+        self._next = RootKey(key, row.seal_epoch, version)
 
     async def drop(self, epoch: int) -> None:
         """Wipe the root key because of the seal that began ``epoch``, and ask to be replaced."""
@@ -147,6 +166,7 @@ class KeyHolder:
         if self._held is not None:
             self._held.wipe()
             self._held = None
+        self._forget_next()
         self._done.set()
         await self._database.close()
 
@@ -156,7 +176,7 @@ class KeyHolder:
             return
         if row.sealed:
             self._drop(row.seal_epoch)
-        elif self._held is None or self._held.epoch != row.seal_epoch:
+        elif self._held is None or not self._held.fits(row):
             await self._root(row)
 
     async def _present(self) -> ClusterRow:
@@ -175,7 +195,8 @@ class KeyHolder:
     async def _root(self, row: ClusterRow) -> RootKey:
         """Return the key of the row's epoch, from here or from a peer."""
         async with self._fetching:
-            if self._held is not None and self._held.epoch == row.seal_epoch:
+            self._follow(row)
+            if self._held is not None and self._held.fits(row):
                 return self._held
             givers = [self._handles.seal_state()]
             silent = False
@@ -200,11 +221,23 @@ class KeyHolder:
             root.wipe()
             raise Stale("the seal epoch has moved on")
         if self._held is not None:
-            if self._held.epoch > root.epoch:
+            if (self._held.epoch, self._held.version) > (root.epoch, root.version):
                 root.wipe()
                 raise Stale("the seal epoch has moved on")
             self._held.wipe()
         self._held = root
+
+    def _follow(self, row: ClusterRow) -> None:
+        """Let the prepared root key take over if it has become the cluster's."""
+        following = successor(self._next, row)
+        if following is not None:
+            self._next = None
+            self._hold(following)
+
+    def _forget_next(self) -> None:
+        if self._next is not None:
+            self._next.wipe()
+            self._next = None
 
     def _drop(self, epoch: int) -> None:
         """Wipe a key that is older than ``epoch``: what was read of the database may be old by now.
@@ -212,6 +245,7 @@ class KeyHolder:
         A process that held a key is replaced, for Python may keep copies of it.
         """
         self._dropped = max(self._dropped, epoch)
+        self._forget_next()
         if self._held is not None and self._held.epoch < epoch:
             self._held.wipe()
             self._held = None

@@ -29,13 +29,19 @@ class RootKey:
 
     Attributes:
         epoch: the seal epoch under which it came; it is used in no other.
+        version: which of the cluster's root keys it is.
     """
 
-    __slots__ = ("_key", "epoch")
+    __slots__ = ("_key", "epoch", "version")
 
-    def __init__(self, key: bytes, epoch: int) -> None:
+    def __init__(self, key: bytes, epoch: int, version: int) -> None:
         self._key = bytearray(key)
         self.epoch = epoch
+        self.version = version
+
+    def fits(self, row: ClusterRow) -> bool:
+        """Tell whether this is the key of the row's seal epoch and version."""
+        return (self.epoch, self.version) == (row.seal_epoch, row.root_version)
 
     def reveal(self) -> bytes:
         """Return the key.
@@ -62,7 +68,7 @@ class RootKey:
         self._key = bytearray()
 
     def __repr__(self) -> str:
-        return f"RootKey(epoch={self.epoch})"
+        return f"RootKey(epoch={self.epoch}, version={self.version})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a RootKey is not pickled; seal it to its receiver instead")
@@ -74,9 +80,24 @@ def proven(key: bytes, row: ClusterRow) -> RootKey:
     Raises:
         DecryptionFailed: it does not open it.
     """
-    root = RootKey(key, row.seal_epoch)
+    root = RootKey(key, row.seal_epoch, row.root_version)
     root.keyring(row).wipe()
     return root
+
+
+def successor(prepared: RootKey | None, row: ClusterRow) -> RootKey | None:
+    """Return the root key that was prepared, if it has become the row's; otherwise None.
+
+    A new root key is given to those who hold the old one before it is committed, so that the end of the
+    process that commits it loses nothing.
+    """
+    if prepared is None or not prepared.fits(row):
+        return None
+    try:
+        prepared.keyring(row).wipe()
+    except DecryptionFailed:
+        return None
+    return prepared
 
 
 def sealed_root(
@@ -95,7 +116,7 @@ def sealed_root(
 
     Raises:
         PermissionDenied: no proof.
-        Sealed: the cluster is sealed, or the key is not here.
+        Sealed: the cluster is sealed, or its present key is not here.
         Stale: the database is in another seal epoch.
     """
     bound = checked(psk, public, proof, cluster=row.cluster_id, node=node, purpose=ROOT, epoch=epoch)
@@ -103,6 +124,8 @@ def sealed_root(
         raise Sealed
     if epoch != row.seal_epoch or held.epoch != row.seal_epoch:
         raise Stale("the seal epoch has moved on")
+    if held.version != row.root_version:
+        raise Sealed
     return seal_to(public, held.reveal(), psk, bound)
 
 
@@ -162,6 +185,24 @@ async def hand_out(handles: Handles, psk: bytes, root: RootKey, row: ClusterRow)
         )
 
     await _each_node(handles, give, "was not given the root key")
+
+
+async def prepare(handles: Handles, psk: bytes, following: RootKey, row: ClusterRow) -> None:
+    """Give every node's holder the root key that is about to follow the present one."""
+
+    async def give(node: str) -> None:
+        await install_root(
+            handles.key_holder(node),
+            psk,
+            following.reveal(),
+            cluster=row.cluster_id,
+            node=node,
+            epoch=following.epoch,
+            version=following.version,
+            timeout=PEER_SECONDS,
+        )
+
+    await _each_node(handles, give, "was not given the next root key")
 
 
 async def take_back(handles: Handles, epoch: int) -> None:

@@ -7,18 +7,16 @@ is going to happen, commit it, adopt it here, then tell others.
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import contextlib
 import os
-from collections.abc import Awaitable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from actors.handles.keys import INITIALISE_INFO, SHARE_INFO
 from actors.handles.protocol import Handles
 from actors.handles.seal import init_message
 from actors.pulse import pulse
-from actors.root_key import RootKey, hand_out, proven, recover, sealed_root, take_back
-from actors.seal_journal import SealJournal
+from actors.root_key import hand_out, sealed_root, take_back
+from actors.seal_ceremonies import SealCeremonies
 from actors.seal_making import make_cluster
 from actors.tree import SEAL_STATE
 from secrethub.audit.event import Origin
@@ -28,28 +26,18 @@ from secrethub.engines.runtime import SealStatus
 from secrethub.errors import (
     Conflict,
     DecryptionFailed,
+    InvalidRequest,
     NotInitialised,
-    Sealed,
+    SecretHubError,
     Stale,
-    Unavailable,
     WrongShare,
 )
-from secrethub.operations.seal_lifecycle import (
-    ClusterRow,
-    RootKeyType,
-    commit_sealed,
-    commit_unsealed,
-    load_cluster,
-    load_slots,
-    next_epoch,
-)
-from secrethub.seal.state import Opened, Phase, SealMachine
+from secrethub.operations.seal_lifecycle import RootKeyType, commit_sealed, load_cluster
+from secrethub.seal.state import Authorised, Opened
 from secrethub.storage.database import Database
 
-_log = logging.getLogger(__name__)
 
-
-class SealState:
+class SealState(SealCeremonies):
     """The seal state machine of the cluster.
 
     Promise: the database decides whether the cluster is sealed. A restart asks a key-holder for the
@@ -83,26 +71,11 @@ class SealState:
             root_key_type: of its root CA.
             pulse: seconds between looks at the database.
         """
-        self._node = node
-        self._database = database
-        self._handles = handles
-        self._psk = psk
-        self._clock = clock
+        super().__init__(node=node, database=database, handles=handles, psk=psk, clock=clock)
         self._dev = dev
         self._root_key_type: RootKeyType = root_key_type
         self._pulse = pulse
-        self._incarnation: int | None = None
-        self._machine = SealMachine()
-        self._held: RootKey | None = None
-        self._recipient = Recipient()
-        self._journal = SealJournal(database, node=node)
-        self._adopted = True
         self._made: tuple[bytes, bytes] | None = None
-        self._turn = asyncio.Lock()
-        self._done = asyncio.Event()
-
-    def __repr__(self) -> str:
-        return f"SealState(node={self._node})"
 
     async def public_key(self) -> bytes:
         """Return the public key that shares are sealed to. It changes with every finished attempt."""
@@ -174,14 +147,19 @@ class SealState:
                 reason = exc.reason if isinstance(exc, WrongShare) else exc.code
                 await self._journal.record(origin, "sys.unseal", "refused", reason=reason)
                 raise
+            if isinstance(after, Authorised):
+                raise InvalidRequest("recovery shares open nothing, and no key service can be asked")
             if not isinstance(after, Opened):
                 detail = {"progress": after.progress, "nonce": after.nonce}
                 await self._journal.record(origin, "sys.unseal", "progress", detail=detail)
                 self._machine = after
                 return self._described(row)
-            root, row = await self._unseal(row, after, origin)
+            root, row = await self._unseal(row, after.root_key, origin)
             described = self._described(row)
         await hand_out(self._handles, self._psk, root, row)
+        with contextlib.suppress(SecretHubError):
+            # Whoever unsealed with new shares has them. What does not go now goes at another time.
+            await self.settle(after.slot_id, origin)
         return described
 
     async def reset(self, origin: Origin | None = None) -> None:
@@ -291,110 +269,7 @@ class SealState:
         self._done.set()
         await self._database.close()
 
-    # -- one transition at a time, always under self._turn ----------------------------------------
-
-    async def _present(self) -> ClusterRow | None:
-        """Read the cluster's row, after taking this incarnation's number."""
-        if self._incarnation is None:
-            self._incarnation = await next_epoch(self._database, SEAL_STATE)
-        row = await load_cluster(self._database)
-        if row is not None and self._machine.phase is Phase.UNINITIALISED:
-            self._machine = self._machine.initialised(tuple(await load_slots(self._database)))
-        return row
-
-    async def _following(self, *, lenient: bool = False) -> ClusterRow:
-        """Bring this process in step with the database: lock up, or get the root key back.
-
-        Args:
-            lenient: let a root key that cannot be looked for count as not here.
-        """
-        row = await self._present()
-        if row is None:
-            raise NotInitialised
-        held = self._held
-        if held is not None and (row.sealed or held.epoch != row.seal_epoch):
-            self._lock_up()
-        if not row.sealed and self._held is None:
-            try:
-                nodes = await self._handles.live_nodes()
-                holders = [self._handles.key_holder(node) for node in nodes]
-                self._open(await recover(holders, self._psk, row, node=self._node), row)
-                _log.info("%r has the root key of seal epoch %d again", self, row.seal_epoch)
-            except Sealed:
-                _log.debug("%r: every process that held the root key is gone", self)
-            except Unavailable:
-                if not lenient:
-                    raise
-        return row
-
     async def _keep_up(self) -> None:
         async with self._turn:
             if await self._present() is not None:
                 await self._adopt(await self._following())
-
-    async def _unseal(
-        self, row: ClusterRow, opened: Opened, origin: Origin | None
-    ) -> tuple[RootKey, ClusterRow]:
-        root = proven(opened.root_key, row)
-        try:
-            await self._journal.record(origin, "sys.unseal", "intent")
-            root.epoch = await self._committed(
-                commit_unsealed(self._database, root.reveal(), epoch=self._incarnation)
-            )
-        except BaseException:
-            root.wipe()
-            raise
-        row = replace(row, sealed=False, seal_epoch=root.epoch)
-        self._open(root, row)
-        try:
-            await self._adopt(row)
-            await self._journal.record(origin, "sys.unseal", "done", detail={"epoch": root.epoch})
-        except Unavailable:
-            # It is unsealed, and the intent is written down; what was not adopted is adopted later.
-            _log.warning("the ledger could not be written after the unseal")
-        return root, row
-
-    async def _committed(self, commit: Awaitable[int]) -> int:
-        """Await a commit of the seal; a newer incarnation's existence ends this one."""
-        try:
-            return await commit
-        except Stale as exc:
-            self._lock_up()
-            self._done.set()
-            raise Unavailable("this SealState was replaced by a newer one") from exc
-
-    def _open(self, root: RootKey, row: ClusterRow) -> None:
-        self._held = root
-        self._journal.signed_with = root, row
-        self._machine = self._machine.unsealed()
-        self._recipient = Recipient()
-        self._adopted = False
-
-    def _lock_up(self) -> None:
-        if self._held is not None:
-            self._journal.signed_with = None
-            self._held.wipe()
-            self._held = None
-        if self._machine.phase is not Phase.UNINITIALISED:
-            self._machine = self._machine.sealed()
-        self._recipient = Recipient()
-
-    async def _adopt(self, row: ClusterRow) -> None:
-        if not self._adopted and self._held is not None and not row.sealed:
-            await self._journal.adopt(self._held, row)
-            self._adopted = True
-
-    def _described(self, row: ClusterRow) -> dict[str, object]:
-        slot = self._machine.slot
-        return asdict(
-            SealStatus(
-                initialised=True,
-                sealed=self._held is None,
-                threshold=slot.threshold if slot is not None else 0,
-                shares=slot.shares if slot is not None else 0,
-                progress=self._machine.progress,
-                nonce=self._machine.nonce,
-                cluster_id=row.cluster_id,
-                cluster_name=row.cluster_name,
-            )
-        )

@@ -89,8 +89,9 @@ class Application:
             await send({"type": "websocket.close", "code": 1008})
             return
         request_id = new_uuid()
+        delivered = None
         try:
-            status, body, extra = await self._answer(scope, receive, send, request_id)
+            status, body, extra, delivered = await self._answer(scope, receive, send, request_id)
             if status == 0:
                 return
         except asyncio.CancelledError:
@@ -111,10 +112,15 @@ class Application:
             headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        if delivered is not None:
+            try:
+                await delivered()
+            except SecretHubError as exc:
+                _log.warning("after request %s was answered: %s: %s", request_id, exc.code, exc)
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
-    ) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    ) -> tuple[int, bytes, list[tuple[bytes, bytes]], Callable[[], Awaitable[None]] | None]:
         raw = scope.get("raw_path") or quote(scope["path"], safe="/").encode()
         try:
             call = await self._read(scope, receive, request_id, raw)
@@ -129,20 +135,20 @@ class Application:
             )
             raise
         if call.path == "sys/metrics" and call.method == "read" and self._metrics_text is not None:
-            return 200, await self._metrics_text(), [METRICS_TYPE]
+            return 200, await self._metrics_text(), [METRICS_TYPE], None
         answer = await perform(self._core, call)
         if answer.stream is not None:
             await self._stream(answer, send, request_id)
-            return 0, b"", []
+            return 0, b"", [], None
         if answer.flow is not None:
             headers = [(b"content-type", answer.flow.media_type.encode("ascii"))]
             headers = [*_over(self._headers, headers), (b"x-request-id", request_id.encode())]
             await send_flow(self._core, call, answer.flow, headers, receive, send)
-            return 0, b"", []
+            return 0, b"", [], None
         if answer.document is not None:
             kind = (b"content-type", answer.document.media_type.encode("ascii"))
-            return 200, answer.document.content, [kind]
-        return *_encoded(answer, call.path, request_id), []
+            return 200, answer.document.content, [kind], None
+        return *_encoded(answer, call.path, request_id), [], answer.delivered
 
     async def _read(self, scope: Scope, receive: Receive, request_id: str, raw: bytes) -> Call:
         """Return what is asked for.

@@ -13,8 +13,10 @@ import logging
 from actors.handles import Handles, fetch_keyring
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.errors import SecretHubError, Unavailable
+from secrethub.seal.wishes import deciding
 from secrethub.storage.freshness import Changed
-from secrethub.storage.seal_store import load_cluster, load_slots
+from secrethub.storage.seal_slots import load_slots
+from secrethub.storage.seal_store import load_cluster
 
 _IDLE_SECONDS = 1.0
 _WAITING_SECONDS = 0.25
@@ -82,12 +84,12 @@ class KeySync:
         if cluster is None:
             core.seal_status = SealStatus(initialised=False, sealed=True)
             return True
-        slots = await load_slots(core.database)
+        sets = deciding(await load_slots(core.database))
         core.seal_status = SealStatus(
             initialised=True,
             sealed=cluster.sealed,
-            threshold=slots[0].threshold if slots else 0,
-            shares=slots[0].shares if slots else 0,
+            threshold=sets[-1].threshold if sets else 0,
+            shares=sets[-1].shares if sets else 0,
             cluster_id=cluster.cluster_id,
             cluster_name=cluster.cluster_name,
         )

@@ -15,13 +15,18 @@ from secrethub.crypto.sealed_box import Recipient, check_proof, info, proof, sea
 KEYRING = "keyring"
 ROOT = "root"
 INSTALL = "install-root"
+PREPARE = "prepare-root"
 SHARE = "share"
+CEREMONY = "ceremony"
 INITIALISE = "initialise"
 
 SHARE_INFO = info("", "seal-state", SHARE, 0)
 """A share is bound to SealState's present key pair, which lasts for one attempt."""
 INITIALISE_INFO = info("", "seal-state", INITIALISE, 0)
 """Before init there is no cluster id; the pre-shared key itself names the cluster."""
+
+CEREMONY_INFO = info("", "seal-state", CEREMONY, 0)
+"""What a ceremony gives out goes to the one request that gave the last share."""
 
 
 async def fetch_keyring(
@@ -60,9 +65,27 @@ async def fetch_root(
 
 
 async def install_root(
-    holder: Handle, psk: bytes, root_key: bytes, *, cluster: str, node: str, epoch: int, timeout: float
+    holder: Handle,
+    psk: bytes,
+    root_key: bytes,
+    *,
+    cluster: str,
+    node: str,
+    epoch: int,
+    version: int | None = None,
+    timeout: float,
 ) -> None:
     """Give the root key to the KeyHolder of ``node``.
+
+    Args:
+        holder: the KeyHolder.
+        psk: the cluster's pre-shared key.
+        root_key: 32 bytes.
+        cluster: the cluster's id.
+        node: the holder's node.
+        epoch: the seal epoch.
+        version: of a root key that is about to become the cluster's; None for the present one.
+        timeout: seconds.
 
     Raises:
         Sealed: the cluster was sealed meanwhile.
@@ -70,8 +93,12 @@ async def install_root(
         Unavailable: it does not answer.
     """
     public = await holder.call("public_key", timeout=timeout)
-    box = seal_to(public, root_key, psk, info(cluster, node, INSTALL, epoch))
-    await holder.call("install_root", box, timeout=timeout)
+    if version is None:
+        box = seal_to(public, root_key, psk, info(cluster, node, INSTALL, epoch))
+        await holder.call("install_root", box, timeout=timeout)
+        return
+    box = seal_to(public, root_key, psk, info(cluster, node, f"{PREPARE}/{version}", epoch))
+    await holder.call("prepare_root", box, version, timeout=timeout)
 
 
 def checked(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from actors.handles.ceremonies import CeremonyClient
 from actors.handles.keys import INITIALISE_INFO, SHARE_INFO
 from actors.handles.protocol import Handles
 from secrethub.audit.event import Origin
@@ -46,6 +47,7 @@ class SealClient:
         """
         self._state = handles.seal_state()
         self._psk = psk
+        self.ceremonies = CeremonyClient(self._state, psk)
 
     def __repr__(self) -> str:
         return "SealClient()"

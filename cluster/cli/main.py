@@ -18,7 +18,7 @@ _COMMANDS = {
     "dev": ("cluster.cli.start:dev", "Start a complete SecretHub for development on this machine."),
     "server": ("cluster.cli.start:server", "Start a node of a cluster."),
     "status": ("cluster.cli.status:status", "Tell whether the cluster is initialised and unsealed."),
-    "operator": ("cluster.cli.seal:operator", "Initialise, unseal and seal."),
+    "operator": ("cluster.cli.operators:operator", "Initialise, unseal, seal, and what takes shares."),
     "login": ("cluster.cli.login:login", "Log in and store the token for later commands."),
     "kv": ("cluster.cli.kv:kv", "Read and write static secrets."),
     "policy": ("cluster.cli.policy:policy", "Read and write policies."),

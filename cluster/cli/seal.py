@@ -1,4 +1,4 @@
-"""``secrethub operator``: initialise, unseal and seal."""
+"""``secrethub operator init``, ``unseal`` and ``seal``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,11 @@ from cluster.cli.status import seal_table
 if TYPE_CHECKING:
     from secrethub.client import Client
 
-_WRONG = frozenset({"wrong_share", "invalid_request"})
+WRONG_SHARE = frozenset({"wrong_share", "invalid_request"})
 """What the server answers to a share that is none of its own; anything else concerns all of them."""
 
 
-@click.group()
-def operator() -> None:
-    """Initialise, unseal and seal."""
-
-
-@operator.command()
+@click.command()
 @click.option("--shares", type=int, default=5, show_default=True, help="Shares the unseal key is split into.")
 @click.option("--threshold", type=int, default=3, show_default=True, help="Shares needed to unseal.")
 @click.option("--init-token-file", metavar="FILE", help="One-time token for init from another machine.")
@@ -68,7 +63,7 @@ def init(
     )
 
 
-@operator.command()
+@click.command()
 @click.option("--file", "source", metavar="FILE", help="Read shares from a file, one a line (- for stdin).")
 @click.option("--reset", is_flag=True, help="Forget the shares given so far.")
 @click.argument("refused", nargs=-1, metavar="")
@@ -84,7 +79,7 @@ def unseal(session: Session, source: str | None, refused: tuple[str, ...], reset
             "a share on the command line can be read by every user of this machine: "
             "type it when asked, or pipe it in"
         )
-    shares = {} if reset else _shares(source)
+    shares = {} if reset else read_shares(source)
     with session.client(anonymous=True) as client:
         found, wrong = (
             (client.write("sys/unseal", {"reset": True}).data, 0) if reset else _give(client, shares)
@@ -94,7 +89,7 @@ def unseal(session: Session, source: str | None, refused: tuple[str, ...], reset
         raise click.exceptions.Exit(1)
 
 
-@operator.command()
+@click.command()
 @with_session
 def seal(session: Session) -> None:
     """Seal the cluster: no secret is answered until it is unsealed again."""
@@ -116,14 +111,14 @@ def _give(client: Client, shares: Mapping[int, str]) -> tuple[Mapping[str, Any],
             if not found.get("sealed"):
                 break
         except ApiError as exc:
-            if exc.code not in _WRONG:
+            if exc.code not in WRONG_SHARE:
                 raise
             wrong += 1
             click.echo(f"share in line {line}: {explain(exc)}" if line else explain(exc), err=True)
     return found or client.read("sys/seal-status").data, wrong
 
 
-def _shares(source: str | None) -> dict[int, str]:
+def read_shares(source: str | None) -> dict[int, str]:
     """Return line → share; line 0 is one that was typed."""
     if source is None and sys.stdin.isatty():
         return {0: read_secret("Unseal share")}
@@ -134,6 +129,11 @@ def _shares(source: str | None) -> dict[int, str]:
     return shares
 
 
-def _keys(made: Mapping[str, Any]) -> tuple[Table, Table]:
+def keys_table(made: Mapping[str, Any]) -> Table:
+    """Show shares to people."""
     shares = {f"Share {number}": share for number, share in enumerate(made.get("keys_base64", ()), 1)}
-    return fields(shares, "Share", "Base64"), fields({"Root token": made.get("root_token")})
+    return fields(shares, "Share", "Base64")
+
+
+def _keys(made: Mapping[str, Any]) -> tuple[Table, Table]:
+    return keys_table(made), fields({"Root token": made.get("root_token")})

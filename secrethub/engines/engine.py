@@ -173,6 +173,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         stream: progress and result, one value at a time, instead of ``data``.
         document: what is answered as it is, without an envelope, instead of ``data``.
         flow: likewise, but made while it is sent.
+        delivered: called once the answer was handed over; what it does must bear being left out.
     """
 
     data: Mapping[str, Any] | None = None
@@ -187,6 +188,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     stream: AsyncIterator[Mapping[str, Any]] | None = None
     document: Document | None = None
     flow: Flow | None = None
+    delivered: Callable[[], Awaitable[None]] | None = None
 
     def __repr__(self) -> str:
         return f"Answer(missing={self.missing}, detail={self.detail!r})"

@@ -11,6 +11,7 @@ from secrethub.audit.event import Origin
 from secrethub.clock import Clock
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.bindings import BindingTable
+from secrethub.engines.ceremonies import CeremonyPort
 from secrethub.engines.engine import Engine
 from secrethub.engines.memo import DecisionMemo
 from secrethub.engines.metrics import Metrics
@@ -59,6 +60,11 @@ class SealStatus:
 
 class SealPort(Protocol):
     """The seal, reached over actor handles. A serving process never sees the root key."""
+
+    @property
+    def ceremonies(self) -> CeremonyPort:
+        """What enough shares carry out."""
+        ...
 
     async def initialise(self, shares: int, threshold: int, origin: Origin | None = None) -> InitResult:
         """Make the cluster. Raises Conflict when there is one."""

@@ -15,11 +15,11 @@ from secrethub.policy.builtin import DEFAULT_POLICY_SOURCE
 from secrethub.seal.bootstrap import bootstrap
 from secrethub.storage.authority import ACCESSORS, MOUNTS, POLICIES, TOKENS, Change
 from secrethub.storage.database import Database
+from secrethub.storage.seal_slots import insert_slot, load_slots
 from secrethub.storage.seal_store import (
     ClusterRow,
     insert_cluster,
     load_cluster,
-    load_slots,
     next_epoch,
     set_sealed,
 )
@@ -94,8 +94,9 @@ async def initialise(
     )
     try:
         async with database.write() as connection:
-            if not await insert_cluster(connection, row, [made.slot], now):
+            if not await insert_cluster(connection, row):
                 raise Conflict("Vault is already initialized")
+            await insert_slot(connection, made.root_key, made.slot, now)
             change = Change(connection, made.keyring.derived("authority"))
             await _first_rows(change, made.keyring, root_token, now)
             await create_authorities(change, made.keyring, made.cluster_id, now, root_key_type)

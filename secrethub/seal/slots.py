@@ -1,41 +1,57 @@
-"""Unseal slots: ways to open the root key. Here the Shamir slot, a key split among people.
+"""Unseal slots: ways to open the root key. Any one of them does.
 
-The slot's key is random, split into shares and forgotten; the root key is sealed under it. The slot
-keeps a digest of each share, so that a wrong share is recognised by itself, without waiting for the
-others. A share has 256 random bits, so its digest tells nothing about it.
+A slot has a random secret of 32 bytes and the key pair that is derived from it. The root key is sealed to
+the public key (:mod:`secrethub.crypto.hybrid`), so a new root key can be sealed to every slot without the
+help of those who open them, and a former root key tells nothing about the next. The secret itself is
 
-What the slot says of itself (cluster, id, counts, digests) is bound to the sealed root key: a slot
-edited in the database does not open.
+- split into shares and forgotten (``ShamirSlot``), or
+- wrapped by a key service of a cloud (``KmsSlot``).
+
+A cluster has one set of shares that counts: besides opening, they authorise what changes the slots. A set
+whose slot was removed goes on authorising and opens nothing any more: recovery shares.
+
+A share set keeps a digest of each share, so that a wrong share is recognised by itself, without waiting
+for the others. A share has 256 random bits, so its digest tells nothing about it.
+
+What a slot says of itself is bound to the sealed root key: a slot edited in the database does not open.
+And rows carry a MAC under the root key (:func:`slot_mac`), or a stranger's slot would be sealed to, too.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import msgspec
 
-from secrethub.crypto import aead, shamir
-from secrethub.crypto.aead import Place
-from secrethub.crypto.digests import derive, equal, sha256
-from secrethub.errors import InvalidRequest, WrongShare
+from secrethub.crypto import shamir
+from secrethub.crypto.digests import Part, derive, equal, mac, sha256
+from secrethub.crypto.hybrid import HybridKey, seal_hybrid
+from secrethub.errors import DecryptionFailed, InvalidRequest, WrongShare
 from secrethub.ids import new_uuid
 from secrethub.seal.shares import SHARE_BYTES
 
 KEY_BYTES = 32
 _MOST_SHARES = 255
 
+KmsKind = Literal["awskms", "gcpckms", "azurekeyvault"]
+KMS_KINDS: tuple[str, ...] = get_args(KmsKind)
 
-class ShamirSlot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A root key behind ``threshold`` of ``shares`` shares. Holds nothing secret.
+
+class ShamirSlot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shamir"):
+    """A set of ``shares`` shares of which ``threshold`` count. Holds nothing secret.
 
     Attributes:
         slot_id: UUID of the slot.
         cluster_id: UUID of the cluster it belongs to.
         shares: how many shares exist.
-        threshold: how many open the slot.
+        threshold: how many open the slot, or authorise a change.
         share_digests: one for each share, in the order they were given out.
-        wrapped_root: the root key, sealed under the slot's key.
+        public: the public key that the root key is sealed to.
+        wrapped_root: the root key, sealed to the slot; empty for recovery shares, which open nothing.
+        opens: whether the root key is sealed to it.
+        leaving: a newer set of shares was made, and it is not certain yet that somebody has it.
     """
 
     slot_id: str
@@ -43,7 +59,47 @@ class ShamirSlot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     shares: int
     threshold: int
     share_digests: tuple[bytes, ...]
+    public: bytes
     wrapped_root: bytes
+    opens: bool = True
+    leaving: bool = False
+
+
+class KmsSlot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="kms"):
+    """A slot whose secret a key service wraps. Holds nothing secret.
+
+    Attributes:
+        slot_id: UUID of the slot.
+        cluster_id: UUID of the cluster it belongs to.
+        kind: of the key service.
+        service: name of the key in the nodes' settings, which say where it is and with what to sign in.
+        wrapped_secret: the slot's secret, wrapped by that key for this cluster and slot.
+        public: the public key that the root key is sealed to.
+        wrapped_root: the root key, sealed to the slot.
+    """
+
+    slot_id: str
+    cluster_id: str
+    kind: KmsKind
+    service: str
+    wrapped_secret: bytes
+    public: bytes
+    wrapped_root: bytes
+
+    @property
+    def opens(self) -> bool:
+        """Whether the root key is sealed to it: always."""
+        return True
+
+
+Slot = ShamirSlot | KmsSlot
+
+
+def kind_of(slot: Slot) -> str:
+    """Return what people call the slot's kind."""
+    if isinstance(slot, KmsSlot):
+        return slot.kind
+    return "shamir" if slot.opens else "recovery"
 
 
 def check_numbers(shares: int, threshold: int) -> None:
@@ -60,25 +116,23 @@ def check_numbers(shares: int, threshold: int) -> None:
         raise InvalidRequest("secret_threshold must be at least 2 when there is more than one share")
 
 
-def make_shamir_slot(
-    cluster_id: str, root_key: bytes, shares: int, threshold: int
+def make_share_set(
+    cluster_id: str, shares: int, threshold: int, *, opens: bool
 ) -> tuple[ShamirSlot, list[bytes]]:
-    """Make a slot for ``root_key`` and the shares that open it, which are kept nowhere else.
+    """Make a set of shares, which are kept nowhere else; nothing is sealed to it yet.
 
     Args:
         cluster_id: the cluster's UUID.
-        root_key: 32 bytes.
         shares: how many to make, up to 255.
-        threshold: how many open the slot; at least 2 when there is more than one share.
+        threshold: how many count; at least 2 when there is more than one share.
+        opens: whether they shall open the root key, or only authorise.
 
     Raises:
         InvalidRequest: numbers outside these limits.
     """
     check_numbers(shares, threshold)
-    if len(root_key) != KEY_BYTES:
-        raise ValueError("the root key has 32 bytes")
-    slot_key = os.urandom(KEY_BYTES)
-    made = shamir.split(slot_key, shares, threshold)
+    secret = os.urandom(KEY_BYTES)
+    made = shamir.split(secret, shares, threshold)
     slot_id = new_uuid()
     slot = ShamirSlot(
         slot_id=slot_id,
@@ -86,10 +140,29 @@ def make_shamir_slot(
         shares=shares,
         threshold=threshold,
         share_digests=tuple(_digest(slot_id, share) for share in made),
+        public=HybridKey(secret).public,
         wrapped_root=b"",
+        opens=opens,
     )
-    wrapped = aead.seal(_wrapping_key(slot_key), 0, root_key, _place(slot))
-    return msgspec.structs.replace(slot, wrapped_root=wrapped), made
+    return slot, made
+
+
+def make_shamir_slot(
+    cluster_id: str, root_key: bytes, shares: int, threshold: int
+) -> tuple[ShamirSlot, list[bytes]]:
+    """Make a slot for ``root_key`` and the shares that open it, which are kept nowhere else.
+
+    Raises:
+        InvalidRequest: numbers outside the limits of :func:`make_share_set`.
+    """
+    slot, made = make_share_set(cluster_id, shares, threshold, opens=True)
+    return msgspec.structs.replace(slot, wrapped_root=_wrapped(slot, root_key)), made
+
+
+def sealed_to(slot: Slot, root_key: bytes) -> Slot:
+    """Return the slot with ``root_key`` sealed to it. Its row must have been authenticated before."""
+    wrapped = _wrapped(slot, root_key) if slot.opens else b""
+    return msgspec.structs.replace(slot, wrapped_root=wrapped)
 
 
 def recognise(slot: ShamirSlot, share: bytes) -> int:
@@ -108,11 +181,11 @@ def recognise(slot: ShamirSlot, share: bytes) -> int:
     return found[0]
 
 
-def open_slot(slot: ShamirSlot, shares: Sequence[bytes]) -> bytes:
-    """Return the root key.
+def slot_secret(slot: ShamirSlot, shares: Sequence[bytes]) -> bytes:
+    """Return the secret that the shares are of, after showing that it is the slot's.
 
     Args:
-        slot: the slot to open.
+        slot: the set of shares.
         shares: at least ``slot.threshold`` different shares of it.
 
     Raises:
@@ -124,25 +197,53 @@ def open_slot(slot: ShamirSlot, shares: Sequence[bytes]) -> bytes:
         raise WrongShare("a share was given twice", "duplicate")
     if len(shares) < max(slot.threshold, 1):
         raise InvalidRequest(f"{slot.threshold} shares are needed")
-    slot_key = shamir.combine(shares)
-    return aead.open_sealed(_wrapping_key(slot_key), slot.wrapped_root, _place(slot))
+    secret = shamir.combine(shares)
+    if not equal(HybridKey(secret).public, slot.public):
+        raise DecryptionFailed("the shares are not those of the slot's public key")
+    return secret
+
+
+def open_slot(slot: ShamirSlot, shares: Sequence[bytes]) -> bytes:
+    """Return the root key; see :func:`slot_secret` for arguments and errors."""
+    return open_with(slot, slot_secret(slot, shares))
+
+
+def open_with(slot: Slot, secret: bytes) -> bytes:
+    """Return the root key with the slot's secret.
+
+    Raises:
+        DecryptionFailed: not the slot's secret, or the slot's row was edited or damaged.
+    """
+    root_key = HybridKey(secret).open(slot.wrapped_root, _info(slot))
+    if len(root_key) != KEY_BYTES:
+        raise DecryptionFailed("what is sealed to the slot is no root key")
+    return root_key
+
+
+def slot_mac(root_key: bytes, slot: Slot) -> bytes:
+    """Return the MAC that a slot's row carries under the root key."""
+    key = derive(root_key, "secrethub/root/slots")
+    leaving = isinstance(slot, ShamirSlot) and slot.leaving
+    return mac(key, "secrethub/slot-row/v1", *_described(slot), leaving, slot.wrapped_root)
 
 
 def _digest(slot_id: str, share: bytes) -> bytes:
     return sha256("secrethub/share/v1", slot_id, share[-1:], share[:-1])
 
 
-def _wrapping_key(slot_key: bytes) -> bytes:
-    return derive(slot_key, "secrethub/slot/root")
+def _wrapped(slot: Slot, root_key: bytes) -> bytes:
+    if len(root_key) != KEY_BYTES:
+        raise ValueError("the root key has 32 bytes")
+    return seal_hybrid(slot.public, root_key, _info(slot))
 
 
-def _place(slot: ShamirSlot) -> Place:
-    description = sha256(
-        "secrethub/slot/v1",
-        slot.cluster_id,
-        slot.slot_id,
-        slot.shares,
-        slot.threshold,
-        slot.share_digests,
-    )
-    return Place(table="seal_slots", column="wrapped_root", row=description.hex(), version=1)
+def _info(slot: Slot) -> bytes:
+    return sha256("secrethub/slot/v1", *_described(slot))
+
+
+def _described(slot: Slot) -> tuple[Part, ...]:
+    """Return what the slot says of itself, its sealed root key aside."""
+    common = (slot.cluster_id, slot.slot_id, slot.public)
+    if isinstance(slot, KmsSlot):
+        return (slot.kind, *common, slot.service, slot.wrapped_secret)
+    return ("shamir", *common, slot.shares, slot.threshold, slot.share_digests, slot.opens)

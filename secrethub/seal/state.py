@@ -14,6 +14,9 @@ A transition returns another machine; the old one stays as it was. So the owner 
 only after what had to be written is written: if the commit of an unseal fails, the machine before
 the last share is still there, and that share may be given again.
 
+Recovery shares open nothing: their last one gives :class:`Authorised`, and the owner opens the root key
+with a key service.
+
 A wrong share is refused by itself and changes nothing. Shares are key bytes: they are hidden in
 ``repr`` and not pickled.
 """
@@ -26,7 +29,7 @@ from typing import NoReturn
 
 from secrethub.errors import Conflict, NotInitialised, WrongShare
 from secrethub.ids import new_uuid
-from secrethub.seal.slots import ShamirSlot, open_slot, recognise
+from secrethub.seal.slots import ShamirSlot, open_slot, recognise, slot_secret
 
 
 class Phase(StrEnum):
@@ -56,7 +59,7 @@ class SealMachine:
 
     Attributes:
         phase: where the machine is.
-        slots: the Shamir slots any of which opens the root key; empty while uninitialised.
+        slots: the sets of shares; empty while uninitialised.
         nonce: identifies the unseal attempt under way; empty when there is none.
     """
 
@@ -77,11 +80,25 @@ class SealMachine:
             raise ValueError("a cluster without a slot could never be opened")
         return SealMachine(phase=Phase.SEALED, slots=slots)
 
-    def feed(self, share: bytes) -> SealMachine | Opened:
+    def with_slots(self, slots: tuple[ShamirSlot, ...]) -> SealMachine:
+        """Go on with the sets of shares that there are now; what was given of former ones is forgotten.
+
+        Raises:
+            NotInitialised: no cluster exists.
+        """
+        if self.phase is Phase.UNINITIALISED:
+            raise NotInitialised
+        if slots == self.slots:
+            return self
+        phase = Phase.UNSEALED if self.phase is Phase.UNSEALED else Phase.SEALED
+        return SealMachine(phase=phase, slots=slots)
+
+    def feed(self, share: bytes) -> SealMachine | Opened | Authorised:
         """Take one share.
 
         Returns:
-            The machine with one more share, or :class:`Opened` when this was the last one needed.
+            The machine with one more share; :class:`Opened`, or :class:`Authorised` for recovery shares,
+            when this was the last one needed.
             An unsealed machine returns itself, whatever the share: the call may be a repetition.
 
         Raises:
@@ -105,8 +122,12 @@ class SealMachine:
                 nonce=self.nonce or new_uuid(),
                 _given=(*self._given, given),
             )
-        root_key = open_slot(slot, [one.share for one in (*mine, given)])
-        return Opened(root_key=root_key, machine=self.unsealed())
+        shares = [one.share for one in (*mine, given)]
+        if not slot.opens:
+            slot_secret(slot, shares)
+            return Authorised(slot_id=slot.slot_id)
+        root_key = open_slot(slot, shares)
+        return Opened(root_key=root_key, slot_id=slot.slot_id, machine=self.unsealed())
 
     def unsealed(self) -> SealMachine:
         """Go to ``unsealed`` and forget the shares: the root key was opened, here or by a peer.
@@ -148,7 +169,7 @@ class SealMachine:
     @property
     def slot(self) -> ShamirSlot | None:
         """The slot nearest to opening, the first of equals; its counts are the ones to show."""
-        return max(self.slots, key=lambda slot: len(self._of(slot)), default=None)
+        return max(self.slots, key=lambda slot: (len(self._of(slot)), not slot.leaving), default=None)
 
     def _of(self, slot: ShamirSlot) -> tuple[_Given, ...]:
         return tuple(given for given in self._given if given.slot_id == slot.slot_id)
@@ -172,11 +193,26 @@ class Opened:
 
     Attributes:
         root_key: 32 bytes; hidden in ``repr``.
+        slot_id: the slot that was opened.
         machine: to be adopted once the unseal is committed.
     """
 
     root_key: bytes = field(repr=False)
+    slot_id: str
     machine: SealMachine
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a root key is not pickled; seal it to its receiver instead")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Authorised:
+    """The last recovery share was given: the root key may be opened by other means.
+
+    Whether the slot is the cluster's own is only known with the root key; check its row's MAC then.
+
+    Attributes:
+        slot_id: the set of recovery shares.
+    """
+
+    slot_id: str

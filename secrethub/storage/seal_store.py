@@ -1,4 +1,4 @@
-"""The cluster's row, its unseal slots and the epochs of singletons."""
+"""The cluster's row and the epochs of singletons."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from secrethub.errors import NotInitialised, Stale
-from secrethub.seal.slots import ShamirSlot
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import LOCK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRow:
-    """The cluster as the database knows it. ``wrapped_keyring`` opens under the root key only."""
+    """The cluster as the database knows it. ``wrapped_keyring`` opens under the root key only.
+
+    ``root_version`` counts root keys: each change of the slots makes another one.
+    """
 
     cluster_id: str
     cluster_name: str
@@ -28,6 +29,7 @@ class ClusterRow:
     generation: int
     keyring_revision: int
     wrapped_keyring: bytes
+    root_version: int = 1
 
 
 async def load_cluster(database: Database) -> ClusterRow | None:
@@ -38,8 +40,11 @@ async def load_cluster(database: Database) -> ClusterRow | None:
     """
     async with database.read() as connection:
         row = await connection.fetchrow("SELECT * FROM cluster")
-    if row is None:
-        return None
+    return None if row is None else cluster_row(row)
+
+
+def cluster_row(row: asyncpg.Record) -> ClusterRow:
+    """Return what a record of the table ``cluster`` says."""
     return ClusterRow(
         cluster_id=row["cluster_id"],
         cluster_name=row["cluster_name"],
@@ -50,29 +55,17 @@ async def load_cluster(database: Database) -> ClusterRow | None:
         generation=row["generation"],
         keyring_revision=row["keyring_revision"],
         wrapped_keyring=row["wrapped_keyring"],
+        root_version=row["root_version"],
     )
 
 
-async def load_slots(database: Database) -> list[ShamirSlot]:
-    """Return the unseal slots, oldest first.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
-    async with database.read() as connection:
-        rows = await connection.fetch("SELECT body FROM seal_slots ORDER BY created_at, slot_id")
-    return [msgspec.msgpack.decode(row["body"], type=ShamirSlot) for row in rows]
-
-
-async def insert_cluster(
-    connection: asyncpg.Connection[Any], row: ClusterRow, slots: list[ShamirSlot], now: datetime
-) -> bool:
-    """Insert the cluster and its slots; False when a cluster exists already (another one was first)."""
+async def insert_cluster(connection: asyncpg.Connection[Any], row: ClusterRow) -> bool:
+    """Insert the cluster; False when a cluster exists already (another one was first)."""
     await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
     inserted = await connection.fetchval(
         """INSERT INTO cluster (cluster_id, cluster_name, dev, created_at, sealed, seal_epoch, generation,
-                                keyring_revision, wrapped_keyring)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING true""",
+                                keyring_revision, wrapped_keyring, root_version)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING true""",
         row.cluster_id,
         row.cluster_name,
         row.dev,
@@ -82,17 +75,27 @@ async def insert_cluster(
         row.generation,
         row.keyring_revision,
         row.wrapped_keyring,
+        row.root_version,
     )
-    if not inserted:
-        return False
-    for slot in slots:
-        await connection.execute(
-            "INSERT INTO seal_slots VALUES ($1, 'shamir', $2, $3)",
-            slot.slot_id,
-            msgspec.msgpack.encode(slot),
-            now,
-        )
-    return True
+    return bool(inserted)
+
+
+async def check_incarnation(connection: asyncpg.Connection[Any], writer: str, epoch: int | None) -> None:
+    """Let only the newest incarnation of a singleton write, and no newer one begin until the commit.
+
+    Args:
+        connection: in the writing transaction.
+        writer: the singleton.
+        epoch: its incarnation. None: not checked.
+
+    Raises:
+        Stale: a newer incarnation of the writer exists.
+    """
+    if epoch is None:
+        return
+    newest = await connection.fetchval("SELECT epoch FROM epochs WHERE name = $1 FOR SHARE", writer)
+    if newest != epoch:
+        raise Stale(f"{writer} {epoch} was replaced by {newest}")
 
 
 async def set_sealed(
@@ -113,10 +116,7 @@ async def set_sealed(
     """
     async with database.write() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-        if epoch is not None:
-            newest = await connection.fetchval("SELECT epoch FROM epochs WHERE name = $1 FOR SHARE", writer)
-            if newest != epoch:
-                raise Stale(f"{writer} {epoch} was replaced by {newest}")
+        await check_incarnation(connection, writer, epoch)
         value = await connection.fetchval(
             """UPDATE cluster SET sealed = $1, seal_epoch = seal_epoch + 1, generation = generation + 1
                RETURNING seal_epoch""",

@@ -19,7 +19,7 @@ from secrethub.crypto.keyring import Keyring
 from secrethub.operations.seal_lifecycle import open_keyring
 from secrethub.seal.slots import open_slot
 from secrethub.storage.database import Database
-from secrethub.storage.seal_store import load_slots
+from secrethub.storage.seal_slots import load_slots
 
 _SLICE = 16
 """Bytes of a key that are looked for together: whatever splits it into lines leaves one of them whole."""

@@ -13,7 +13,16 @@ from msgspec.structs import replace
 from secrethub.crypto import shamir
 from secrethub.errors import DecryptionFailed, InvalidRequest, WrongShare
 from secrethub.ids import is_uuid
-from secrethub.seal.slots import ShamirSlot, make_shamir_slot, open_slot, recognise
+from secrethub.seal.slots import (
+    ShamirSlot,
+    make_shamir_slot,
+    make_share_set,
+    open_slot,
+    recognise,
+    sealed_to,
+    slot_mac,
+    slot_secret,
+)
 
 VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "formats.json").read_text("utf-8"))["slot"]
 CLUSTER = "5f0c7127-8a6e-4f0e-9b7e-6d2f3a1c9e10"
@@ -29,10 +38,13 @@ def test_the_stored_format_matches_the_vector() -> None:
         shares=1,
         threshold=1,
         share_digests=(bytes.fromhex(VECTOR["share_digest"]),),
+        public=bytes.fromhex(VECTOR["public"]),
         wrapped_root=bytes.fromhex(VECTOR["wrapped_root"]),
     )
     assert recognise(slot, share) == 0
-    assert open_slot(slot, [share]).hex() == VECTOR["root_key"]
+    root = open_slot(slot, [share])
+    assert root.hex() == VECTOR["root_key"]
+    assert slot_mac(root, slot).hex() == VECTOR["mac"]
 
 
 def test_every_quorum_opens() -> None:
@@ -112,6 +124,8 @@ def test_an_edited_slot_does_not_open() -> None:
         replace(slot, wrapped_root=other.wrapped_root),
         replace(slot, wrapped_root=blob[:-1] + bytes([blob[-1] ^ 1])),
         replace(slot, wrapped_root=b""),
+        replace(slot, public=other.public),
+        replace(slot, opens=False),
     ):
         with pytest.raises(DecryptionFailed):
             open_slot(edited, shares[:3])
@@ -149,3 +163,46 @@ def test_a_root_key_of_another_length_is_refused() -> None:
     """A root key has 32 bytes."""
     with pytest.raises(ValueError, match="32 bytes"):
         make_shamir_slot(CLUSTER, b"short", 3, 2)
+
+
+def test_a_new_root_key_is_sealed_without_the_shares() -> None:
+    """The same shares open the next root key, and with the former one nothing of it is told."""
+    slot, shares = make_shamir_slot(CLUSTER, ROOT, 3, 2)
+    following = bytes(range(1, 33))
+    after = sealed_to(slot, following)
+    assert open_slot(after, shares[1:]) == following  # type: ignore[arg-type]
+    assert replace(after, wrapped_root=slot.wrapped_root) == slot
+
+
+def test_recovery_shares_open_nothing() -> None:
+    """A set that only authorises shows that its shares are right, and has no root key to give."""
+    slot, shares = make_share_set(CLUSTER, 3, 2, opens=False)
+    kept = sealed_to(slot, ROOT)
+    assert kept.wrapped_root == b""
+    assert shamir.combine(shares[:2]) == slot_secret(slot, shares[:2])
+    with pytest.raises(DecryptionFailed):
+        open_slot(slot, shares[:2])
+
+
+def test_a_row_is_authentic_under_one_root_key() -> None:
+    """The MAC of a slot's row covers everything in it, and another root key makes another one."""
+    slot, _ = make_shamir_slot(CLUSTER, ROOT, 3, 2)
+    other, _ = make_shamir_slot(CLUSTER, ROOT, 3, 2)
+    edited = (
+        replace(slot, public=other.public),
+        replace(slot, leaving=True),
+        replace(slot, opens=False),
+        replace(slot, threshold=1),
+        replace(slot, wrapped_root=other.wrapped_root),
+        other,
+    )
+    assert len({slot_mac(ROOT, one) for one in (slot, *edited)} | {slot_mac(bytes(32), slot)}) == 8
+
+
+def test_shares_must_be_those_of_the_public_key() -> None:
+    """Digests and shares of one's own in a row do not authorise for the public key that is there."""
+    slot, _ = make_shamir_slot(CLUSTER, ROOT, 3, 2)
+    mine, shares = make_shamir_slot(CLUSTER, bytes(32), 3, 2)
+    forged = replace(mine, public=slot.public)
+    with pytest.raises(DecryptionFailed):
+        slot_secret(forged, shares[:2])

@@ -1,7 +1,7 @@
 """Make ``formats.json``: what SecretHub's own byte formats look like.
 
 Everything kept in a database or shared between versions is spelled out here from its description,
-with the standard library and bare AES-GCM, without SecretHub's code. A test that no longer meets
+with the standard library, bare AES-GCM and bare HPKE, without SecretHub's code. A test that no longer meets
 these values means that older clusters cannot be read any more.
 
 Run it from anywhere: ``python tests/vectors/make_formats.py``.
@@ -16,6 +16,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hpke
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE = bytes(range(0xA0, 0xAC))
@@ -61,10 +64,14 @@ def _sized(length: int, tags: tuple[int, int, int]) -> bytes:
 
 
 def hkdf(key: bytes, label: str, length: int = 32) -> bytes:
-    """HKDF-SHA256 (RFC 5869) for up to 32 bytes."""
+    """HKDF-SHA256 (RFC 5869)."""
     prk = hmac.digest(bytes(32), key, "sha256")
     info = message_pack(["secrethub/derive/v1", label, length])
-    return hmac.digest(prk, info + b"\x01", "sha256")[:length]
+    made = block = b""
+    for number in range(1, -(-length // 32) + 1):
+        block = hmac.digest(prk, block + info + bytes([number]), "sha256")
+        made += block
+    return made[:length]
 
 
 def sealed(key: bytes, number: int, plaintext: bytes, place: tuple[str, str, str, int]) -> bytes:
@@ -131,21 +138,30 @@ def keyring() -> dict[str, Part]:
 
 
 def slot() -> dict[str, Part]:
-    """A slot with one share, so that its key is the share without its last byte."""
-    slot_key, root, x = bytes(range(32)), bytes([0x55]) * 32, b"\x2a"
+    """A slot with one share, so that its secret is the share without its last byte.
+
+    What is sealed to a public key is another text each time; any of them opens.
+    """
+    secret, root, x = bytes(range(32)), bytes([0x55]) * 32, b"\x2a"
     cluster, slot_id = "5f0c7127-8a6e-4f0e-9b7e-6d2f3a1c9e10", "0b0e8a6f-6a2f-4f4f-9d0c-0d9e3a5b7c21"
-    digest = hashlib.sha256(message_pack(["secrethub/share/v1", slot_id, x, slot_key])).digest()
-    description = hashlib.sha256(
-        message_pack(["secrethub/slot/v1", cluster, slot_id, 1, 1, [digest]])
-    ).hexdigest()
-    place = ("seal_slots", "wrapped_root", description, 1)
+    mlkem = MLKEM768PrivateKey.from_seed_bytes(hkdf(secret, "secrethub/hybrid/ml-kem-768", 64)).public_key()
+    x25519 = X25519PrivateKey.from_private_bytes(hkdf(secret, "secrethub/hybrid/x25519")).public_key()
+    public = mlkem.public_bytes_raw() + x25519.public_bytes_raw()
+    digest = hashlib.sha256(message_pack(["secrethub/share/v1", slot_id, x, secret])).digest()
+    described: list[Part] = ["shamir", cluster, slot_id, public, 1, 1, [digest], True]
+    info = hashlib.sha256(message_pack(["secrethub/slot/v1", *described])).digest()
+    suite = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+    wrapped = suite.encrypt(root, hpke.MLKEM768X25519PublicKey(mlkem, x25519), info)
+    row = message_pack(["secrethub/slot-row/v1", *described, False, wrapped])
     return {
         "slot_id": slot_id,
         "cluster_id": cluster,
-        "share": (slot_key + x).hex(),
+        "share": (secret + x).hex(),
         "share_digest": digest.hex(),
-        "wrapped_root": sealed(hkdf(slot_key, "secrethub/slot/root"), 0, root, place).hex(),
+        "public": public.hex(),
+        "wrapped_root": wrapped.hex(),
         "root_key": root.hex(),
+        "mac": hmac.digest(hkdf(root, "secrethub/root/slots"), row, "sha256").hex(),
     }
 
 

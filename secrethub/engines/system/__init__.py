@@ -11,7 +11,9 @@ from secrethub.engines.system.ledger_entries import entries_operations
 from secrethub.engines.system.ledger_export import export_operations
 from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
+from secrethub.engines.system.rekey import rekey_operations
 from secrethub.engines.system.replay import replay_operations
+from secrethub.engines.system.root_token import root_token_operations
 from secrethub.engines.system.seal import seal_operations
 from secrethub.engines.system.simulate import simulate_operations
 from secrethub.engines.system.templates import template_operations
@@ -29,6 +31,8 @@ class SystemEngine:
         return (
             *seal_operations(),
             *auth_operations(),
+            *rekey_operations(),
+            *root_token_operations(),
             *mount_operations(),
             *policy_operations(),
             *simulate_operations(),

@@ -246,7 +246,7 @@ def seal_throttle(core: Core) -> Throttle:
     return found
 
 
-def _origin(context: Context) -> Origin:
+def origin_of(context: Context) -> Origin:
     """Return who asks, for the seal's own stream of the ledger."""
     identity = context.identity
     return Origin(
@@ -274,7 +274,17 @@ async def record_refusal(context: Context, operation: str, exc: SecretHubError) 
         Unavailable: it could not be made durable.
     """
     reason = exc.reason if isinstance(exc, (PermissionDenied, WrongShare)) else str(exc)
-    await context.core.seal.refuse(operation, f"{exc.code}: {reason}"[:_MAX_REASON], _origin(context))
+    await context.core.seal.refuse(operation, f"{exc.code}: {reason}"[:_MAX_REASON], origin_of(context))
+
+
+def beside_the_ingress(context: Context) -> None:
+    """Refuse what concerns the seal through Ray Serve's ingress, which is no door of ours.
+
+    Raises:
+        PermissionDenied: it came that way.
+    """
+    if context.door == "serve":
+        raise PermissionDenied("the seal is not reachable through Ray Serve's ingress")
 
 
 @contextlib.asynccontextmanager
@@ -282,8 +292,7 @@ async def _checks(context: Context, operation: str) -> AsyncIterator[None]:
     """Check what can be checked here; a refusal is written down."""
     admit_to_seal(context)
     try:
-        if context.door == "serve":
-            raise PermissionDenied("the seal is not reachable through Ray Serve's ingress")
+        beside_the_ingress(context)
         yield
     except SecretHubError as exc:
         await record_refusal(context, operation, exc)
@@ -296,9 +305,9 @@ async def init(context: Context, body: InitRequest) -> Answer:
         _check_supported(body)
         # Before the one-time token is used up.
         check_numbers(body.secret_shares, body.secret_threshold)
-        if not _loopback(context.client_address):
+        if not from_loopback(context):
             _check_init_token(context, body.init_token)
-    result = await context.core.seal.initialise(body.secret_shares, body.secret_threshold, _origin(context))
+    result = await context.core.seal.initialise(body.secret_shares, body.secret_threshold, origin_of(context))
     context.core.seal_status = await context.core.seal.status()
     encoded = [encode_share(share) for share in result.keys]
     return Answer(
@@ -328,7 +337,9 @@ def _check_supported(body: InitRequest) -> None:
             raise InvalidRequest(f"{name} is not supported; nothing was made")
 
 
-def _loopback(address: str | None) -> bool:
+def from_loopback(context: Context) -> bool:
+    """Tell whether the request came from this machine itself."""
+    address = context.client_address
     try:
         return address is not None and ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -365,9 +376,9 @@ async def unseal(context: Context, body: UnsealRequest) -> Answer:
             raise InvalidRequest("'key' must be given, or 'reset' set to true")
         share = b"" if body.reset else decode_share(body.key)
     if body.reset:
-        await core.seal.reset(_origin(context))
+        await core.seal.reset(origin_of(context))
     else:
-        await core.seal.submit_share(share, _origin(context))
+        await core.seal.submit_share(share, origin_of(context))
     status = core.seal_status = await core.seal.status()
     if status.initialised and not status.sealed and not core.unsealed:
         # SealState has the key; this process gets its keyring within moments.
@@ -381,7 +392,7 @@ async def unseal(context: Context, body: UnsealRequest) -> Answer:
 async def seal(context: Context, _body: None) -> Answer:
     """Seal: when this returns no node answers any more."""
     core = context.core
-    await core.seal.seal(_origin(context))
+    await core.seal.seal(origin_of(context))
     with contextlib.suppress(SecretHubError):
         await core.ledger.look()
     core.lock()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
+
+import asyncpg
 
 from actors.handles import SealClient, fetch_keyring
 from actors.local import LocalTree
@@ -60,3 +63,44 @@ async def successor(tree: LocalTree, name: str, old: object) -> Any:
 
     await until(replaced)
     return await tree.handles.find(name)
+
+
+_STOP = 20261125
+"""The advisory lock at which a statement is made to wait."""
+
+
+@asynccontextmanager
+async def stopped_at(url: str, table: str, when: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Make inserts into ``table`` that fit ``when`` wait until the block ends.
+
+    Yields:
+        What waits until one of them is there.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _STOP)
+        await connection.execute(
+            f"""CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN PERFORM pg_advisory_xact_lock_shared({_STOP}); RETURN NEW; END $$;
+                CREATE TRIGGER stop_here BEFORE INSERT ON {table} FOR EACH ROW
+                WHEN ({when}) EXECUTE FUNCTION stop_here()"""
+        )
+
+        async def there() -> None:
+            async def waiting() -> bool:
+                return bool(
+                    await connection.fetchval(
+                        """SELECT count(*) FROM pg_locks
+                           WHERE locktype = 'advisory' AND objid = $1 AND NOT granted""",
+                        _STOP,
+                    )
+                )
+
+            await until(waiting)
+
+        yield there
+    finally:
+        await connection.close()
+        connection = await asyncpg.connect(url)
+        await connection.execute(f"DROP TRIGGER stop_here ON {table}; DROP FUNCTION stop_here")
+        await connection.close()

@@ -37,6 +37,7 @@ CREATE TABLE cluster (
     generation bigint NOT NULL,
     keyring_revision integer NOT NULL,
     wrapped_keyring bytea NOT NULL,
+    root_version integer NOT NULL,
     changes_pruned_below bigint NOT NULL DEFAULT 0
 )
 """
@@ -46,7 +47,8 @@ CREATE TABLE seal_slots (
     slot_id text PRIMARY KEY,
     kind text NOT NULL,
     body bytea NOT NULL,
-    created_at timestamptz NOT NULL
+    created_at timestamptz NOT NULL,
+    mac bytea NOT NULL
 )
 """
 

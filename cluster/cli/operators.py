@@ -1,0 +1,24 @@
+"""``secrethub operator``: the table of what is done to the cluster as a whole."""
+
+from __future__ import annotations
+
+import click
+
+from cluster.cli.lazy import LazyGroup
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "init": ("cluster.cli.seal:init", "Initialise the cluster: make its keys and the root token."),
+        "unseal": ("cluster.cli.seal:unseal", "Give unseal shares."),
+        "seal": ("cluster.cli.seal:seal", "Seal the cluster."),
+        "rekey": ("cluster.cli.rekey:rekey", "Make other shares, with enough of the present ones."),
+        "generate-root": (
+            "cluster.cli.generate_root:generate_root",
+            "Make a root token, with enough shares.",
+        ),
+    },
+)
+def operator() -> None:
+    """Initialise, unseal and seal, and what is decided with shares."""

@@ -1,0 +1,153 @@
+"""What can be done with enough shares, and what that makes of the slots. Values and pure functions.
+
+Each kind of ceremony has one attempt at a time. A change of the slots ends all others, for it may have
+changed who decides.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from secrethub.errors import InvalidRequest
+from secrethub.ids import base62, new_token
+from secrethub.seal.slots import ShamirSlot, Slot, check_numbers
+
+Purpose = Literal["rekey", "rekey-verify", "generate-root"]
+
+OTP_LENGTH = len(new_token())
+"""Characters of a one-time password: as many as a token has, whose bytes it hides."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rekey:
+    """Make other shares.
+
+    Attributes:
+        shares: how many.
+        threshold: how many of them count.
+        recovery: they replace recovery shares, which open nothing.
+        verify: nothing changes before the new shares were given back.
+    """
+
+    shares: int
+    threshold: int
+    recovery: bool = False
+    verify: bool = False
+
+    def check(self, present: ShamirSlot) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            InvalidRequest: impossible numbers, or shares of a kind that the cluster does not have.
+        """
+        check_numbers(self.shares, self.threshold)
+        if self.recovery and present.opens:
+            raise InvalidRequest("the cluster has unseal shares, no recovery shares: use sys/rekey")
+        if not self.recovery and not present.opens:
+            raise InvalidRequest(
+                "the cluster's shares are recovery shares, which open nothing: use sys/rekey-recovery-key"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verify:
+    """Put a new set of shares in the place of the old one, after it was given back.
+
+    Attributes:
+        slot: the new set.
+        recovery: as in :class:`Rekey`.
+    """
+
+    slot: ShamirSlot
+    recovery: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateRoot:
+    """Make a root token.
+
+    Attributes:
+        otp: what the token is hidden with; known to whoever started the attempt.
+    """
+
+    otp: str = field(repr=False)
+
+
+Wish = Rekey | Verify | GenerateRoot
+
+
+def told(wish: Wish) -> dict[str, object]:
+    """Return what the ledger says of a wish."""
+    if isinstance(wish, Rekey):
+        return {
+            "secret_shares": wish.shares,
+            "secret_threshold": wish.threshold,
+            "require_verification": wish.verify,
+        }
+    return {}
+
+
+def deciding(slots: Sequence[Slot]) -> tuple[ShamirSlot, ...]:
+    """Return the sets of shares that may authorise, the newest last."""
+    return tuple(slot for slot in slots if isinstance(slot, ShamirSlot))
+
+
+def with_new_set(slots: Sequence[Slot], new: ShamirSlot, authorised: ShamirSlot) -> list[Slot]:
+    """Return the slots with a new set of shares beside the one that authorised it, which is leaving now.
+
+    It goes with :func:`settled` once somebody has the new shares; until then either of them counts.
+    """
+    kept: list[Slot] = [slot for slot in slots if not isinstance(slot, ShamirSlot)]
+    return [*kept, msgspec.structs.replace(authorised, leaving=True), new]
+
+
+def with_only_set(slots: Sequence[Slot], new: ShamirSlot) -> list[Slot]:
+    """Return the slots with a new set of shares in the place of every other one."""
+    return [*(slot for slot in slots if not isinstance(slot, ShamirSlot)), new]
+
+
+def settled(slots: Sequence[Slot]) -> list[Slot]:
+    """Return the slots without a set of shares that is leaving."""
+    return [slot for slot in slots if not (isinstance(slot, ShamirSlot) and slot.leaving)]
+
+
+def new_otp() -> str:
+    """Return a one-time password of base62 characters."""
+    return base62(OTP_LENGTH)
+
+
+def check_otp(otp: str) -> None:
+    """Check a one-time password that somebody chose.
+
+    Raises:
+        InvalidRequest: a token cannot be hidden with it.
+    """
+    if len(otp) != OTP_LENGTH or not otp.isascii() or not otp.isprintable():
+        raise InvalidRequest(f"otp must have {OTP_LENGTH} printable ASCII characters")
+
+
+def encode_token(token: str, otp: str) -> str:
+    """Return the token hidden with the one-time password, as Vault's clients decode it.
+
+    Exclusive or of the bytes, in base64 without padding.
+    """
+    hidden = bytes(a ^ b for a, b in zip(token.encode("ascii"), otp.encode("ascii"), strict=True))
+    return base64.b64encode(hidden).decode("ascii").rstrip("=")
+
+
+def decode_token(encoded: str, otp: str) -> str:
+    """Return what :func:`encode_token` hid.
+
+    Raises:
+        InvalidRequest: not of this form, or not of this length.
+    """
+    try:
+        hidden = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        return bytes(a ^ b for a, b in zip(hidden, otp.encode("ascii"), strict=True)).decode("ascii")
+    except ValueError:
+        raise InvalidRequest("the encoded token and the one-time password do not fit") from None

@@ -1,0 +1,59 @@
+"""``secrethub operator rekey`` and ``generate-root`` against a real server, as a shell runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.conftest import Node
+from tests.gateway.shell import Cli
+
+
+@pytest.fixture
+def cli(node: Node, tmp_path: Path) -> Cli:
+    """The command line for the node."""
+    return Cli(node, tmp_path)
+
+
+async def test_rekey(cli: Cli, node: Node, tmp_path: Path) -> None:
+    """Start, status, cancel, shares by pipe and by file, the new ones to a file, their verification."""
+    begun = await cli.json("operator", "rekey", "start", "--shares", "3", "--threshold", "2")
+    assert (await cli.json("operator", "rekey", "status"))["nonce"] == begun["nonce"]
+    await cli("operator", "rekey", "cancel")
+    assert "nothing is under way" in await cli("operator", "rekey", "give", stdin=node.shares[0], code=1)
+    begun = await cli.json("operator", "rekey", "start", "--shares", "3", "--threshold", "2")
+    wrong = await cli("operator", "rekey", "give", stdin=f"{'00' * 32}07\n", code=1)
+    assert "share in line 1" in wrong
+    first = await cli("operator", "rekey", "give", stdin=node.shares[0], SECRETHUB_TOKEN="")
+    assert "1 of 3 shares" in first
+    out, rest = tmp_path / "new.json", tmp_path / "old"
+    rest.write_text("\n".join(node.shares[1:3]))
+    out.write_text("precious")
+    words = ("operator", "rekey", "give", "--file", str(rest), "--out", str(out), "--nonce", begun["nonce"])
+    assert "exists" in await cli(*words, code=1)
+    out.unlink()
+    told = await cli(*words)
+    assert out.stat().st_mode & 0o777 == 0o600
+    made = json.loads(out.read_text())
+    assert made["keys_base64"][0] not in told
+    assert "stay until" in told
+    assert "1 of 2" in await cli("operator", "rekey", "verify", stdin=made["keys_base64"][0])
+    assert "have replaced" in await cli("operator", "rekey", "verify", stdin=made["keys"][2])
+    await cli("operator", "seal")
+    await cli("operator", "unseal", stdin=f"{node.shares[0]}\n", code=1)
+    assert "Sealed       false" in await cli("operator", "unseal", stdin="\n".join(made["keys"][:2]))
+
+
+async def test_generate_root(cli: Cli, node: Node) -> None:
+    """Start, give, decode: the token works, and neither it nor the password is an argument of any process."""
+    begun = await cli.json("operator", "generate-root", "start", SECRETHUB_TOKEN="")
+    await cli("operator", "generate-root", "cancel", SECRETHUB_TOKEN="")
+    begun = await cli.json("operator", "generate-root", "start", SECRETHUB_TOKEN="")
+    assert begun["nonce"] in await cli("operator", "generate-root", "status")
+    done = await cli.json("operator", "generate-root", "give", stdin="\n".join(node.shares))
+    encoded = done["encoded_token"]
+    found = await cli.json("operator", "generate-root", "decode", encoded, stdin=begun["otp"])
+    assert (await cli.json("token", "lookup", SECRETHUB_TOKEN=found["token"]))["policies"] == ["root"]
+    assert "do not fit" in await cli("operator", "generate-root", "decode", encoded, stdin="x", code=1)
