@@ -85,7 +85,7 @@ def delete(session: Session, name: str) -> None:
 )
 @click.option("--client-address", help="Where the request comes from; unknown by default.")
 @click.option("--at", help="When, such as 2030-01-31T23:00:00Z; now by default.")
-@click.option("--token-ttl", help="What the token was issued for, such as 1h; 0 for ever.")
+@click.option("--token-ttl", help="How long the token lives in all, such as 1h; 0 for ever.")
 @click.option(
     "--asked-wrap-ttl", help="How long the request asks its answer to be wrapped; not at all by default."
 )

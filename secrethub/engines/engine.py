@@ -49,7 +49,7 @@ class Identity:
         expires_at: when the identity ends, or None.
         good_until: when it or an ancestor ends, or None.
         lineage: keys of the token and of those it was made from.
-        created_ttl: seconds it was issued for; 0 for a root token.
+        life: seconds that its token lives in all, renewals so far included; 0 for one without an end.
         metadata: what the auth method attached.
         batch: whether it is a batch token, which has no row.
         uses_left: requests that its token is good for, this one included; None for any number.
@@ -65,7 +65,7 @@ class Identity:
     expires_at: datetime | None = None
     good_until: datetime | None = None
     lineage: tuple[str, ...] = ()
-    created_ttl: int = 0
+    life: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     batch: bool = False
     uses_left: int | None = None
@@ -300,7 +300,7 @@ def circumstances(
     return Circumstances(
         now=now,
         client_address=client_address,
-        token_ttl=identity.created_ttl if identity is not None and identity.kind == "token" else None,
+        token_ttl=identity.life if identity is not None and identity.kind == "token" else None,
         wrap_ttl=wrap_ttl,
         parameters=parameters,
     )

@@ -11,8 +11,9 @@
 
 All of them must hold. A time window begins at ``from`` and ends before ``until``; one that passes midnight
 belongs to the day on which it began, for ``weekdays`` and ``dates`` too. These are days of the window's zone,
-of UTC where there is no window. ``dates`` include both ends. ``max_ttl`` is met by a token that was issued
-for no longer, ``wrapping`` by a request for a wrapped answer.
+of UTC where there is no window. ``dates`` include both ends. ``max_ttl`` is met by a token that lives no
+longer in all, from its creation to its present end: renewals count, or a short token that is renewed for ever
+would meet it. ``wrapping`` is met by a request for a wrapped answer.
 
 What cannot be told (the client's address behind an unknown proxy, the life of what is no token) does not
 hold for a statement that allows, and holds for one that denies.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
@@ -38,6 +39,7 @@ _KNOWN = ("source_ip", "time", "weekdays", "dates", "max_ttl", "wrapping")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+){0,2}")
 _MOST_NETWORKS = 256
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _DAY = 24 * 60
 
 
@@ -47,7 +49,7 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         now: the instant of the decision.
         client_address: of the client, or None when unknown.
-        token_ttl: seconds that the caller's token was issued for, 0 for ever; None when it has none.
+        token_ttl: seconds that the caller's token lives in all, 0 for ever; None when it has none.
         wrap_ttl: seconds that the answer shall stay wrapped; 0 when it shall not be.
         parameters: gives the request's parameters, or None when they cannot be told.
     """
@@ -100,20 +102,16 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
                 return name
         return None
 
-    def _verdicts(self, when: Circumstances | None) -> list[tuple[str, bool | None]]:
-        verdicts: list[tuple[str, bool | None]] = []
+    def _verdicts(self, when: Circumstances | None) -> Iterator[tuple[str, bool | None]]:
         if self.networks is not None:
-            verdicts.append(
-                ("source_ip", None if when is None else _within(when.client_address, self.networks))
-            )
+            yield "source_ip", None if when is None else _within(when.client_address, self.networks)
         if self.window is not None or self.weekdays is not None or self.first or self.last:
-            verdicts += self._timely(None if when is None else when.now)
+            yield from self._timely(None if when is None else when.now)
         if self.max_ttl is not None:
             life = None if when is None else when.token_ttl
-            verdicts.append(("max_ttl", None if life is None else 0 < life <= self.max_ttl))
+            yield "max_ttl", None if life is None else 0 < life <= self.max_ttl
         if self.wrapping is not None:
-            verdicts.append(("wrapping", None if when is None else (when.wrap_ttl > 0) is self.wrapping))
-        return verdicts
+            yield "wrapping", None if when is None else (when.wrap_ttl > 0) is self.wrapping
 
     def _timely(self, now: datetime | None) -> list[tuple[str, bool | None]]:
         names = ["time"] * (self.window is not None) + ["weekdays"] * (self.weekdays is not None)
@@ -175,13 +173,20 @@ def _networks(value: Any, place: str) -> tuple[Network, ...]:
     for index, item in enumerate(given):
         text = strict.expect_text(item, f"{place}[{index}]")
         try:
-            found.append(ipaddress.ip_network(text))
+            found.append(_unmapped(ipaddress.ip_network(text)))
         except ValueError:
             strict.refuse(
                 f"{place}[{index}]",
                 f"{strict.quote(text)} is no network such as 10.0.0.0/8 (no host bits set)",
             )
     return tuple(found)
+
+
+def _unmapped(network: Network) -> Network:
+    """Return a network; one of IPv4 addresses written as IPv6 becomes what it means, as clients' do."""
+    if network.version == 6 and network.subnet_of(_MAPPED):
+        return ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    return network
 
 
 def _window(value: Any, place: str) -> Window:

@@ -12,7 +12,7 @@ import msgspec
 
 from secrethub.engines.agents.records import agent_policies, load
 from secrethub.engines.runtime import Core
-from secrethub.engines.token.known import bound_to
+from secrethub.engines.token.known import bound_to, life_of
 from secrethub.ids import is_uuid
 from secrethub.policy.placeholders import AGENT_ID, AGENT_NAME
 from secrethub.storage.authority import APPROLES, TOKENS
@@ -26,12 +26,13 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         policies: names of those that he has today.
-        token_ttl: seconds that his token was issued for, 0 for ever; None for who has none.
+        lives: seconds that his token may have had to live in all when he asked, 0 for ever; None for who
+            has no token. A renewal since then leaves two answers.
         values: what placeholders stand for.
     """
 
     policies: tuple[str, ...]
-    token_ttl: int | None
+    lives: tuple[int | None, ...]
     values: Mapping[str, str]
 
 
@@ -71,8 +72,8 @@ class Actors:
         row = await self._core.authority.get(TOKENS, keys[0]) if len(keys) == 1 else None
         if row is None:
             return "the token is gone, and with it which policies it had"
-        own = tuple(row.body["policies"])
-        return Actor(policies=own + await bound_to(self._core, row), token_ttl=row.body["ttl"], values={})
+        policies = (*row.body["policies"], *await bound_to(self._core, row))
+        return Actor(policies=policies, lives=tuple({int(row.body["ttl"]), life_of(row)}), values={})
 
     async def _agent(self, agent_id: str) -> Actor | str:
         found = await load(self._core, agent_id) if is_uuid(agent_id) else None
@@ -81,4 +82,4 @@ class Actors:
             return "the agent or its role is gone, and with it which policies it had"
         own, bound = await agent_policies(self._core, agent_id, role)
         values = {AGENT_ID: agent_id, AGENT_NAME: found[1].name}
-        return Actor(policies=own + bound, token_ttl=None, values=values)
+        return Actor(policies=own + bound, lives=(None,), values=values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -138,33 +139,30 @@ class _Judge:
         if ROOT in actor.policies or not (self._attach or self._proposed.name in actor.policies):
             return None
         sets = await self._policies(actor)
-        verdicts: list[tuple[Decision, Decision]] = []
         unread: list[bool] = []
 
         def unknown_parameters() -> None:
             unread.append(True)
 
         detail = msgspec.json.decode(entry.detail)
-        when = Circumstances(
-            now=from_micros(entry.at),
-            client_address=entry.client or None,
-            token_ttl=actor.token_ttl,
-            wrap_ttl=detail.get("wrap_ttl", 0),
-            parameters=unknown_parameters if {"body", "query"} & detail.keys() else dict,
-        )
-        for method, route in await self._ways(entry):
-            exists = route.operation is not None and route.operation.exists is not None
-            for creates in (False, True) if exists and method == "write" else (False,):
-                question = question_of(route, method, entry.path, when, creates=creates)
-                verdicts.append((decide(question, sets[0]), decide(question, sets[1])))
-        if not verdicts:
-            return "nothing answers to that operation at that path any more"
-        changing = [pair for pair in verdicts if _differ(*pair)]
+        parameters = unknown_parameters if {"body", "query"} & detail.keys() else dict
+        verdicts: dict[tuple[int | None, bool], tuple[Decision, Decision]] = {}
+        for life in actor.lives:
+            when = Circumstances(
+                now=from_micros(entry.at),
+                client_address=entry.client or None,
+                token_ttl=life,
+                wrap_ttl=detail.get("wrap_ttl", 0),
+                parameters=parameters,
+            )
+            for method, route in await self._ways(entry):
+                exists = route.operation is not None and route.operation.exists is not None
+                for creates in (False, True) if exists and method == "write" else (False,):
+                    question = question_of(route, method, entry.path, when, creates=creates)
+                    verdicts[life, creates] = (decide(question, sets[0]), decide(question, sets[1]))
         if unread:
             return "a rule asks about parameters, which the ledger keeps masked"
-        if changing and len({(type(one), type(other)) for one, other in verdicts}) > 1:
-            return "the ledger does not hold whether it was made or changed"
-        return changing[0] if changing else None
+        return _agreed(verdicts)
 
     async def _ways(self, entry: Entry) -> list[tuple[Method, Route]]:
         """Return the ways on which a request can have been that operation at that path."""
@@ -193,6 +191,22 @@ class _Judge:
                 compile_policies([*others, self._proposed], values=actor.values),
             )
         return known
+
+
+def _agreed(
+    verdicts: Mapping[tuple[int | None, bool], tuple[Decision, Decision]],
+) -> tuple[Decision, Decision] | str | None:
+    """Return the verdicts that hold in every case that may have been, or why there are none."""
+    if not verdicts:
+        return "nothing answers to that operation at that path any more"
+    changing = [pair for pair in verdicts.values() if _differ(*pair)]
+    if not changing:
+        return None
+    if len({(type(before), type(after)) for before, after in verdicts.values()}) == 1:
+        return changing[0]
+    if len({life for life, _ in verdicts}) > 1:
+        return "the ledger does not hold how long the token was to live then"
+    return "the ledger does not hold whether it was made or changed"
 
 
 def _differ(before: Decision, after: Decision) -> bool:

@@ -51,7 +51,7 @@ class SimulateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         documents: policies that are only proposed, as text or object.
         client_address: the client's; unknown when absent.
         at: the instant, RFC 3339; now when absent.
-        token_ttl: what the token was issued for; 0 for ever; no token when absent.
+        token_ttl: how long the token lives in all; 0 for ever; no token when absent.
         wrap_ttl: how long the answer shall stay wrapped.
         parameters: of body and query.
         agent: ``id`` and ``name`` of the agent that asks, for placeholders; no agent when absent.

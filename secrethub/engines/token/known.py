@@ -168,12 +168,17 @@ async def holder_of(core: Core, row: Row, now: datetime, *, spent: bool = False)
         expires_at=row.expires_at,
         good_until=min(ends, default=None),
         lineage=tuple(one.key for one in lineage),
-        created_ttl=body["ttl"],
+        life=life_of(row),
         metadata=body["meta"],
         batch=body["type"] == "batch",
         uses_left=body["uses_left"],
         bound_cidrs=tuple(body["bound_cidrs"]),
     )
+
+
+def life_of(row: Row) -> int:
+    """Return seconds from a token's creation to its present end; 0 for one without an end."""
+    return 0 if row.expires_at is None else int(row.expires_at.timestamp()) - int(row.body["created_at"])
 
 
 async def bound_to(core: Core, row: Row) -> tuple[str, ...]:
