@@ -103,6 +103,14 @@ def test_patterns(pattern: str, matching: list[str], other: list[str]) -> None:
         ("foo/x/y/z", "foo/+/y/*", ["foo/+/+/*"]),
         # the longer pattern
         ("foo/x/bar/baz", "foo/+/bar/ba*", ["foo/+/bar/b*", "foo/+/bar/*"]),
+        # a prefix from the beginning before one of any first segment
+        ("foo/bar/bar/baz", "*", ["+/*"]),
+        ("foo/bar/bar/baz", "foo/+/*", ["+/*", "*"]),
+        ("foo/bar/bar/baz", "foo/+/bar/baz", ["foo/+/+/*", "foo/+/+/baz", "foo/*"]),
+        # where the first + stands counts before the text does, whichever sorts first: ( is less than +
+        ("foo/(ar/(ar/baz", "foo/(ar/+/baz", ["foo/+/(ar/baz"]),
+        ("foo/bar/bar/baz", "foo/bar/+/baz", ["foo/bar/+/baz*"]),
+        ("foo/bar/bar/baz", "foo/bar/+/ba*", ["foo/bar/+/b*"]),
         # the lexicographically greater
         ("foo/x/a/b", "foo/+/a/+", ["foo/+/+/b"]),
     ],
@@ -112,6 +120,76 @@ def test_priority(path: str, winner: str, losers: list[str]) -> None:
     assert chosen([winner, *losers], path) == winner
     for loser in losers:
         assert chosen([winner, loser], path) == winner, loser
+
+
+HOUSE = """
+path "dev/*"              { policy = "sudo" }
+path "stage/*"            { policy = "write" }
+path "stage/aws/*"        { policy = "read"  capabilities = ["update", "sudo"] }
+path "stage/aws/policy/*" { policy = "sudo" }
+path "prod/*"             { policy = "read" }
+path "prod/aws/*"         { policy = "deny" }
+path "one/bar"            { capabilities = ["read", "create", "sudo"] }
+path "two/quux"           { capabilities = ["read", "create", "patch"] }
+path "test/+/segment"     { capabilities = ["read"] }
+path "+/segment/at/front" { capabilities = ["read"] }
+path "test/at/end/+"      { capabilities = ["read"] }
+path "test/+/wild/+/*"    { capabilities = ["read"] }
+path "1/2/*"              { capabilities = ["create"] }
+path "1/2/+"              { capabilities = ["read"] }
+path "1/2/+/+"            { capabilities = ["update"] }
+"""
+GUARD = """
+path "dev/hide/*"         { policy = "deny" }
+path "stage/aws/policy/*" { capabilities = ["deny"] }
+path "prod/*"             { policy = "write" }
+path "one/bar"            { capabilities = ["deny"] }
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "capability", "sudo", "alone", "guarded"),
+    [
+        ("root", "read", False, False, False),
+        ("dev/foo", "read", True, True, True),
+        ("dev/foo", "update", True, True, True),
+        ("dev/hide/foo", "read", False, True, False),
+        ("stage/foo", "delete", False, True, True),
+        ("stage/foo", "delete", True, False, False),
+        ("stage/aws/foo", "list", True, True, True),
+        ("stage/aws/foo", "update", True, True, True),
+        ("stage/aws/foo", "delete", False, False, False),
+        ("stage/aws/policy/foo", "update", True, True, False),
+        ("prod/foo", "delete", False, False, True),
+        ("prod/foo", "read", False, True, True),
+        ("prod/foo", "read", True, False, False),
+        ("prod/aws/foo", "read", False, False, False),
+        ("one/bar", "read", True, True, False),
+        ("one/bar", "create", True, True, False),
+        ("one/bar", "update", False, False, False),
+        ("two/quux", "patch", False, True, True),
+        ("two/quux", "update", False, False, False),
+        ("test/foo/bar/segment", "read", False, False, False),
+        ("test/foo/segment", "read", False, True, True),
+        ("x/segment/at/front", "read", False, True, True),
+        ("x/segment/at/frond", "read", False, False, False),
+        ("test/at/end/foo", "read", False, True, True),
+        ("test/at/end/foo/x", "read", False, False, False),
+        ("test/a/wild/b/c/d", "read", False, True, True),
+        ("test/a/wild/b", "read", False, False, False),
+        ("1/2/3", "read", False, True, True),
+        ("1/2/3", "create", False, False, False),
+        ("1/2/3/4", "update", False, True, True),
+        ("1/2/3/4", "read", False, False, False),
+        ("1/2/3/4/5", "create", False, True, True),
+    ],
+)
+def test_a_house_of_rules(path: str, capability: Capability, sudo: bool, alone: bool, guarded: bool) -> None:
+    """One policy of every form, alone and beside a second one, decides as Vault is known to."""
+    house, guard = parse_policy("house", HOUSE), parse_policy("guard", GUARD)
+    for together, expected in (([house], alone), ([house, guard], guarded), ([guard, house], guarded)):
+        verdict = decide(ask(path, capability, sudo=sudo), compile_policies(together))
+        assert isinstance(verdict, Allowed) is expected
 
 
 def test_a_plus_inside_a_segment_is_literal_but_no_exact_rule() -> None:

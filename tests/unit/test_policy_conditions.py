@@ -38,6 +38,8 @@ def holds(conditions: dict[str, Any], when: Circumstances | None, *, unknown: bo
         ({"source_ip": ["10.0.0.0/8"]}, Circumstances(now=NOON, client_address="::ffff:10.1.2.3"), True),
         ({"source_ip": ["2001:db8::/32"]}, Circumstances(now=NOON, client_address="2001:db8::1"), True),
         ({"source_ip": ["2001:db8::/32"]}, Circumstances(now=NOON, client_address="10.0.0.1"), False),
+        ({"source_ip": ["::ffff:10.0.0.0/104"]}, Circumstances(now=NOON, client_address="10.1.1.1"), True),
+        ({"source_ip": ["::ffff:10.0.0.0/104"]}, Circumstances(now=NOON, client_address="11.1.1.1"), False),
         (NIGHT, at("2026-11-25T21:59", "Europe/Berlin"), False),
         (NIGHT, at("2026-11-25T22:00", "Europe/Berlin"), True),
         (NIGHT, at("2026-11-26T05:59", "Europe/Berlin"), True),
