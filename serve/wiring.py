@@ -23,6 +23,7 @@ from secrethub.engines.runtime import Core
 from secrethub.engines.system import SystemEngine
 from secrethub.engines.system.seal import seal_throttle
 from secrethub.engines.token import TokenEngine
+from secrethub.engines.userpass import UserpassEngine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_cluster_key
 from secrethub.operations.months import keep_months
@@ -53,6 +54,7 @@ def engines() -> dict[str, Engine]:
         FlatEngine(),
         TokenEngine(),
         AppRoleEngine(),
+        UserpassEngine(),
         PkiEngine(),
         AgentsEngine(),
         CubbyholeEngine(),
@@ -158,7 +160,12 @@ class Process:
             if not core.unsealed:
                 # Nothing could be signed now; what was counted stays counted.
                 continue
-            bounds = (core.throttle_anonymous, core.throttle_public, seal_throttle(core))
+            bounds = (
+                core.throttle_anonymous,
+                core.throttle_public,
+                core.throttle_logins,
+                seal_throttle(core),
+            )
             count = sum(bound.take_refused() for bound in bounds)
             if not count:
                 continue

@@ -11,6 +11,7 @@ import click
 from cluster.cli.drafts import draft, keep
 from cluster.cli.login import approle_login
 from cluster.cli.output import fields, names
+from cluster.cli.secret_ids import secret_ids
 from cluster.cli.session import Session, is_there, with_session
 
 _ROLE = "auth/approle/role"
@@ -26,11 +27,27 @@ def approle() -> None:
 @click.option("--policy", "policies", multiple=True, metavar="NAME", help="A policy of the role's tokens.")
 @click.option("--token-ttl", metavar="DURATION", help="How long its tokens live, e.g. 1h.")
 @click.option("--token-max-ttl", metavar="DURATION", help="How long they may be renewed for.")
+@click.option("--token-period", metavar="DURATION", help="They live on as long as they are renewed in time.")
+@click.option("--token-num-uses", type=int, metavar="N", help="Requests each is good for (0: any number).")
+@click.option("--token-type", type=click.Choice(["service", "batch"]), help="batch: not stored.")
 @click.option("--secret-id-ttl", metavar="DURATION", help="How long its SecretIDs can be used.")
 @click.option(
     "--secret-id-num-uses", type=int, metavar="N", help="Logins a SecretID is good for (0: any number)."
 )
 @click.option("--bound-cidr", "cidrs", multiple=True, metavar="CIDR", help="A network logins may come from.")
+@click.option(
+    "--token-bound-cidr",
+    "token_cidrs",
+    multiple=True,
+    metavar="CIDR",
+    help="A network its tokens are good from.",
+)
+@click.option(
+    "--bind-secret-id/--no-secret-id",
+    "bind_secret_id",
+    default=None,
+    help="Whether a login needs a SecretID; without one networks must be bound.",
+)
 @click.option(
     "--no-default-policy/--default-policy",
     "token_no_default_policy",
@@ -39,7 +56,13 @@ def approle() -> None:
 )
 @with_session
 def write(
-    session: Session, /, role: str, policies: tuple[str, ...], cidrs: tuple[str, ...], **given: Any
+    session: Session,
+    /,
+    role: str,
+    policies: tuple[str, ...],
+    cidrs: tuple[str, ...],
+    token_cidrs: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Create or change a role. What is not named stays as it is."""
     body = {name: value for name, value in given.items() if value is not None}
@@ -47,6 +70,8 @@ def write(
         body["token_policies"] = list(policies)
     if cidrs:
         body["secret_id_bound_cidrs"] = list(cidrs)
+    if token_cidrs:
+        body["token_bound_cidrs"] = list(token_cidrs)
     with session.client() as client:
         reply = client.write(f"{_ROLE}/{role}", body)
     session.warn(reply.warnings)
@@ -136,7 +161,11 @@ def secret_id(
 @approle.command()
 @click.option("--role-id", required=True, metavar="ID")
 @click.option("--secret-id-file", metavar="FILE", help="File with the SecretID (- for standard input).")
+@click.option("--wrapped-from", metavar="PATH", help="The file holds a wrapping token made at this path.")
 @with_session
-def login(session: Session, role_id: str, secret_id_file: str | None) -> None:
+def login(session: Session, role_id: str, secret_id_file: str | None, wrapped_from: str | None) -> None:
     """Log in as a machine and print the token. `secrethub login --method approle` stores it instead."""
-    session.show(approle_login(session, role_id, secret_id_file))
+    session.show(approle_login(session, role_id, secret_id_file, wrapped_from=wrapped_from))
+
+
+approle.add_command(secret_ids)

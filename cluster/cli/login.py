@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,25 +14,45 @@ from cluster.cli.output import fields
 from cluster.cli.session import Session, with_session
 from secrethub.sensitive import Sensitive
 
+_METHODS = ("token", "approle", "userpass")
+
 
 @click.command()
-@click.option("--method", type=click.Choice(["token", "approle"]), default="token", show_default=True)
+@click.option("--method", type=click.Choice(_METHODS), default="token", show_default=True)
+@click.option("--mount", metavar="PATH", help="Of the auth method [default: its name].")
+@click.option("--username", metavar="NAME", help="For --method userpass.")
+@click.option("--password-file", metavar="FILE", help="File with the password (- for standard input).")
 @click.option("--role-id", metavar="ID", help="RoleID, for --method approle.")
 @click.option("--secret-id-file", metavar="FILE", help="File with the SecretID (- for standard input).")
+@click.option(
+    "--wrapped-from",
+    metavar="PATH",
+    help="The SecretID's file holds a wrapping token that was made at this path.",
+)
 @click.option("--no-store", is_flag=True, help="Print the token instead of storing it.")
 @with_session
-def login(
-    session: Session, method: str, role_id: str | None, secret_id_file: str | None, no_store: bool
-) -> None:
+def login(session: Session, /, method: str, no_store: bool, **given: str | None) -> None:
     """Log in and store the token for later commands.
 
-    The token or SecretID is asked for on a terminal, otherwise read from standard input. The token is
-    kept in ~/.secrethub/token (SECRETHUB_TOKEN_FILE), readable by you alone.
+    Token, password or SecretID are asked for on a terminal, otherwise read from standard input. The token
+    is kept in ~/.secrethub/token (SECRETHUB_TOKEN_FILE), readable by you alone.
     """
+    mount = (given["mount"] or method).strip("/")
     if method == "approle":
-        if not role_id:
+        if not given["role_id"]:
             raise click.UsageError("--method approle needs --role-id")
-        auth = approle_login(session, role_id, secret_id_file)
+        auth = approle_login(
+            session,
+            given["role_id"],
+            given["secret_id_file"],
+            mount=mount,
+            wrapped_from=given["wrapped_from"],
+        )
+    elif method == "userpass":
+        if not given["username"]:
+            raise click.UsageError("--method userpass needs --username")
+        body = {"password": read_secret("Password", given["password_file"])}
+        auth = _login(session, f"auth/{mount}/login/{given['username']}", body)
     else:
         auth = _token_login(session)
     token = auth.pop("client_token")
@@ -47,11 +68,24 @@ def login(
         session.warn([f"{overriding} is set and goes before the stored token"])
 
 
-def approle_login(session: Session, role_id: str, secret_id_file: str | None) -> dict[str, Any]:
+def approle_login(
+    session: Session,
+    role_id: str,
+    secret_id_file: str | None,
+    *,
+    mount: str = "approle",
+    wrapped_from: str | None = None,
+) -> dict[str, Any]:
     """Log in as a machine and return what `login` keeps and shows."""
-    secret_id = read_secret("SecretID", secret_id_file)
+    secret_id = read_secret("SecretID" if wrapped_from is None else "Wrapping token", secret_id_file)
+    if wrapped_from is not None:
+        secret_id = _unwrapped(session, secret_id, wrapped_from)
+    return _login(session, f"auth/{mount}/login", {"role_id": role_id, "secret_id": secret_id})
+
+
+def _login(session: Session, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     with session.client(anonymous=True) as client:
-        reply = client.write("auth/approle/login", {"role_id": role_id, "secret_id": secret_id})
+        reply = client.write(path, body)
     session.warn(reply.warnings)
     found = reply.auth or {}
     if not isinstance(found.get("client_token"), str):
@@ -60,6 +94,30 @@ def approle_login(session: Session, role_id: str, secret_id_file: str | None) ->
         name: found.get(name)
         for name in ("client_token", "accessor", "policies", "lease_duration", "renewable")
     }
+
+
+def _unwrapped(session: Session, token: str, made_at: str) -> str:
+    """Open a wrapped SecretID, unless its token says that it comes from elsewhere."""
+    from dataclasses import replace
+
+    from cluster.cli.failures import explain
+    from cluster.cli.wrapping import OPENED
+    from secrethub.client import Client, ClientError
+
+    settings = replace(session.settings(anonymous=True), token=Sensitive(token), wrap_ttl=None)
+    try:
+        with Client(settings) as client:
+            made = client.write("sys/wrapping/lookup", {"token": token}).data.get("creation_path")
+            if made != made_at.strip("/"):
+                raise click.ClickException(
+                    f"the wrapping token was made at {made}, not at {made_at}: swapped, so it stays closed"
+                )
+            found = client.write("sys/wrapping/unwrap").data.get("secret_id")
+    except ClientError as exc:
+        raise click.ClickException(explain(exc, OPENED)) from exc
+    if not isinstance(found, str):
+        raise click.ClickException("the wrapped answer holds no SecretID")
+    return found
 
 
 def _token_login(session: Session) -> dict[str, Any]:

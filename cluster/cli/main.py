@@ -25,6 +25,7 @@ _COMMANDS = {
     "auth": ("cluster.cli.mounts:auth", "List, enable, tune and disable auth methods."),
     "mount": ("cluster.cli.mounts:mount", "List, enable, tune and disable secrets engines."),
     "approle": ("cluster.cli.approle:approle", "Roles, RoleIDs and SecretIDs for machines."),
+    "user": ("cluster.cli.users:user", "People who log in with a name and a password."),
     "token": ("cluster.cli.tokens:token", "Create, look up, renew and revoke tokens."),
     "wrap": ("cluster.cli.wrapping:wrap", "Keep a secret for whoever holds a one-time token."),
     "unwrap": ("cluster.cli.wrapping:unwrap", "Open a wrapped answer, once."),

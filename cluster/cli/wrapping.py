@@ -71,7 +71,7 @@ def unwrap(session: Session, token_file: str | None, field: str | None, look: bo
             else:
                 reply = client.write("sys/wrapping/unwrap")
     except ClientError as exc:
-        raise click.ClickException(explain(exc, _ADVICE)) from exc
+        raise click.ClickException(explain(exc, OPENED)) from exc
     session.warn(reply.warnings)
     found: dict[str, Any] = dict(reply.auth or reply.data)
     if field is None:
@@ -83,7 +83,7 @@ def unwrap(session: Session, token_file: str | None, field: str | None, look: bo
         raise click.ClickException(f"it has no field {field!r}; it is opened now, and gone")
 
 
-_ADVICE = {
+OPENED = {
     "permission_denied": "the wrapping token is unknown, has expired, or was used; "
     "if you did not use it, take what it opened for known to somebody else",
     "invalid_request": "it is unknown, has expired, or was used",

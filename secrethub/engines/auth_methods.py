@@ -19,10 +19,12 @@ from secrethub.errors import IntegrityFailure, Stale
 from secrethub.storage.authority import (
     APPROLES,
     BINDINGS,
+    LOGIN_FAILURES,
     MOUNTS,
     ROLE_IDS,
     SECRET_IDS,
     TOKENS,
+    USERS,
     Change,
     Table,
 )
@@ -56,6 +58,7 @@ AUTH_METHODS: Mapping[str, AuthMethod] = {
             (BINDINGS, "key", "approle/"),
         ),
     ),
+    "userpass": AuthMethod(description="people", rows=((USERS, "key", ""), (LOGIN_FAILURES, "key", ""))),
 }
 """By kind. ``token`` is not among them: it is always there, once."""
 

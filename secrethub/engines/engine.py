@@ -307,6 +307,7 @@ def circumstances(
 
 
 Handler = Callable[[Context, Any], Awaitable[Answer]]
+Claims = Callable[[Mapping[str, str], bytes, tuple[bytes, ...]], str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -329,6 +330,7 @@ class Operation:
         wraps: its answer can be wrapped; those that have none of data, or open what is wrapped, refuse.
         sudo: additionally needs ``sudo``.
         subject: name of the parameter that names the secret itself in native rules.
+        claims: of a login, whom it claims to be, for throttling: of parameters, body and client certificate.
         exists: for writes, tells create from update before the decision (None: always update).
         plain: names of body fields that the ledger may show unmasked.
         strict: refuse unknown body keys (SecretHub's own endpoints); otherwise they warn.
@@ -349,6 +351,7 @@ class Operation:
     wraps: bool = True
     sudo: bool = False
     subject: str | None = None
+    claims: Claims | None = None
     exists: Callable[[Context], Awaitable[bool]] | None = None
     plain: frozenset[str] = frozenset()
     strict: bool = False

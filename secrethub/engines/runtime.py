@@ -166,6 +166,8 @@ class Core:
         """Refusals of requests without an identity."""
         self.throttle_public = Throttle(rate=200, burst=10_000, address_rate=10, address_burst=5000)
         """Requests that need no token; logins that succeed do not count."""
+        self.throttle_logins = Throttle(rate=10_000, burst=100_000, address_rate=50, address_burst=2500)
+        """The same by whom they claim to be: role, user or certificate."""
         self.metrics = Metrics()
         self.caches = Caches()
         self.database = Database(settings.database_url, size=settings.database_pool)

@@ -39,6 +39,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         method: how.
         path: canonical path below ``v1/`` (:func:`secrethub.wire.canonical_path.parse_path`).
+        peer: the client's certificate and those above it, in DER, as TLS verified them; only on ``tls``.
         body: raw JSON, possibly empty.
         query: query parameters.
         credential: who claims to ask, or None.
@@ -57,6 +58,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     streaming: bool = False
     wrap_ttl: int = 0
+    peer: tuple[bytes, ...] = ()
     body: bytes = b""
     query: Mapping[str, str] = {}
 

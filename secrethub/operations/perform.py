@@ -36,6 +36,7 @@ from secrethub.errors import (
     TooManyRequests,
     Unavailable,
 )
+from secrethub.operations.admission import Admission
 from secrethub.operations.call import Call
 from secrethub.operations.context import context_of
 from secrethub.operations.decision import allowed
@@ -87,7 +88,7 @@ class _Request:
         self.trouble: IntegrityFailure | None = None
         """Why it cannot be told who answers, or what is there."""
         self.warnings: tuple[str, ...] = ()
-        self.admitted = False
+        self.admission = Admission(core, call)
         self.intended = False
         self.recorded = False
         """Whether the ledger has how the present attempt ended, or may have it."""
@@ -181,16 +182,6 @@ class _Request:
             return await self._change(context, body)
         return await self._read(context, position, body)
 
-    def _admit(self) -> None:
-        """Count a request that needs no token, once.
-
-        Raises:
-            TooManyRequests: there were too many.
-        """
-        if not self.admitted:
-            self.core.throttle_public.admit(self.core.clock.monotonic(), self.call.client_address)
-            self.admitted = True
-
     async def _find(self) -> None:
         self.route = self.trouble = None
         try:
@@ -234,7 +225,7 @@ class _Request:
         now = core.clock.now()
         try:
             if operation is not None and operation.public:
-                self._admit()
+                self.admission.ask(self.route)
                 return self._context(now)
             self.identity = None
             self.identity = await identify(
@@ -359,7 +350,7 @@ class _Request:
         """Return what is given out: with the warnings, and wrapped if that was asked for."""
         operation = self._declared()
         if operation.public and answer.auth is not None:
-            self.core.throttle_public.give_back(self.call.client_address)
+            self.admission.give_back()
         answer = _warned(answer, self.warnings)
         if not self.call.wrap_ttl:
             return answer

@@ -1,4 +1,4 @@
-"""Removing what is over: tokens and what they left, SecretIDs, enrolment nonces, old announcements.
+"""Removing what is over: tokens and what they left, SecretIDs, failed logins, nonces, old announcements.
 
 A mount whose removal was interrupted is removed, too.
 
@@ -7,12 +7,13 @@ Expiry itself never waits for this: an expired row is refused when it is used. O
 
 from __future__ import annotations
 
-from secrethub.engines.approle.tidying import tidy_secret_ids
+from secrethub.engines.expired import remove_expired
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.tidying import alone, tidy_tokens
 from secrethub.engines.unmounting import empty
 from secrethub.errors import IntegrityFailure
 from secrethub.operations.note import note
+from secrethub.storage.authority import LOGIN_FAILURES, SECRET_IDS
 
 _ROUNDS = 200
 _OLD = 50_000
@@ -26,7 +27,7 @@ async def tidy(core: Core) -> int:
         SecretHubError: the database or the keys are not there; the next call goes on.
     """
     removed = 0
-    for part in (tidy_secret_ids, tidy_tokens):
+    for part in (_secret_ids, _login_failures, tidy_tokens):
         count, failures = await part(core)
         removed += count
         # Only now: whoever writes into the ledger must hold no lock that others wait for.
@@ -37,6 +38,14 @@ async def tidy(core: Core) -> int:
     for mount in await core.mounts.leaving():
         await empty(core, mount.path)
     return removed
+
+
+async def _secret_ids(core: Core) -> tuple[int, list[IntegrityFailure]]:
+    return await remove_expired(core, SECRET_IDS)
+
+
+async def _login_failures(core: Core) -> tuple[int, list[IntegrityFailure]]:
+    return await remove_expired(core, LOGIN_FAILURES)
 
 
 async def _forget(core: Core) -> bool:

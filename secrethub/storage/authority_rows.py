@@ -30,6 +30,7 @@ class Table:
 
 
 SECRET_IDS = Table("secret_ids", 4096)
+LOGIN_FAILURES = Table("login_failures", 1024)
 TOKENS = Table("tokens", 4096)
 ACCESSORS = Table("accessors", 4096)
 CUBBYHOLES = Table("cubbyholes", 4096)
@@ -39,6 +40,7 @@ MOUNTS = Table("mounts", 64)
 APPROLES = Table("approles", 64)
 TOKEN_ROLES = Table("token_roles", 64)
 ROLE_IDS = Table("role_ids", 64)
+USERS = Table("users", 64)
 PKI_ROLES = Table("pki_roles", 64)
 CERTIFICATE_AUTHORITIES = Table("certificate_authorities", 64)
 BINDINGS = Table("bindings", 1024)
@@ -63,6 +65,7 @@ class Row:
 
 TABLES = (
     SECRET_IDS,
+    LOGIN_FAILURES,
     TOKENS,
     ACCESSORS,
     CUBBYHOLES,
@@ -72,6 +75,7 @@ TABLES = (
     APPROLES,
     TOKEN_ROLES,
     ROLE_IDS,
+    USERS,
     PKI_ROLES,
     CERTIFICATE_AUTHORITIES,
     BINDINGS,

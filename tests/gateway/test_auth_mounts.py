@@ -91,7 +91,7 @@ async def test_a_method_is_enabled_told_and_tuned(node: Node) -> None:
         assert tuned["description"] == path
     assert "auth/team/machines/" not in await ok(node, "GET", "sys/mounts")
     seen = (await ok(node, "GET", "sys/internal/ui/mounts"))["auth"]
-    assert set(seen) == {"approle/", "team/machines/", "token/"}
+    assert {"approle/", "team/machines/", "token/", "userpass/"} <= set(seen)
     one = await ok(node, "GET", "sys/internal/ui/mounts/auth/team/machines/role/x")
     assert (one["path"], one["type"]) == ("auth/team/machines/", "approle")
 

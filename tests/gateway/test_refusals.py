@@ -271,7 +271,7 @@ async def test_secret_ids_end_with_their_role(hub: Running) -> None:
         await connection.close()
     assert len(await sql(hub.url, "SELECT 1 FROM secret_ids")) == 1
     again, _ = await hub.role("web", "reader")
-    await _fails(hub, again, secret_id, "was made for a former role of that name")
+    await _fails(hub, again, secret_id, "has no such SecretID")
     await _fails(hub, role_id, secret_id, "unknown RoleID")
     listed = await hub.data("list", "auth/approle/role/web/secret-id")
     assert len(listed["keys"]) == 1

@@ -9,7 +9,7 @@ import msgspec
 
 from secrethub.engines.approle import secret_ids
 from secrethub.engines.approle.fields import field_operations
-from secrethub.engines.approle.login import Login, login
+from secrethub.engines.approle.login import Login, claimed_role, login
 from secrethub.engines.approle.roles import role_operations
 from secrethub.engines.approle.tidying import tidy
 from secrethub.engines.engine import Handler, Method, Operation
@@ -34,6 +34,7 @@ class AppRoleEngine:
                 request=Login,
                 changes=True,
                 public=True,
+                claims=claimed_role,
                 summary="Log in with RoleID and SecretID.",
             ),
             Operation(

@@ -6,6 +6,7 @@ and where there is none, one that is nobody's is checked instead. Nothing is wri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -46,6 +47,14 @@ class Login(msgspec.Struct, frozen=True):
 
     role_id: str = ""
     secret_id: str = ""
+
+
+def claimed_role(_params: Mapping[str, str], body: bytes, _peer: tuple[bytes, ...]) -> str | None:
+    """Return the RoleID that a login names, or None when it cannot be read."""
+    try:
+        return msgspec.json.decode(body, type=Login).role_id
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 async def login(context: Context, body: Login) -> Answer:

@@ -9,6 +9,7 @@ from secrethub.engines.system.capabilities import capability_operations
 from secrethub.engines.system.ledger import ledger_operations
 from secrethub.engines.system.ledger_entries import entries_operations
 from secrethub.engines.system.ledger_export import export_operations
+from secrethub.engines.system.locked_users import locked_user_operations
 from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.rekey import rekey_operations
@@ -33,6 +34,7 @@ class SystemEngine:
             *auth_operations(),
             *rekey_operations(),
             *root_token_operations(),
+            *locked_user_operations(),
             *mount_operations(),
             *policy_operations(),
             *simulate_operations(),

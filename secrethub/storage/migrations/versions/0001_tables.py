@@ -19,6 +19,8 @@ AUTHORITY_TABLES = (
     "token_roles",
     "role_ids",
     "secret_ids",
+    "login_failures",
+    "users",
     "agents",
     "pki_roles",
     "certificate_authorities",

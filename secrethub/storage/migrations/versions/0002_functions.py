@@ -185,6 +185,8 @@ _TABLES = (
     "token_roles",
     "role_ids",
     "secret_ids",
+    "login_failures",
+    "users",
     "agents",
     "pki_roles",
     "certificate_authorities",

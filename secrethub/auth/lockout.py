@@ -1,0 +1,47 @@
+"""When somebody has guessed too often. Pure; the numbers are Vault's defaults.
+
+An attempt is counted before the password is looked at, and taken back when it was right. So however many
+are made at the same time, no more passwords than the threshold are tried. Names that nobody has are counted
+as well: what is locked tells nothing about who exists.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+THRESHOLD = 5
+"""Failures in a row after which nobody gets in under a name."""
+DURATION = 15 * 60
+"""Seconds that this lasts, from the last failure on."""
+RESET = 15 * 60
+"""Seconds after a failure when it is forgotten."""
+
+
+class Failures(msgspec.Struct, frozen=True, kw_only=True):
+    """Attempts under a name that were not found right.
+
+    Attributes:
+        mount: path of the auth method.
+        name: as in paths.
+        count: how many, those under way included.
+        last_at: seconds since the epoch.
+    """
+
+    mount: str
+    name: str
+    count: int
+    last_at: int
+
+    def locked(self, now: datetime) -> bool:
+        """Tell whether nobody gets in under the name now."""
+        return self.count >= THRESHOLD and now.timestamp() < self.last_at + DURATION
+
+
+def attempted(known: Failures | None, mount: str, name: str, now: datetime) -> Failures:
+    """Return what is to be kept once another attempt begins; ``known`` must not be locked."""
+    count = 0
+    if known is not None and known.count < THRESHOLD and now.timestamp() < known.last_at + RESET:
+        count = known.count
+    return Failures(mount=mount, name=name, count=count + 1, last_at=int(now.timestamp()))

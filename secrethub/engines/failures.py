@@ -1,0 +1,80 @@
+"""Failed attempts to log in under a name, counted in the database for all processes and restarts.
+
+The rows are authenticated like all that decides: who writes to the database cannot let himself guess on.
+Counting has transactions of its own, whose fence is the moment's: it rests on no decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import msgspec
+
+from secrethub.auth.lockout import DURATION, RESET, Failures, attempted
+from secrethub.engines.engine import Context, Fence
+from secrethub.engines.runtime import Core
+from secrethub.errors import PermissionDenied, Stale, Unavailable
+from secrethub.storage.authority import LOGIN_FAILURES, Change, Row
+
+_ATTEMPTS = 8
+
+
+def failures_of(row: Row) -> Failures:
+    """Return the failures of a row."""
+    return msgspec.convert(dict(row.body), Failures)
+
+
+async def begin_attempt(context: Context, key: str, name: str) -> None:
+    """Count an attempt before it is looked at.
+
+    Args:
+        context: of the login.
+        key: of the row.
+        name: that is claimed.
+
+    Raises:
+        PermissionDenied: the name is locked; nothing was counted.
+    """
+
+    async def count(change: Change) -> None:
+        row = await change.get(LOGIN_FAILURES, key)
+        known = None if row is None else failures_of(row)
+        if known is not None and known.locked(context.now):
+            raise PermissionDenied(f"the name {name} is locked after {known.count} failed logins")
+        body = msgspec.to_builtins(attempted(known, context.mount, name, context.now))
+        until = context.now + timedelta(seconds=max(RESET, DURATION))
+        await change.put(LOGIN_FAILURES, key, body, expires_at=until)
+
+    await _now(context.core, count)
+
+
+async def take_back(core: Core, key: str) -> None:
+    """Take back one attempt that was neither right nor wrong."""
+
+    async def uncount(change: Change) -> None:
+        row = await change.get(LOGIN_FAILURES, key)
+        if row is None:
+            return
+        known = failures_of(row)
+        if known.count > 1:
+            body = msgspec.to_builtins(msgspec.structs.replace(known, count=known.count - 1))
+            await change.put(LOGIN_FAILURES, key, body, expires_at=row.expires_at)
+        else:
+            await change.delete(LOGIN_FAILURES, key)
+
+    await _now(core, uncount)
+
+
+async def _now(core: Core, work: Callable[[Change], Awaitable[None]]) -> None:
+    """Do ``work`` in a transaction at the present generation."""
+    for _ in range(_ATTEMPTS):
+        fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+        try:
+            async with core.authority.issue(fence) as change:
+                await work(change)
+        except Stale:
+            await core.ledger.look()
+        else:
+            return
+    raise Unavailable("authority changes faster than an attempt can be counted")

@@ -1,0 +1,56 @@
+"""Requests that need no token are bounded before the ledger: altogether, by address, by whom they claim.
+
+What succeeds with a login does not count. What is refused is counted, and a summary is written later
+(``serve/wiring.py``).
+"""
+
+from __future__ import annotations
+
+from secrethub.engines.mounts import Route
+from secrethub.engines.runtime import Core
+from secrethub.operations.call import Call
+
+_LONGEST = 300
+
+
+class Admission:
+    """The admission of one request."""
+
+    def __init__(self, core: Core, call: Call) -> None:
+        self._core = core
+        self._call = call
+        self._admitted = False
+        self._claim: str | None = None
+
+    def ask(self, route: Route | None) -> None:
+        """Count the request, once.
+
+        Raises:
+            TooManyRequests: there were too many.
+        """
+        if self._admitted:
+            return
+        now = self._core.clock.monotonic()
+        self._core.throttle_public.admit(now, self._call.client_address)
+        claim = self._claimed(route)
+        if claim is not None:
+            try:
+                self._core.throttle_logins.admit(now, claim)
+            except BaseException:
+                self._core.throttle_public.give_back(self._call.client_address)
+                raise
+        self._claim, self._admitted = claim, True
+
+    def give_back(self) -> None:
+        """Take the request out of what was counted: it has turned out to be somebody."""
+        self._core.throttle_public.give_back(self._call.client_address)
+        if self._claim is not None:
+            self._core.throttle_logins.give_back(self._claim)
+
+    def _claimed(self, route: Route | None) -> str | None:
+        """Return whom the request claims to be, told apart by mount; None when it claims nobody."""
+        operation = None if route is None else route.operation
+        if route is None or operation is None or operation.claims is None:
+            return None
+        claim = operation.claims(route.params, self._call.body, self._call.peer)
+        return f"{route.mount.path}{claim}"[:_LONGEST] if claim else None

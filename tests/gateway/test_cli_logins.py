@@ -1,0 +1,56 @@
+"""``secrethub user``, ``approle`` and ``login`` against a real server, as a shell runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.gateway.shell import Cli, cli
+
+__all__ = ["cli"]  # the fixture
+
+
+async def test_users(cli: Cli, tmp_path: Path) -> None:
+    """A user is made with a password from a file, logs in from standard input, is locked and let in again."""
+    (tmp_path / "password").write_text("canary one\n")
+    await cli("user", "write", "ada", "--password-file", str(tmp_path / "password"), "--policy", "ops")
+    assert "ada" in await cli("user", "list")
+    told = await cli.json("user", "read", "ada")
+    assert told["token_policies"] == ["ops"]
+    login = ("login", "--method", "userpass", "--username", "ada")
+    stored = await cli(*login, stdin="canary one\n", SECRETHUB_TOKEN="")
+    assert "stored in" in stored
+    assert "userpass-ada" in await cli("token", "lookup", SECRETHUB_TOKEN="")
+    await cli("user", "password", "ada", stdin="canary two")
+    await cli("user", "write", "ada", "--keep-password", "--token-ttl", "5m")
+    token = await cli(*login, "--no-store", stdin="canary two")
+    assert token.startswith("hvs.")
+    for _ in range(5):
+        assert "invalid username or password" in await cli(*login, stdin="wrong", code=1)
+    assert "ada" in await cli("user", "locked")
+    await cli(*login, stdin="canary two", code=1)
+    await cli("user", "unlock", "ada")
+    await cli(*login, "--no-store", stdin="canary two")
+    assert "deleted" in await cli("user", "delete", "ada")
+    await cli("login", "--method", "userpass", code=2)
+
+
+async def test_wrapped_secret_ids(cli: Cli) -> None:
+    """A wrapped SecretID logs in once, if its token comes from where it should."""
+    await cli("approle", "write", "web", "--token-type", "batch", "--token-bound-cidr", "127.0.0.1/32")
+    role_id = (await cli("approle", "role-id", "web", "--plain")).strip()
+    path = "auth/approle/role/web/secret-id"
+    wrapped = await cli.json("approle", "secret-id", "web", "--wrap-ttl", "1m")
+    login = ("approle", "login", "--role-id", role_id, "--wrapped-from", path)
+    auth = json.loads(await cli(*login, "--format", "json", stdin=wrapped["token"]))
+    assert auth["client_token"].startswith("hvb.")
+    assert "was used" in await cli(*login, stdin=wrapped["token"], code=1)
+    swapped = await cli("wrap", "secret_id=attacker-made", "--plain")
+    refused = await cli(*login, stdin=swapped, code=1)
+    assert "sys/wrapping/wrap" in refused
+    assert "attacker-made" in await cli("unwrap", stdin=swapped)
+    (accessor,) = await cli.json("approle", "secret-ids", "list", "web")
+    assert (await cli.json("approle", "secret-ids", "lookup", "web", accessor))["secret_id_ttl"] == 0
+    await cli("approle", "secret-ids", "destroy", "web", accessor)
+    await cli("approle", "secret-ids", "lookup", "web", accessor, code=1)
+    await cli("approle", "secret-ids", "tidy")
