@@ -1,8 +1,8 @@
 """A bare ASGI app served as SecretHub serves its own: the yardstick that stands beside every figure.
 
-uvicorn on uvloop with httptools, on ``SO_REUSEPORT`` sockets that the process opens itself, plain and
-with TLS; inside a Ray Serve replica, or in a plain process. Prints its two addresses as one JSON line
-and ends when its standard input ends.
+By the same listeners, plain and with TLS, with the same headers and a body of the same size; inside a Ray
+Serve replica, or in a plain process. Prints its two addresses as one JSON line and ends when its standard
+input ends.
 """
 
 from __future__ import annotations
@@ -17,12 +17,32 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-_BODY = json.dumps({"request_id": "0" * 36, "data": {"data": {"user": "app", "password": "x" * 24}}}).encode()
+from secrethub.node import Listener
+from secrethub.pki.tls import server_context
+from secrethub.wire.envelope import encode_envelope
+from serve.app import Application
+from serve.errors import ANSWER_HEADERS
+from serve.heap import settle
+from serve.listeners import HttpListener
+
+_BODY = encode_envelope(
+    "0" * 36,
+    data={
+        "data": {"user": "app", "password": "x" * 24},
+        "metadata": {
+            "created_time": "2030-01-31T12:00:00.000000Z",
+            "custom_metadata": None,
+            "deletion_time": "",
+            "destroyed": False,
+            "version": 1,
+        },
+    },
+)
 _HEADERS = [
-    (b"content-type", b"application/json"),
-    (b"cache-control", b"no-store"),
+    *ANSWER_HEADERS,
+    (b"x-request-id", b"0" * 36),
     (b"content-length", str(len(_BODY)).encode()),
 ]
 
@@ -35,26 +55,22 @@ async def bare(_scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
-async def open_doors(certificate: str, key: str) -> tuple[list[asyncio.Task[None]], list[int]]:
-    """Open a plain and a TLS listener on free loopback ports; return their tasks and ports."""
-    import uvicorn
+async def open_doors(certificate: str, key: str) -> list[HttpListener]:
+    """Open a plain and a TLS listener, SecretHub's own, on free loopback ports."""
+    context = server_context(Path(certificate).read_bytes(), Path(key).read_bytes())
+    doors = [
+        HttpListener(cast("Application", bare), Listener("127.0.0.1", _free_port()), context=tls)
+        for tls in (None, context)
+    ]
+    for door in doors:
+        await door.start()
+    return doors
 
-    tasks, ports = [], []
-    for tls in ({}, {"ssl_certfile": certificate, "ssl_keyfile": key}):
-        opened = socket.socket()
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        opened.bind(("127.0.0.1", 0))
-        opened.listen(2048)
-        # With its own logging set-up uvicorn would close the handlers that Serve has installed.
-        config = uvicorn.Config(
-            bare, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, **tls
-        )
-        server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
-        tasks.append(asyncio.create_task(server.serve(sockets=[opened])))
-        ports.append(opened.getsockname()[1])
-    return tasks, ports
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -109,16 +125,18 @@ def _certificate(folder: Path) -> tuple[str, str]:
     return str(folder / "cert.pem"), str(folder / "key.pem")
 
 
-def _addresses(ports: list[int]) -> str:
-    return json.dumps({"http": f"http://127.0.0.1:{ports[0]}", "https": f"https://127.0.0.1:{ports[1]}"})
+def _addresses(doors: list[HttpListener]) -> str:
+    plain, tls = (door.port for door in doors)
+    return json.dumps({"http": f"http://127.0.0.1:{plain}", "https": f"https://127.0.0.1:{tls}"})
 
 
 def _plain(certificate: str, key: str) -> None:
     import uvloop
 
     async def run() -> None:
-        _tasks, ports = await open_doors(certificate, key)
-        print(_addresses(ports), flush=True)
+        doors = await open_doors(certificate, key)
+        settle()
+        print(_addresses(doors), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
     uvloop.run(run())
@@ -130,15 +148,16 @@ def _in_ray(certificate: str, key: str) -> None:
 
     @serve.deployment(num_replicas=1, ray_actor_options={"num_cpus": 0})
     class Replica:
-        async def ports(self) -> list[int]:
-            self._tasks, ports = await open_doors(certificate, key)
-            return ports
+        async def addresses(self) -> str:
+            self._doors = await open_doors(certificate, key)
+            settle()
+            return _addresses(self._doors)
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", num_cpus=2)
     try:
         serve.start(proxy_location="Disabled")
         handle = serve.run(Replica.bind(), name="bare", route_prefix=None)
-        print(_addresses(handle.ports.remote().result(timeout_s=60)), flush=True)
+        print(handle.addresses.remote().result(timeout_s=60), flush=True)
         sys.stdin.read()
     finally:
         serve.shutdown()

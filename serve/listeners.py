@@ -57,6 +57,11 @@ class HttpListener:
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._where.port
+
     async def start(self) -> None:
         """Open the socket and serve.
 
