@@ -35,6 +35,7 @@ from serve.request import (
     Receive,
     check_headers,
     credential_of,
+    has_body,
     read_body,
     read_query,
     single_headers,
@@ -169,6 +170,9 @@ class Application:
         if method == "read" and query.pop("list", "") in _TRUE:
             method = "list"
         check_headers(headers)
+        body = b""
+        if has_body(headers):
+            body = await read_body(receive, headers, self._core.settings.max_body)
         return Call(
             method=method,
             path=path,
@@ -178,7 +182,7 @@ class Application:
             request_id=request_id,
             streaming="application/x-ndjson" in headers.get(b"accept", ""),
             wrap_ttl=wrap_ttl_of(headers),
-            body=await read_body(receive, headers, self._core.settings.max_body),
+            body=body,
             query=query,
         )
 

@@ -113,6 +113,11 @@ def credential_of(headers: Mapping[bytes, str]) -> Token | None:
     return Token(secret=Sensitive(text)) if text else None
 
 
+def has_body(headers: Mapping[bytes, str]) -> bool:
+    """Tell whether the request has a body: without either header it has none (RFC 9112, 6.3)."""
+    return b"content-length" in headers or b"transfer-encoding" in headers
+
+
 async def read_body(receive: Receive, headers: Mapping[bytes, str], limit: int) -> bytes:
     """Return the whole body.
 
@@ -126,9 +131,6 @@ async def read_body(receive: Receive, headers: Mapping[bytes, str], limit: int) 
         InvalidRequest: it does not arrive in time.
         Unavailable: the client went away before its end; nothing is done with the part that came.
     """
-    if b"content-length" not in headers and b"transfer-encoding" not in headers:
-        # HTTP/1.1 requests without either have no body (RFC 9112, 6.3).
-        return b""
     length = headers.get(b"content-length", "0")
     if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit):
         raise TooLarge(f"a request body has at most {limit} bytes")

@@ -81,7 +81,6 @@ class Chain:
 
     def append(
         self,
-        *,
         at: int,
         kind: Kind,
         request_id: str = "",
@@ -94,7 +93,7 @@ class Chain:
         door: str = "",
         detail: str = "{}",
     ) -> Record:
-        """Chain one more entry. The fields are those of :class:`~secrethub.audit.event.Entry`.
+        """Chain one more entry: the fields of :class:`~secrethub.audit.event.Entry` in their order.
 
         Characters that do not print are escaped and long texts cut, so that no name can forge a line
         of a log or keep an entry, and the entries committed with it, from being stored.

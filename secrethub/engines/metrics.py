@@ -101,7 +101,3 @@ class Metrics:
         self.throttled = Counter(
             "secrethub_throttled", "Requests refused by throttling.", registry=self.registry
         )
-
-    def request(self, operation: str, outcome: str, seconds: float) -> None:
-        """Count one request."""
-        self.requests.count(operation, outcome, seconds)

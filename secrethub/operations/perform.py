@@ -59,13 +59,14 @@ async def perform(core: Core, call: Call) -> Answer:
     """
     started = time.monotonic()
     path = flat_view(call.method, call.path)
-    known = await reread(core, call, path)
-    if known is not None:
-        core.metrics.request(known[0], "done", time.monotonic() - started)
-        return known[1]
-    request = _Request(core, call, path)
-    outcome = "internal"
+    request: _Request | None = None
+    name, outcome = "unknown", "internal"
     try:
+        known = await reread(core, call, path)
+        if known is not None:
+            (name, answer), outcome = known, "done"
+            return answer
+        request = _Request(core, call, path)
         answer = await request.run()
         outcome = "done"
         return answer
@@ -73,7 +74,8 @@ async def perform(core: Core, call: Call) -> Answer:
         outcome = exc.code
         raise
     finally:
-        core.metrics.request(request.operation_name, outcome, time.monotonic() - started)
+        name = name if request is None else request.operation_name
+        core.metrics.requests.count(name, outcome, time.monotonic() - started)
 
 
 class _Request:

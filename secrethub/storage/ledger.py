@@ -41,7 +41,10 @@ _log = logging.getLogger(__name__)
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry before it has its place in a stream. ``detail`` is canonical JSON, masked already."""
+    """An entry before it has its place in a stream. ``detail`` is canonical JSON, masked already.
+
+    The fields are those of :class:`~secrethub.audit.event.Entry` after ``at``, in their order.
+    """
 
     kind: Kind
     request_id: str
@@ -305,19 +308,7 @@ def _now() -> float:
 
 
 def _chained(chain: Chain, note: Note, at: int) -> Record:
-    return chain.append(
-        at=at,
-        kind=note.kind,
-        request_id=note.request_id,
-        actor=note.actor,
-        operation=note.operation,
-        path=note.path,
-        outcome=note.outcome,
-        reason=note.reason,
-        client=note.client,
-        door=note.door,
-        detail=note.detail,
-    )
+    return chain.append(at, *msgspec.structs.astuple(note))
 
 
 class _Stored(msgspec.Struct, frozen=True):
