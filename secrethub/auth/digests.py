@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from secrethub.crypto.digests import mac
+from secrethub.crypto.digests import canonical, mac
 from secrethub.crypto.keyring import Keyring
 
 
 def token_digest(keyring: Keyring, token: str) -> str:
     """Return the key under which a token's row is stored: 64 hexadecimal digits."""
-    return mac(keyring.derived("token"), "token", token).hex()
+    return keyring.mac("token").digest(canonical("token", token)).hex()
 
 
 def accessor_digest(keyring: Keyring, accessor: str) -> str:

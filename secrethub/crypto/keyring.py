@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from secrethub.crypto import aead
 from secrethub.crypto.aead import Place
 from secrethub.crypto.digests import derive
+from secrethub.crypto.prepared_mac import PreparedMac
 from secrethub.errors import DecryptionFailed, Sealed
 from secrethub.sensitive import wipe
 
@@ -32,7 +33,7 @@ class Keyring:
     :class:`~secrethub.errors.Sealed`.
     """
 
-    __slots__ = ("_base", "_ciphers", "_derived", "_keys", "_newest", "_wiped")
+    __slots__ = ("_base", "_ciphers", "_derived", "_keys", "_macs", "_newest", "_wiped")
 
     def __init__(self, base: bytes, keys: Mapping[int, bytes]) -> None:
         if len(base) != _SIZE or not keys:
@@ -43,6 +44,7 @@ class Keyring:
         self._keys = {number: bytearray(keys[number]) for number in sorted(keys)}
         self._ciphers = {number: AESGCM(key) for number, key in self._keys.items()}
         self._derived: dict[str, bytes] = {}
+        self._macs: dict[str, PreparedMac] = {}
         self._newest = max(keys)
         self._wiped = False
 
@@ -115,11 +117,19 @@ class Keyring:
             key = cache[purpose] = derive(base, f"secrethub/keyring/{purpose}")
         return key
 
+    def mac(self, purpose: str) -> PreparedMac:
+        """Return the key for ``purpose`` as what authenticates with it, for purposes of every request."""
+        prepared = self._macs.get(purpose)
+        if prepared is None:
+            prepared = self._macs[purpose] = PreparedMac(self.derived(purpose))
+        return prepared
+
     def wipe(self) -> None:
         """Zero and drop the keys, as far as Python lets us."""
         self._wiped = True
         self._ciphers = {}
         self._derived = {}
+        self._macs = {}
         keys, self._keys = self._keys, {}
         for buffer in (self._base, *keys.values()):
             wipe(buffer)
