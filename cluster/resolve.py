@@ -114,6 +114,9 @@ def resolve(
             else None
         ),
         root_key_type=settings.pki.root_key_type,
+        audit_dirs=tuple(str(path) for path in settings.audit.dirs),
+        syslog_socket=str(settings.audit.syslog_socket),
+        outbound_networks=settings.outbound.allowed_networks,
         dev=dev,
         database_pool=settings.limits.database_pool,
         max_body=settings.limits.max_body,

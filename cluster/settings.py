@@ -166,6 +166,22 @@ class LimitSettings(_Section):
     """Bytes of a request body."""
 
 
+class AuditSettings(_Section):
+    """Where the ledger may be written to beside the database."""
+
+    dirs: tuple[File, ...] = ()
+    """Directories below which file sinks and the archive may write; by default ``audit`` in ``state_dir``."""
+    syslog_socket: File = Path("/dev/log")
+    """Unix datagram socket of the local syslog daemon."""
+
+
+class OutboundSettings(_Section):
+    """What SecretHub may connect to when somebody configures it through the API."""
+
+    allowed_networks: tuple[Network, ...] = ()
+    """Networks (CIDR) that are allowed although they are loopback or link-local, without TLS too."""
+
+
 class Settings(BaseSettings):
     """One node's settings."""
 
@@ -196,6 +212,8 @@ class Settings(BaseSettings):
     ray: RaySettings = RaySettings()
     pki: PkiSettings = PkiSettings()
     limits: LimitSettings = LimitSettings()
+    audit: AuditSettings = AuditSettings()
+    outbound: OutboundSettings = OutboundSettings()
 
     @classmethod
     def settings_customise_sources(

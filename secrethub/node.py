@@ -63,6 +63,13 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """0600 file with the one-time token that ``init`` from beyond loopback must show."""
     root_key_type: Literal["ecdsa-p384", "rsa-4096"] = "ecdsa-p384"
     """Key of the built-in root CA, chosen when the cluster is made."""
+    audit_dirs: tuple[str, ...] = ()
+    """Directories below which file sinks of the ledger and its archive may write; none for
+    ``state_dir/audit``."""
+    syslog_socket: str = "/dev/log"
+    """Unix datagram socket of the local syslog daemon."""
+    outbound_networks: tuple[str, ...] = ()
+    """Networks (CIDR) that may be connected to although they are loopback or link-local, in clear too."""
     dev: bool = False
     database_pool: int = 12
     """Connections a process keeps to PostgreSQL at most."""

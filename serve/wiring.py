@@ -26,6 +26,7 @@ from secrethub.engines.token import TokenEngine
 from secrethub.engines.userpass import UserpassEngine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_cluster_key
+from secrethub.operations.deliveries import Deliveries
 from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
 from secrethub.operations.tidy import tidy
@@ -120,6 +121,7 @@ class Process:
                 await listener.start()
             self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
+            self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))
         if self._agents is not None:
             await self._agents.start(self.core, self._handles)
         self._tasks.append(asyncio.create_task(self._summarise(), name="throttle-summary"))

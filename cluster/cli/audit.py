@@ -12,6 +12,7 @@ import click
 
 from cluster.cli.audit_export import export
 from cluster.cli.audit_search import search
+from cluster.cli.audit_sink import sink
 from cluster.cli.output import fields
 from cluster.cli.session import Session, with_session
 
@@ -24,7 +25,7 @@ def audit() -> None:
     """Verify the audit ledger, and ask it."""
 
 
-for _command in (search, export):
+for _command in (search, export, sink):
     audit.add_command(_command)
 
 

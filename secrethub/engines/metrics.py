@@ -98,6 +98,24 @@ class Metrics:
             ("table",),
             registry=self.registry,
         )
+        self.sink_behind = Gauge(
+            "secrethub_audit_sink_behind",
+            "Entries that a sink was not given yet, told by the process that has it.",
+            ("sink",),
+            registry=self.registry,
+        )
+        self.sink_lag = Gauge(
+            "secrethub_audit_sink_lag_seconds",
+            "Age of the oldest entry that a sink was not given yet.",
+            ("sink",),
+            registry=self.registry,
+        )
+        self.sink_failures = Counter(
+            "secrethub_audit_sink_failures",
+            "Deliveries that a sink did not take.",
+            ("sink",),
+            registry=self.registry,
+        )
         self.throttled = Counter(
             "secrethub_throttled", "Requests refused by throttling.", registry=self.registry
         )

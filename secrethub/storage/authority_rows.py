@@ -44,6 +44,7 @@ USERS = Table("users", 64)
 PKI_ROLES = Table("pki_roles", 64)
 CERTIFICATE_AUTHORITIES = Table("certificate_authorities", 64)
 BINDINGS = Table("bindings", 1024)
+AUDIT_SETTINGS = Table("audit_settings", 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,7 @@ TABLES = (
     PKI_ROLES,
     CERTIFICATE_AUTHORITIES,
     BINDINGS,
+    AUDIT_SETTINGS,
 )
 
 

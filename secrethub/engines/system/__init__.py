@@ -17,6 +17,7 @@ from secrethub.engines.system.replay import replay_operations
 from secrethub.engines.system.root_token import root_token_operations
 from secrethub.engines.system.seal import seal_operations
 from secrethub.engines.system.simulate import simulate_operations
+from secrethub.engines.system.sinks import sink_operations
 from secrethub.engines.system.templates import template_operations
 from secrethub.engines.system.why import why_operations
 from secrethub.engines.system.wrapping import wrapping_operations
@@ -45,6 +46,7 @@ class SystemEngine:
             *entries_operations(),
             *export_operations(),
             *why_operations(),
+            *sink_operations(),
             *capability_operations(),
             *wrapping_operations(),
         )

@@ -25,6 +25,7 @@ AUTHORITY_TABLES = (
     "pki_roles",
     "certificate_authorities",
     "bindings",
+    "audit_settings",
 )
 
 _CLUSTER = """
@@ -162,6 +163,31 @@ CREATE TABLE audit_streams (
 """,
 )
 
+# How far each sink (by the UUID of its row in audit_settings) has got, and how it fares.
+_SINKS = (
+    """
+CREATE TABLE audit_sink_positions (
+    sink text COLLATE "C" NOT NULL,
+    stream text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    hash bytea NOT NULL,
+    PRIMARY KEY (sink, stream)
+)
+""",
+    """
+CREATE TABLE audit_sinks (
+    sink text COLLATE "C" PRIMARY KEY,
+    fencing bigint NOT NULL DEFAULT 0,
+    node text NOT NULL DEFAULT '',
+    delivered bigint NOT NULL DEFAULT 0,
+    skipped bigint NOT NULL DEFAULT 0,
+    delivered_at timestamptz,
+    failed_at timestamptz,
+    error text NOT NULL DEFAULT ''
+)
+""",
+)
+
 _LEDGER_INDEXES = (
     "CREATE INDEX audit_entries_at ON audit_entries (at)",
     # Searching (secrethub/storage/ledger_search.py). What is searched for is short; what is stored may be
@@ -232,6 +258,7 @@ def upgrade() -> None:
         *_KV,
         *_LEDGER,
         *_LEDGER_INDEXES,
+        *_SINKS,
         *_OTHERS,
     ):
         op.execute(statement)

@@ -191,6 +191,7 @@ _TABLES = (
     "pki_roles",
     "certificate_authorities",
     "bindings",
+    "audit_settings",
 )
 
 

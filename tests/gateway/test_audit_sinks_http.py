@@ -1,0 +1,236 @@
+"""HTTP sinks: what a collector gets, whom it is trusted to be, and where nobody may be led."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.gateway.audit_sinks import paths, state, with_sinks
+from tests.gateway.behind import entries, sql, until
+from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.kv import ok, status
+
+SECRET = "Bearer collector-secret-42"
+
+
+@dataclass
+class Collector:
+    """An HTTPS collector on loopback."""
+
+    port: int = 0
+    answer: int = 200
+    heads: list[str] = field(default_factory=list)
+    found: list[dict[str, Any]] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of a connection."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = next(
+                    line for line in head.lower().splitlines() if line.startswith("content-length:")
+                )
+                body = await reader.readexactly(int(length.partition(":")[2]))
+                self.heads.append(head)
+                extra = "location: http://127.0.0.1:1/\r\n" if self.answer == 302 else ""
+                if self.answer == 200:
+                    self.found += [json.loads(line) for line in body.splitlines()]
+                writer.write(f"HTTP/1.1 {self.answer} x\r\n{extra}content-length: 0\r\n\r\n".encode())
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who vouches for the collector."""
+    return trustme.CA()
+
+
+@pytest.fixture
+async def collector(authority: trustme.CA) -> AsyncIterator[Collector]:
+    """A running collector whose certificate is for ``localhost``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    one = Collector()
+    server = await asyncio.start_server(one.serve, "127.0.0.1", 0, ssl=context)
+    one.port = server.sockets[0].getsockname()[1]
+    yield one
+    server.close()
+
+
+@pytest.fixture
+async def node(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
+    """A node that may connect to loopback."""
+    settings = with_sinks(
+        node_settings(tmp_path, database_url), tmp_path, networks=("127.0.0.0/8", "::1/128")
+    )
+    async with running(settings) as one:
+        await one.initialise()
+        await one.unseal()
+        yield one
+
+
+def options(collector: Collector, authority: trustme.CA, host: str = "localhost") -> dict[str, str]:
+    """Options of a sink that gives to the collector."""
+    return {
+        "url": f"https://{host}:{collector.port}/in",
+        "authorization": SECRET,
+        "ca_pem": authority.cert_pem.bytes().decode(),
+    }
+
+
+async def test_a_collector_gets_every_entry(node: Node, collector: Collector, authority: trustme.CA) -> None:
+    """Entries arrive as JSON Lines with the header, which is shown and stored nowhere in clear."""
+    body = {"type": "http", "options": options(collector, authority)}
+    await ok(node, "PUT", "sys/audit/siem", body)
+    for number in range(20):
+        await node.call("GET", f"secret/data/x{number}")
+
+    async def complete() -> bool:
+        return len([entry for entry in collector.found if "/x" in entry["path"]]) == 20
+
+    await until(complete)
+    assert len({(e["stream"], e["number"]) for e in collector.found}) == len(collector.found)
+    head = collector.heads[0]
+    assert head.startswith("POST /in HTTP/1.1\r\n")
+    assert f"Host: localhost:{collector.port}" in head
+    assert f"Authorization: {SECRET}" in head
+    shown = await ok(node, "GET", "sys/audit")
+    assert shown["siem/"]["options"]["authorization"] == "***"
+    url = node.settings.database_url
+    for table in ("audit_entries", "audit_settings", "audit_sinks", "changes"):
+        assert "collector-secret" not in str([dict(row) for row in await sql(url, f"SELECT * FROM {table}")])
+    assert not paths(collector.found, "none")
+
+
+async def test_what_is_not_taken_comes_again(node: Node, collector: Collector, authority: trustme.CA) -> None:
+    """An answer that is no success, a redirect included, leaves the entries for later."""
+    await ok(node, "PUT", "sys/audit/siem", {"type": "http", "options": options(collector, authority)})
+    for answer in (500, 302, 401):
+        collector.answer = answer
+
+        async def refused(wanted: int = answer) -> bool:
+            return (await state(node, "siem"))["error"] == f"localhost answered {wanted}"
+
+        await node.call("GET", f"secret/data/during{answer}")
+        await until(refused)
+    collector.answer = 200
+
+    async def complete() -> bool:
+        return {f"secret/data/during{answer}" for answer in (500, 302, 401)} <= {
+            entry["path"] for entry in collector.found
+        }
+
+    await until(complete)
+
+    async def well() -> bool:
+        return (await state(node, "siem"))["error"] == ""
+
+    await until(well)
+
+
+async def test_another_certificate(node: Node, collector: Collector, authority: trustme.CA) -> None:
+    """A collector that cannot prove its name, or whom nobody vouches for, gets nothing."""
+    await ok(
+        node, "PUT", "sys/audit/name", {"type": "http", "options": options(collector, authority, "127.0.0.1")}
+    )
+    other = options(collector, authority) | {"ca_pem": trustme.CA().cert_pem.bytes().decode()}
+    await ok(node, "PUT", "sys/audit/other", {"type": "http", "options": other})
+
+    async def failing() -> bool:
+        return all([(await state(node, name))["error"] for name in ("name", "other")])
+
+    await until(failing)
+    assert collector.heads == []
+
+
+async def test_where_nobody_may_be_led(database_url: str, tmp_path: Path) -> None:
+    """Loopback, link-local, metadata services, Core's own database, clear text and odd URLs are refused."""
+    async with running(node_settings(tmp_path, database_url)) as node:
+        await node.initialise()
+        await node.unseal()
+        for url in (
+            "https://127.0.0.1/",
+            "https://localhost:4443/",
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://169.254.169.254/latest",
+            "https://[fe80::1]/",
+            "https://0.0.0.0/",
+            "https://[::]/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://[64:ff9b::7f00:1]/",
+            "https://224.0.0.1/",
+            "http://192.0.2.1/",
+            "https://user:secret@192.0.2.1/",
+            "https://192.0.2.1/?token=secret",
+            "https://192.0.2.1/#x",
+            "https://192.0.2.1:99999/",
+            "ftp://192.0.2.1/",
+            "file:///etc/passwd",
+            "https:///x",
+            "https://no-such-name.invalid/",
+            "https://192.0.2.1/\r\nX: y",
+            "",
+        ):
+            body = {"type": "http", "options": {"url": url}}
+            assert await status(node, "PUT", "sys/audit/x", body) == 400, url
+        assert await ok(node, "GET", "sys/audit") == {}
+        refused = await entries(database_url, operation="sys.audit.sinks.enable", outcome="failed")
+        assert len(refused) == 23
+
+
+async def test_the_own_database(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server's settings allow loopback, Core's own database is refused all the same."""
+    settings = node.process.core.settings
+    monkeypatch.setattr("secrethub.engines.outbound._database", lambda _settings: _own(), raising=True)
+    assert settings.outbound_networks
+    body = {"type": "http", "options": {"url": "http://127.0.0.1:5432/"}}
+    answer = await node.call("PUT", "sys/audit/x", json=body)
+    assert answer.status_code == 400
+    assert "database" in answer.json()["errors"][0]
+
+
+async def _own() -> list[Any]:
+    import ipaddress
+
+    return [(ipaddress.ip_address("127.0.0.1"), 5432)]
+
+
+async def test_options_that_cannot_be(node: Node, tmp_path: Path) -> None:
+    """Unknown kinds and options, and those of Vault that nobody acts on, are refused."""
+    place = str(tmp_path / "x")
+    for kind, given in (
+        ("socket", {}),
+        ("file", {}),
+        ("file", {"file_path": place, "log_raw": "true"}),
+        ("file", {"file_path": place, "hmac_accessor": "false"}),
+        ("file", {"file_path": place, "mode": "0644"}),
+        ("file", {"file_path": place, "prefix": "x"}),
+        ("file", {"file_path": place, "format": "jsonx"}),
+        ("file", {"file_path": place, "color": "red"}),
+        ("file", {"file_path": place, "max_lag": "1s"}),
+        ("file", {"file_path": place, "node": "a b"}),
+        ("syslog", {"facility": "NONE"}),
+        ("syslog", {"tag": "a b"}),
+        ("http", {"url": "https://192.0.2.1/", "authorization": "a\r\nb"}),
+        ("http", {"url": "https://192.0.2.1/", "ca_pem": "none"}),
+    ):
+        answer = await node.call("PUT", "sys/audit/x", json={"type": kind, "options": given})
+        assert answer.status_code == 400, (kind, given, answer.text)
+    body = {"type": "file", "options": {"file_path": place}}
+    for name in ("verify", "entries", "export", "archive", "a b", "é", "x" * 65):
+        assert await status(node, "PUT", f"sys/audit/{name}", body) in {400, 405}, name
+        assert await status(node, "DELETE", f"sys/audit/{name}") in {400, 405}, name
+    await ok(node, "PUT", "sys/audit/x", body)
+    assert await status(node, "PUT", "sys/audit/X", body) == 400
