@@ -27,6 +27,7 @@ Reason: TypeAlias = Literal[
     "inserted",
     "truncated",
     "not adopted",
+    "forked",
 ]
 """What is wrong with a record.
 
@@ -35,7 +36,8 @@ a first record, so either it was edited or the stream once began before it. ``ba
 rightly, but not by a holder of the key. ``gap``: it is missing. ``reordered``: it comes later than its
 number says. ``duplicate``: its number was there already. ``inserted``: it belongs to another stream, or
 follows the end of this one. ``truncated``: another stream proves that it existed. ``not adopted``: it was
-written without a key and no signed entry vouches for it.
+written without a key and no signed entry vouches for it. ``forked``: rightly chained and signed, but not
+what a checkpoint vouches for.
 """
 
 
@@ -125,9 +127,11 @@ class Chain:
 class StreamVerifier:
     """Checks the records of one stream as they are fed in order of their numbers."""
 
-    __slots__ = ("_closed", "_key", "bad", "head", "number", "stream")
+    __slots__ = ("_key", "_keyed", "bad", "closed", "head", "number", "stream")
 
-    def __init__(self, stream: str, key: bytes | None, number: int = 0, head: bytes = GENESIS) -> None:
+    def __init__(
+        self, stream: str, key: bytes | None, number: int = 0, head: bytes = GENESIS, *, keyed: bool = False
+    ) -> None:
         """Begin after the entry ``number`` with digest ``head``, by default at the beginning.
 
         Args:
@@ -136,13 +140,16 @@ class StreamVerifier:
                 which none may be.
             number: number of the entry before the first one fed.
             head: digest of that entry.
+            keyed: without a key here, the stream was written with one: its entries are signed, and what
+                the signatures are cannot be told.
         """
         self.stream = stream
         self.number = number
         self.head = head
         self.bad: Bad | None = None
+        self.closed = False
         self._key = key
-        self._closed = False
+        self._keyed = keyed
 
     def feed(self, record: Record) -> Bad | None:
         """Check one more record; after the first bad one, look only whether a missing one follows."""
@@ -157,7 +164,7 @@ class StreamVerifier:
             return self.bad
         self.number = entry.number
         self.head = record.hash
-        self._closed = entry.kind == "close"
+        self.closed = entry.kind == "close"
         return None
 
     def finish(self) -> Verified | Bad:
@@ -166,7 +173,7 @@ class StreamVerifier:
 
     def _judge(self, record: Record) -> Reason | None:
         entry = record.entry
-        if entry.stream != self.stream or (self._closed and entry.number > self.number):
+        if entry.stream != self.stream or (self.closed and entry.number > self.number):
             return "inserted"
         if entry.number <= self.number:
             return "duplicate"
@@ -175,7 +182,7 @@ class StreamVerifier:
         if not equal(_recomputed(self.head, entry), record.hash):
             return "wrong genesis" if self.number == 0 else "edited"
         if self._key is None:
-            return None if record.signature == b"" else "bad signature"
+            return None if (record.signature != b"") is self._keyed else "bad signature"
         if not equal(entry_signature(self._key, record.hash), record.signature):
             return "bad signature"
         return None

@@ -12,10 +12,13 @@ Claims tie streams together. They stand in the detail of signed entries:
   the cluster was sealed, trustworthy up to that entry from now on.
 * ``lost``: ``{"stream", "first", "last", "head"}``: entries ``first`` to ``last`` of that stream may
   or may not have become durable; everything before them did, and ``head`` is where it ended.
+* ``prune``: ``{"streams": [{"stream", "number", "head"}, …]}``: entries of these streams up to that one were
+  removed on purpose. An entry like this stays, unless a later one says the same again.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -24,11 +27,12 @@ import msgspec
 from secrethub.audit.masking import canonical_json
 from secrethub.crypto.digests import mac, sha256
 
-Kind: TypeAlias = Literal["open", "request", "intent", "outcome", "event", "lost", "adopt", "close"]
+Kind: TypeAlias = Literal["open", "request", "intent", "outcome", "event", "lost", "adopt", "prune", "close"]
 
 GENESIS = bytes(32)
 """What stands for the digest before the first entry of a stream."""
 
+_encode = msgspec.msgpack.Encoder().encode
 _ENTRY = "secrethub/audit/entry/v1"
 _SIGNATURE = "secrethub/audit/signature/v1"
 
@@ -94,6 +98,12 @@ class Record(msgspec.Struct, frozen=True):
     signature: bytes
 
 
+Row: TypeAlias = tuple[Any, ...]
+"""A record as plain values: the fields of :class:`Entry` in their order, digest, signature."""
+
+FIELDS = len(Entry.__struct_fields__)
+
+
 class StreamHead(msgspec.Struct, frozen=True):
     """A place in a stream: the entry with this number has this digest."""
 
@@ -116,6 +126,25 @@ def entry_signature(key: bytes, digest: bytes) -> bytes:
     return mac(key, _SIGNATURE, digest)
 
 
+def row_hash(previous: bytes, row: Row) -> bytes:
+    """Return what :func:`entry_hash` does, for an entry as a row: fast, and nothing is checked.
+
+    Raises:
+        OverflowError, TypeError, UnicodeEncodeError: perhaps, for fields that no entry can have.
+    """
+    return hashlib.sha256(_encode((_ENTRY, previous, *row[:FIELDS]))).digest()
+
+
+def signature_message(digest: bytes) -> bytes:
+    """Return what is signed of an entry with this digest, for :mod:`secrethub.crypto.prepared_mac`."""
+    return _encode((_SIGNATURE, digest))
+
+
+def record_from(row: Row) -> Record:
+    """Return the record of a row."""
+    return Record(Entry(*row[:FIELDS]), row[FIELDS], row[FIELDS + 1])
+
+
 def open_detail(origin: Mapping[str, Any], follows: StreamHead | None = None) -> str:
     """Return the detail of an ``open`` entry.
 
@@ -128,6 +157,11 @@ def open_detail(origin: Mapping[str, Any], follows: StreamHead | None = None) ->
 
 def adopt_detail(heads: Iterable[StreamHead]) -> str:
     """Return the detail of an ``adopt`` entry for the streams that end at ``heads``."""
+    return canonical_json({"streams": [_claim(head) for head in heads]})
+
+
+def prune_detail(heads: Iterable[StreamHead]) -> str:
+    """Return the detail of a ``prune`` entry: of each stream, everything up to its head here is removed."""
     return canonical_json({"streams": [_claim(head) for head in heads]})
 
 
