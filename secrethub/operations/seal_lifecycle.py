@@ -92,6 +92,9 @@ async def initialise(
         generation=1,
         keyring_revision=made.keyring_revision,
         wrapped_keyring=made.wrapped_keyring,
+        notary_public=made.notary_public,
+        notary_mac=made.notary_mac,
+        wrapped_notary=made.wrapped_notary,
     )
     try:
         async with database.write() as connection:

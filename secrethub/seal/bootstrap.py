@@ -1,4 +1,4 @@
-"""What a new cluster is made of: id, root key, keyring, one Shamir slot and its shares."""
+"""What a new cluster is made of: id, root key, keyring, notary's key, one Shamir slot and its shares."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from secrethub.crypto import notary_key
 from secrethub.crypto.keyring import Keyring, wrap
 from secrethub.ids import new_uuid
 from secrethub.seal.slots import KEY_BYTES, ShamirSlot, make_shamir_slot
@@ -23,6 +26,9 @@ class Bootstrap:
         keyring: with its first data key.
         wrapped_keyring: the keyring sealed under the root key, to be stored.
         keyring_revision: the revision it is bound to.
+        notary_public: public key of the notary, 32 bytes.
+        notary_mac: what tells holders of the keyring that it is.
+        wrapped_notary: its signing key sealed under the root key, to be stored.
         slot: the slot that opens the root key, to be stored.
         shares: what the slot opens with; shown once, stored nowhere.
     """
@@ -32,6 +38,9 @@ class Bootstrap:
     keyring: Keyring
     wrapped_keyring: bytes
     keyring_revision: int
+    notary_public: bytes
+    notary_mac: bytes
+    wrapped_notary: bytes
     slot: ShamirSlot
     shares: tuple[bytes, ...] = field(repr=False)
 
@@ -53,12 +62,16 @@ def bootstrap(shares: int, threshold: int) -> Bootstrap:
     root_key = os.urandom(KEY_BYTES)
     slot, made = make_shamir_slot(cluster_id, root_key, shares, threshold)
     keyring = Keyring.generate()
+    notary = Ed25519PrivateKey.generate()
     return Bootstrap(
         cluster_id=cluster_id,
         root_key=root_key,
         keyring=keyring,
         wrapped_keyring=wrap(root_key, keyring, cluster_id, FIRST_REVISION),
         keyring_revision=FIRST_REVISION,
+        notary_public=notary_key.public_of(notary),
+        notary_mac=notary_key.vouch(keyring, cluster_id, notary_key.public_of(notary)),
+        wrapped_notary=notary_key.wrap(root_key, notary, cluster_id),
         slot=slot,
         shares=tuple(made),
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 
-from secrethub.audit.event import Entry, Record
+from secrethub.audit.event import Entry, Record, Row, StreamHead, record_from
+from secrethub.audit.stream_claims import pruned_by
 from secrethub.storage.database import Database
 
 _PAGE = 2000
@@ -21,10 +23,11 @@ _COLUMNS = """SELECT stream, number, at, kind, request_id, actor, operation, pat
 _SELECT = f"{_COLUMNS} WHERE (stream, number) > ($1, $2) ORDER BY stream, number LIMIT $3"
 
 
-async def pages(database: Database) -> AsyncIterator[list[Record]]:
-    """Return the whole ledger in pages, ordered by stream and number, as of one instant.
+@asynccontextmanager
+async def snapshot(database: Database) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Lend a connection that sees the ledger, with its checkpoints, as of one instant.
 
-    One snapshot: a stream opened meanwhile may speak of entries that an earlier page did not have yet.
+    Without it a stream opened meanwhile may speak of entries that an earlier page did not have yet.
 
     Raises:
         Unavailable: the database does not answer, or the reader pauses for longer than 5 seconds.
@@ -33,19 +36,41 @@ async def pages(database: Database) -> AsyncIterator[list[Record]]:
         database.read() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
+        yield connection
+
+
+async def row_pages(connection: asyncpg.Connection[Any]) -> AsyncIterator[list[Row]]:
+    """Return the whole ledger as rows, in pages, ordered by stream and number."""
+    stream, number = "", -(1 << 62)
+    while True:
+        rows = [tuple(row) for row in await connection.fetch(_SELECT, stream, number, _PAGE)]
+        if not rows:
+            return
+        yield rows
+        stream, number = rows[-1][0], rows[-1][1]
+
+
+async def pruned(connection: asyncpg.Connection[Any]) -> list[StreamHead]:
+    """Return up to where streams are pruned, as entries say that are not verified yet."""
+    rows = await connection.fetch("SELECT detail FROM audit_entries WHERE kind = 'prune'")
+    return [head for row in rows for head in pruned_by(row["detail"])]
+
+
+async def pages(database: Database) -> AsyncIterator[list[Record]]:
+    """Return the whole ledger in pages, ordered by stream and number, as of one instant.
+
+    Raises:
+        Unavailable: the database does not answer, or the reader pauses for longer than 5 seconds.
+    """
+    async with snapshot(database) as connection:
         async for page in pages_of(connection):
             yield page
 
 
 async def pages_of(connection: asyncpg.Connection[Any]) -> AsyncIterator[list[Record]]:
     """As :func:`pages`, inside the snapshot that the caller has."""
-    stream, number = "", -(1 << 62)
-    while True:
-        rows = await connection.fetch(_SELECT, stream, number, _PAGE)
-        if not rows:
-            return
-        yield [record_of(row) for row in rows]
-        stream, number = rows[-1]["stream"], rows[-1]["number"]
+    async for rows in row_pages(connection):
+        yield [record_from(row) for row in rows]
 
 
 async def refusals(database: Database, request_id: str) -> list[Record]:

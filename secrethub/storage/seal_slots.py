@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from secrethub.crypto import notary_key
 from secrethub.crypto.digests import equal
 from secrethub.crypto.keyring import unwrap, wrap
 from secrethub.errors import IntegrityFailure, NotInitialised, Stale
@@ -128,22 +129,26 @@ async def replace_root(
 
 
 async def _below(connection: asyncpg.Connection[Any], old: bytes, new: bytes, row: ClusterRow) -> ClusterRow:
-    """Seal the keyring under the new root key."""
+    """Seal the keyring and the notary's key under the new root key."""
+    notary = notary_key.unwrap(old, row.wrapped_notary, row.cluster_id, row.notary_public)
     keyring = unwrap(old, row.wrapped_keyring, row.cluster_id, row.keyring_revision)
     try:
         after = replace(
             row,
             keyring_revision=row.keyring_revision + 1,
             wrapped_keyring=wrap(new, keyring, row.cluster_id, row.keyring_revision + 1),
+            wrapped_notary=notary_key.wrap(new, notary, row.cluster_id),
             root_version=row.root_version + 1,
         )
     finally:
         keyring.wipe()
     await connection.execute(
-        "UPDATE cluster SET keyring_revision = $1, wrapped_keyring = $2, root_version = $3",
+        """UPDATE cluster SET keyring_revision = $1, wrapped_keyring = $2, root_version = $3,
+                              wrapped_notary = $4""",
         after.keyring_revision,
         after.wrapped_keyring,
         after.root_version,
+        after.wrapped_notary,
     )
     return after
 

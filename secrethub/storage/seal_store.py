@@ -15,7 +15,7 @@ from secrethub.storage.freshness import LOCK
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRow:
-    """The cluster as the database knows it. ``wrapped_keyring`` opens under the root key only.
+    """The cluster as the database knows it. What is wrapped opens under the root key only.
 
     ``root_version`` counts root keys: each change of the slots makes another one.
     """
@@ -29,6 +29,9 @@ class ClusterRow:
     generation: int
     keyring_revision: int
     wrapped_keyring: bytes
+    notary_public: bytes
+    notary_mac: bytes
+    wrapped_notary: bytes
     root_version: int = 1
 
 
@@ -56,6 +59,9 @@ def cluster_row(row: asyncpg.Record) -> ClusterRow:
         keyring_revision=row["keyring_revision"],
         wrapped_keyring=row["wrapped_keyring"],
         root_version=row["root_version"],
+        notary_public=row["notary_public"],
+        notary_mac=row["notary_mac"],
+        wrapped_notary=row["wrapped_notary"],
     )
 
 
@@ -64,8 +70,10 @@ async def insert_cluster(connection: asyncpg.Connection[Any], row: ClusterRow) -
     await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
     inserted = await connection.fetchval(
         """INSERT INTO cluster (cluster_id, cluster_name, dev, created_at, sealed, seal_epoch, generation,
-                                keyring_revision, wrapped_keyring, root_version)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING true""",
+                                keyring_revision, wrapped_keyring, root_version, notary_public, notary_mac,
+                                wrapped_notary)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+           ON CONFLICT DO NOTHING RETURNING true""",
         row.cluster_id,
         row.cluster_name,
         row.dev,
@@ -76,6 +84,9 @@ async def insert_cluster(connection: asyncpg.Connection[Any], row: ClusterRow) -
         row.keyring_revision,
         row.wrapped_keyring,
         row.root_version,
+        row.notary_public,
+        row.notary_mac,
+        row.wrapped_notary,
     )
     return bool(inserted)
 

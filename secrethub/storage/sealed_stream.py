@@ -11,12 +11,16 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import asyncpg
+
 from secrethub.audit.chain import Chain
 from secrethub.audit.event import Origin, StreamHead, adopt_detail, open_detail
 from secrethub.audit.masking import canonical_json
 from secrethub.crypto.keyring import Keyring
+from secrethub.errors import Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage.database import Database
+from secrethub.storage.ledger_rows import APPEND, BEHIND, appended
 
 _ITSELF = Origin()
 
@@ -91,6 +95,7 @@ class SealedStream:
         records = []
         if self._chain is None or self._signed != (key is not None):
             chain = Chain(new_uuid(), key)
+            before = StreamHead(chain.stream, 0, chain.head)
             records.append(
                 chain.append(
                     at=_now(),
@@ -103,6 +108,7 @@ class SealedStream:
             )
         else:
             chain = Chain(self._chain.stream, key, self._chain.number, self._chain.head)
+            before = StreamHead(chain.stream, chain.number, chain.head)
         records.append(
             chain.append(
                 at=_now(),
@@ -118,38 +124,13 @@ class SealedStream:
                 detail=canonical_json(dict(detail or {})) if text is None else text,
             )
         )
-        async with self._database.write() as connection:
-            await connection.executemany(
-                """INSERT INTO audit_entries VALUES
-                   ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)""",
-                [
-                    (
-                        r.entry.stream,
-                        r.entry.number,
-                        r.entry.at,
-                        r.entry.kind,
-                        r.entry.request_id,
-                        r.entry.actor,
-                        r.entry.operation,
-                        r.entry.path,
-                        r.entry.outcome,
-                        r.entry.reason,
-                        r.entry.client,
-                        r.entry.door,
-                        r.entry.detail,
-                        r.hash,
-                        r.signature,
-                    )
-                    for r in records
-                ],
-            )
-            await connection.execute(
-                """INSERT INTO audit_streams VALUES ($1, $2, $3)
-                   ON CONFLICT (stream) DO UPDATE SET number = excluded.number, hash = excluded.hash""",
-                chain.stream,
-                chain.number,
-                chain.head,
-            )
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(APPEND, *appended(before, records))
+        except asyncpg.PostgresError as exc:
+            if exc.sqlstate != BEHIND:
+                raise
+            raise Unavailable("the database has lost entries of the audit ledger") from exc
         # Only now: an entry that was not stored leaves the chain where it was.
         self._chain, self._signed = chain, key is not None
 

@@ -14,9 +14,10 @@ from actors.handles import SealClient
 from actors.handles.keys import CEREMONY_INFO, SHARE_INFO
 from actors.local import LocalTree
 from actors.tree import KEY_HOLDER, SEAL_STATE, actor_name
+from secrethub.crypto import notary_key
 from secrethub.crypto.sealed_box import Recipient, proof, seal_to
 from secrethub.engines.ceremonies import CeremonyResult
-from secrethub.errors import Conflict, IntegrityFailure, InvalidRequest, Sealed, WrongShare
+from secrethub.errors import Conflict, DecryptionFailed, IntegrityFailure, InvalidRequest, Sealed, WrongShare
 from secrethub.node import NodeSettings
 from secrethub.seal.slots import ShamirSlot, make_shamir_slot, open_slot
 from secrethub.seal.wishes import GenerateRoot, Purpose, Rekey, Wish, decode_token
@@ -88,6 +89,7 @@ async def test_new_shares_take_the_old_ones_place(
     row = await row_of(database)
     assert (row.seal_epoch, row.root_version) == (first.seal_epoch, first.root_version + 2)
     assert await keyring_bytes(tree, psk, database) == before
+    assert row.notary_public == first.notary_public
     status = await client.status()
     assert (status.sealed, status.shares, status.threshold) == (False, 4, 2)
     await client.seal()
@@ -121,7 +123,12 @@ async def test_the_former_root_key_opens_nothing_any_more(
     assert isinstance(after, ShamirSlot)
     with pytest.raises(WrongShare):
         open_slot(after, old[:2])
-    assert open_slot(after, keys_of(result)[:2]) == state._held.reveal()
+    new = open_slot(after, keys_of(result)[:2])
+    assert new == state._held.reveal()
+    row = await row_of(database)
+    notary_key.unwrap(new, row.wrapped_notary, row.cluster_id, row.notary_public)
+    with pytest.raises(DecryptionFailed):
+        notary_key.unwrap(root, row.wrapped_notary, row.cluster_id, row.notary_public)
 
 
 async def test_verification_comes_before_the_change(

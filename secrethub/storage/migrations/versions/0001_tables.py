@@ -41,6 +41,9 @@ CREATE TABLE cluster (
     keyring_revision integer NOT NULL,
     wrapped_keyring bytea NOT NULL,
     root_version integer NOT NULL,
+    notary_public bytea NOT NULL,
+    notary_mac bytea NOT NULL,
+    wrapped_notary bytea NOT NULL,
     changes_pruned_below bigint NOT NULL DEFAULT 0
 )
 """
@@ -152,14 +155,16 @@ CREATE TABLE audit_entries (
 """,
     "CREATE TABLE audit_entries_other PARTITION OF audit_entries DEFAULT",
     "ALTER TABLE audit_entries_other ADD PRIMARY KEY (stream, number)",
-    # How far each stream has come, written with its entries. It proves nothing; it tells whoever follows the
-    # ledger where to look.
+    # The newest entry of each stream, written with it: a stream is only continued where it ends. It proves
+    # nothing; it tells whoever follows the ledger where to look. Room for the next version of a row on its
+    # page: it is written with every commit.
     """
 CREATE TABLE audit_streams (
     stream text COLLATE "C" PRIMARY KEY,
     number bigint NOT NULL,
-    hash bytea NOT NULL
-)
+    hash bytea NOT NULL,
+    signature bytea NOT NULL
+) WITH (fillfactor = 40)
 """,
 )
 
@@ -187,6 +192,30 @@ CREATE TABLE audit_sinks (
 )
 """,
 )
+
+_CHECKPOINTS = """
+CREATE TABLE audit_checkpoints (
+    sequence bigint PRIMARY KEY,
+    timeline bigint NOT NULL,
+    epoch bigint NOT NULL,
+    at bigint NOT NULL,
+    previous bytea NOT NULL,
+    streams bigint NOT NULL,
+    root bytea NOT NULL,
+    heads bytea NOT NULL,
+    signature bytea NOT NULL
+)
+"""
+
+# The leaves of the newest checkpoint's tree, for the notary that takes over.
+_NOTARISED = """
+CREATE TABLE notarised_streams (
+    stream text COLLATE "C" PRIMARY KEY,
+    place bigint NOT NULL UNIQUE,
+    number bigint NOT NULL,
+    hash bytea NOT NULL
+)
+"""
 
 _LEDGER_INDEXES = (
     "CREATE INDEX audit_entries_at ON audit_entries (at)",
@@ -257,6 +286,8 @@ def upgrade() -> None:
     for statement in (
         *_KV,
         *_LEDGER,
+        _CHECKPOINTS,
+        _NOTARISED,
         *_LEDGER_INDEXES,
         *_SINKS,
         *_OTHERS,

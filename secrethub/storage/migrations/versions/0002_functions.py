@@ -40,22 +40,39 @@ BEGIN
 END $$
 """
 
+# A stream is continued only after the entry that its writer knows as the newest. That keeps (stream, number)
+# unique and without gaps, and a database that lost entries (a failover) is found out: SH001.
+_LEDGER_APPEND = """
+CREATE FUNCTION ledger_append(p_stream text, p_entries json, p_before bigint, p_previous bytea,
+                              p_number bigint, p_hash bytea, p_signature bytea)
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF p_before = 0 THEN
+        INSERT INTO audit_streams VALUES (p_stream, p_number, p_hash, p_signature);
+    ELSE
+        UPDATE audit_streams SET number = p_number, hash = p_hash, signature = p_signature
+            WHERE stream = p_stream AND number = p_before AND hash = p_previous;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the stream does not end with entry %', p_before USING ERRCODE = 'SH001';
+        END IF;
+    END IF;
+    INSERT INTO audit_entries
+        SELECT p_stream, e.n, e.t, e.k, e.q, e.a, e.o, e.p, e.u, e.r, e.c, e.d, e.x,
+               decode(e.h, 'base64'), decode(e.s, 'base64')
+        FROM json_to_recordset(p_entries) AS e(n bigint, t bigint, k text, q text, a text, o text, p text,
+            u text, r text, c text, d text, x text, h text, s text);
+END $$
+"""
+
 _LEDGER_COMMIT = """
-CREATE FUNCTION ledger_commit(p_stream text, p_entries json, p_since text)
+CREATE FUNCTION ledger_commit(p_stream text, p_entries json, p_before bigint, p_previous bytea,
+                              p_number bigint, p_hash bytea, p_signature bytea, p_since text)
 RETURNS TABLE (generation bigint, seal_epoch bigint, sealed boolean, gap boolean, cursor text,
                sequence bigint, kind text, key text, version bigint, revision bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(7305086391846015);
-    WITH written AS (
-        INSERT INTO audit_entries
-            SELECT p_stream, e.n, e.t, e.k, e.q, e.a, e.o, e.p, e.u, e.r, e.c, e.d, e.x,
-                   decode(e.h, 'base64'), decode(e.s, 'base64')
-            FROM json_to_recordset(p_entries) AS e(n bigint, t bigint, k text, q text, a text, o text, p text,
-                u text, r text, c text, d text, x text, h text, s text)
-            RETURNING number, hash)
-    INSERT INTO audit_streams SELECT p_stream, w.number, w.hash FROM written w ORDER BY w.number DESC LIMIT 1
-        ON CONFLICT (stream) DO UPDATE SET number = excluded.number, hash = excluded.hash;
+    PERFORM ledger_append(p_stream, p_entries, p_before, p_previous, p_number, p_hash, p_signature);
     RETURN QUERY SELECT * FROM freshness(p_since);
 END $$
 """
@@ -197,7 +214,15 @@ _TABLES = (
 
 def upgrade() -> None:
     """Create the functions."""
-    for statement in (_FRESHNESS, _LEDGER_COMMIT, _LEDGER_MONTHS, _KV_PUT, _KV_PUT_MANY, _ANNOUNCE):
+    for statement in (
+        _FRESHNESS,
+        _LEDGER_APPEND,
+        _LEDGER_COMMIT,
+        _LEDGER_MONTHS,
+        _KV_PUT,
+        _KV_PUT_MANY,
+        _ANNOUNCE,
+    ):
         op.execute(statement)
     op.execute("SELECT ledger_months(3)")
     for name in _TABLES:
@@ -211,5 +236,13 @@ def downgrade() -> None:
     """Drop the functions."""
     for name in _TABLES:
         op.execute(f"DROP TRIGGER {name}_announce ON {name}")
-    for statement in (_ANNOUNCE, _KV_PUT_MANY, _KV_PUT, _LEDGER_MONTHS, _LEDGER_COMMIT, _FRESHNESS):
+    for statement in (
+        _ANNOUNCE,
+        _KV_PUT_MANY,
+        _KV_PUT,
+        _LEDGER_MONTHS,
+        _LEDGER_COMMIT,
+        _LEDGER_APPEND,
+        _FRESHNESS,
+    ):
         op.execute(f"DROP FUNCTION {statement.split('FUNCTION ', 1)[1].partition('(')[0]}")

@@ -1,0 +1,65 @@
+"""Records on their way into the database: the arguments of ``ledger_append`` and ``ledger_commit``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from secrethub.audit.event import Record, StreamHead
+
+BEHIND = "SH001"
+"""SQLSTATE of an append to a stream that does not end where its writer knows it to."""
+
+APPEND = "SELECT ledger_append($1, $2::text::json, $3, $4, $5, $6, $7)"
+COMMIT = "SELECT * FROM ledger_commit($1, $2::text::json, $3, $4, $5, $6, $7, $8)"
+NEWEST_OF = "SELECT number, hash FROM audit_entries WHERE stream = $1 ORDER BY number DESC LIMIT 1"
+
+
+def appended(before: StreamHead, records: Sequence[Record]) -> tuple[Any, ...]:
+    """Return the arguments that append ``records`` to the stream that ends at ``before``.
+
+    Args:
+        before: where the stream ends; number 0 for one that begins.
+        records: at least one, in order.
+    """
+    last = records[-1]
+    return (
+        before.stream,
+        _encoded(records),
+        before.number,
+        before.head,
+        last.entry.number,
+        last.hash,
+        last.signature,
+    )
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """A record on its way into the database, without its stream; the names are those of ``ledger_append``."""
+
+    n: int
+    t: int
+    k: str
+    q: str
+    a: str
+    o: str
+    p: str
+    u: str
+    r: str
+    c: str
+    d: str
+    x: str
+    h: bytes
+    s: bytes
+
+
+def _encoded(records: Sequence[Record]) -> str:
+    """Return the records as one JSON text, which costs a fraction of fourteen arrays."""
+    return msgspec.json.encode(
+        [
+            _Stored(*msgspec.structs.astuple(record.entry)[1:], record.hash, record.signature)  # type: ignore[call-arg]
+            for record in records
+        ]
+    ).decode()
