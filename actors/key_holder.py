@@ -1,5 +1,7 @@
 """KeyHolder: keeps the root key of its node's processes, and gives the keyring to the node's gateways.
 
+It stands in for the notary while that is gone.
+
 It parses no network input; whoever asks must prove that it holds the cluster's pre-shared key, and is
 answered in a sealed box. Before anything is given the database is asked whether the cluster is
 unsealed and in which seal epoch: a holder that a ``seal`` did not reach gives nothing either.
@@ -11,6 +13,7 @@ import asyncio
 import logging
 import os
 
+from actors.checkpointing import StandIn
 from actors.handles.keys import INSTALL, KEYRING, PREPARE, checked
 from actors.handles.protocol import Handles
 from actors.pulse import pulse
@@ -20,6 +23,9 @@ from secrethub.crypto.sealed_box import Recipient, info, seal_to
 from secrethub.errors import NotInitialised, Sealed, Stale, Unavailable
 from secrethub.storage.database import Database
 from secrethub.storage.seal_store import ClusterRow, load_cluster
+
+_NOTARY_SECONDS = 0.8
+"""Between two looks at the notary's work; as often as the notary itself looks at the streams."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +61,7 @@ class KeyHolder:
         self._held: RootKey | None = None
         self._next: RootKey | None = None
         self._dropped = 0
+        self._stand_in = StandIn(database)
         self._fetching = asyncio.Lock()
         self._done = asyncio.Event()
 
@@ -155,11 +162,14 @@ class KeyHolder:
             "pid": os.getpid(),
             "holds": held is not None,
             "epoch": held.epoch if held is not None else None,
+            "notary": self._stand_in.active,
         }
 
     async def hold(self) -> None:
         """Keep in step with the database until closed or, after a seal, until to be replaced."""
-        await pulse(self._keep_up, self._done, self._pulse)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(pulse(self._keep_up, self._done, self._pulse), name="keep-up")
+            tasks.create_task(pulse(self._look_after_notary, self._done, _NOTARY_SECONDS), name="stand-in")
 
     async def close(self) -> None:
         """Wipe the key and let go of the database."""
@@ -167,8 +177,21 @@ class KeyHolder:
             self._held.wipe()
             self._held = None
         self._forget_next()
+        self._stand_in.drop()
         self._done.set()
         await self._database.close()
+
+    async def _look_after_notary(self) -> None:
+        """Make checkpoints while nobody else does."""
+        if self._held is None:
+            self._stand_in.drop()
+            return
+        row = await self._present()
+        held = self._held
+        if row.sealed or held is None or not held.fits(row):
+            self._stand_in.drop()
+        else:
+            await self._stand_in.step(held, row)
 
     async def _keep_up(self) -> None:
         row = await load_cluster(self._database)
@@ -249,4 +272,5 @@ class KeyHolder:
         if self._held is not None and self._held.epoch < epoch:
             self._held.wipe()
             self._held = None
+            self._stand_in.drop()
             self._done.set()

@@ -23,10 +23,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from actors import distributed_lock, key_holder, seal_state, session_directory, supervisor
+from actors import audit_notary, distributed_lock, key_holder, seal_state, session_directory, supervisor
 from actors.handles.remote import RayHandles, answer, off_loop
 from actors.restart import ChildSpec
 from actors.tree import (
+    AUDIT_NOTARY,
     DISTRIBUTED_LOCK,
     KEY_HOLDER,
     NAMESPACE,
@@ -94,12 +95,20 @@ class SessionDirectory(session_directory.SessionDirectory):
         super().__init__(**_parts(SESSION_DIRECTORY))
 
 
+class AuditNotary(audit_notary.AuditNotary):
+    """AuditNotary in a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(**_parts(AUDIT_NOTARY))
+
+
 _CHILDREN: Mapping[str, type] = MappingProxyType(
     {
         SEAL_STATE: SealState,
         KEY_HOLDER: KeyHolder,
         DISTRIBUTED_LOCK: DistributedLock,
         SESSION_DIRECTORY: SessionDirectory,
+        AUDIT_NOTARY: AuditNotary,
     }
 )
 

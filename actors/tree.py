@@ -5,7 +5,8 @@
     supervisor               one per cluster
      ├─ seal-state           permanent, one_for_one
      ├─ distributed-lock     permanent
-     └─ session-directory    permanent
+     ├─ session-directory    permanent
+     └─ audit-notary         permanent
     node-supervisor@<node>   one per node, not a child of supervisor
      └─ key-holder@<node>    permanent
 
@@ -25,6 +26,7 @@ NAMESPACE = "secrethub"
 SEAL_STATE = "seal-state"
 DISTRIBUTED_LOCK = "distributed-lock"
 SESSION_DIRECTORY = "session-directory"
+AUDIT_NOTARY = "audit-notary"
 KEY_HOLDER = "key-holder"
 
 
@@ -57,6 +59,7 @@ SUPERVISOR = Branch(
         ChildSpec(name=SEAL_STATE, order=1),
         ChildSpec(name=DISTRIBUTED_LOCK, order=2),
         ChildSpec(name=SESSION_DIRECTORY, order=3),
+        ChildSpec(name=AUDIT_NOTARY, order=4),
     ),
 )
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
+from actors.audit_notary import AuditNotary
 from actors.distributed_lock import DistributedLock
 from actors.handles.protocol import Handles
 from actors.key_holder import KeyHolder
 from actors.seal_state import SealState
 from actors.session_directory import SessionDirectory
-from actors.tree import DISTRIBUTED_LOCK, KEY_HOLDER, SEAL_STATE, SESSION_DIRECTORY
+from actors.tree import AUDIT_NOTARY, DISTRIBUTED_LOCK, KEY_HOLDER, SEAL_STATE, SESSION_DIRECTORY
 from secrethub.clock import Clock
 from secrethub.node import NodeSettings
 from secrethub.storage.database import Database
@@ -86,6 +87,10 @@ def _key_holder(around: Surroundings) -> Parts:
     }
 
 
+def _audit_notary(around: Surroundings) -> Parts:
+    return _key_holder(around)
+
+
 def _distributed_lock(around: Surroundings) -> Parts:
     return {"database": around.database()}
 
@@ -100,6 +105,7 @@ PARTS: Mapping[str, Callable[[Surroundings], Parts]] = MappingProxyType(
         KEY_HOLDER: _key_holder,
         DISTRIBUTED_LOCK: _distributed_lock,
         SESSION_DIRECTORY: _session_directory,
+        AUDIT_NOTARY: _audit_notary,
     }
 )
 """The constructor arguments of each kind of actor."""
@@ -110,6 +116,7 @@ CLASSES: Mapping[str, Callable[..., Actor]] = MappingProxyType(
         KEY_HOLDER: KeyHolder,
         DISTRIBUTED_LOCK: DistributedLock,
         SESSION_DIRECTORY: SessionDirectory,
+        AUDIT_NOTARY: AuditNotary,
     }
 )
 

@@ -52,6 +52,9 @@ async def test_the_port_tells_what_happened(node: Node) -> None:
         "secrethub_audit_commit_seconds",
         "secrethub_audit_waiting",
         "secrethub_audit_entries_written",
+        "secrethub_audit_checkpoint",
+        "secrethub_audit_checkpoint_timestamp_seconds",
+        "secrethub_audit_checkpoint_age_seconds",
         "secrethub_throttled",
         "secrethub_integrity_failures",
     ):

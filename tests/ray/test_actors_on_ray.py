@@ -97,6 +97,7 @@ async def test_the_tree_stands(cluster: Any) -> None:
         "seal-state",
         "distributed-lock",
         "session-directory",
+        "audit-notary",
         f"node-supervisor@{NODE}",
         HOLDER,
     }

@@ -130,6 +130,7 @@ def test_the_tree_is_well_formed() -> None:
         "seal-state",
         "distributed-lock",
         "session-directory",
+        "audit-notary",
     ]
     for children in (
         (ChildSpec(name="a", order=1), ChildSpec(name="b", order=1)),

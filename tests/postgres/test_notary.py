@@ -1,0 +1,240 @@
+"""The notary on a real database: checkpoints, incarnations, standing in, tampering, and being killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import notary_steps
+import pytest
+from notary_steps import Founded, found
+from offices import Office, opened, until
+from socket_proxy import proxied
+
+from actors.checkpointing import StandIn
+from secrethub.audit.checkpoint import is_signed, link
+from secrethub.errors import DecryptionFailed, IntegrityFailure, Stale, Unavailable
+from secrethub.storage.database import Database
+from secrethub.storage.ledger import Note
+from secrethub.storage.sealed_stream import SealedStream
+
+
+@pytest.fixture
+async def cluster(database_url: str) -> AsyncIterator[Founded]:
+    """A fresh cluster."""
+    made = await found(database_url)
+    yield made
+    await made.database.close()
+
+
+@pytest.fixture
+async def office(database_url: str, cluster: Founded) -> AsyncIterator[Office]:
+    """A process that writes entries."""
+    async with opened(database_url, cluster.keyring) as one:
+        yield one
+
+
+def note(path: str = "p") -> Note:
+    """An entry about a read of ``path``."""
+    return Note(kind="request", request_id="", actor="a", operation="test.read", path=path, outcome="done")
+
+
+async def test_checkpoints_cover_every_stream(cluster: Founded, office: Office, database_url: str) -> None:
+    """A checkpoint names what moved since the last one, whoever wrote it, and nothing while nothing did."""
+    work = await cluster.begin()
+    await SealedStream(cluster.database, node="n").record("sys.test", "done", keyring=None)
+    await office.ledger.append(note())
+    first = await work.step()
+    assert first is not None
+    assert len(first.checkpoint.heads) == first.checkpoint.streams == 2
+    assert await work.step() is None
+    async with opened(database_url, cluster.keyring) as other:
+        await other.ledger.append(note())
+        second = await work.step()
+    assert second is not None
+    assert (len(second.checkpoint.heads), second.checkpoint.streams) == (1, 3)
+    assert second.checkpoint.previous == link(first)
+    row = await cluster.row()
+    assert all(is_signed(signed, row.notary_public) for signed in await cluster.checkpoints())
+    await work.step()
+    report = await cluster.verdict()
+    # SealState adopts what was written without a key; here there is none.
+    assert [one.reason for one in report.bad] == ["not adopted"]
+    assert report.unproven == 0
+
+
+async def test_a_successor_goes_on(cluster: Founded, office: Office) -> None:
+    """A new incarnation continues the chain and the tree; the old one can make no checkpoint any more."""
+    old = await cluster.begin()
+    await office.ledger.append(note())
+    await old.step()
+    new = await cluster.begin()
+    await office.ledger.append(note())
+    with pytest.raises(Stale):
+        await old.step()
+    signed = await new.step()
+    assert signed is not None
+    assert (signed.checkpoint.sequence, signed.checkpoint.streams) == (2, 1)
+    assert (await cluster.verdict()).ok
+
+
+async def test_standing_in(cluster: Founded, office: Office) -> None:
+    """Where entries wait in vain a key-holder makes the checkpoints, until the notary is back."""
+    row = await cluster.row()
+    stand_in = StandIn(cluster.database, patience=0.0)
+    await stand_in.step(cluster.root, row)
+    assert not stand_in.active
+    await office.ledger.append(note())
+    await stand_in.step(cluster.root, row)
+    assert stand_in.active
+    assert len(await cluster.checkpoints()) == 1
+    back = await cluster.begin()
+    await office.ledger.append(note())
+    await stand_in.step(cluster.root, row)
+    assert not stand_in.active
+    assert await back.step() is not None
+    assert (await cluster.verdict()).ok
+
+
+async def test_nobody_stands_in_for_a_notary_that_works(cluster: Founded, office: Office) -> None:
+    """Entries that wait for less than the patience, or for ever newer checkpoints, are the notary's."""
+    row, work = await cluster.row(), await cluster.begin()
+    stand_in = StandIn(cluster.database, patience=0.05)
+    for _ in range(5):
+        await office.ledger.append(note())
+        await stand_in.step(cluster.root, row)
+        await asyncio.sleep(0.03)
+        await work.step()
+    assert not stand_in.active
+
+
+async def test_kept_streams_that_were_tampered_with(cluster: Founded, office: Office) -> None:
+    """What is kept beside the newest checkpoint is made again from all of them when it is not right."""
+    work = await cluster.begin()
+    await office.ledger.append(note())
+    await work.step()
+    await office.sql("UPDATE notarised_streams SET hash = sha256('x')")
+    again = await cluster.begin()
+    await office.ledger.append(note())
+    signed = await again.step()
+    assert signed is not None
+    assert signed.checkpoint.streams == 1
+    assert (await cluster.verdict()).ok
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_checkpoints SET at = at + 1",
+        "UPDATE audit_checkpoints SET signature = sha512('x')",
+        "UPDATE cluster SET notary_public = sha256('x')",
+    ],
+)
+async def test_nothing_is_signed_upon_what_was_tampered_with(
+    cluster: Founded, office: Office, statement: str
+) -> None:
+    """A notary whose newest checkpoint, or own key, is not what it was makes none."""
+    work = await cluster.begin()
+    await office.ledger.append(note())
+    await work.step()
+    await office.sql(statement)
+    with pytest.raises((IntegrityFailure, DecryptionFailed)):
+        await cluster.begin()
+    assert len(await cluster.checkpoints()) == 1
+
+
+async def test_a_notary_sees_that_its_checkpoint_is_gone(cluster: Founded, office: Office) -> None:
+    """A database in which the last checkpoint is missing gets no other from the notary that made it."""
+    work = await cluster.begin()
+    await office.ledger.append(note())
+    await work.step()
+    await office.sql("DELETE FROM audit_checkpoints")
+    await office.ledger.append(note())
+    with pytest.raises(IntegrityFailure):
+        await work.step()
+
+
+async def test_what_is_no_entry_is_not_signed(cluster: Founded, office: Office) -> None:
+    """A head that no entry has, or that goes back, gets no signature; other streams do."""
+    work = await cluster.begin()
+    await office.ledger.append(note())
+    await work.step()
+    await office.sql("UPDATE audit_streams SET hash = sha256('x')")
+    assert await work.step() is None
+    await office.sql("INSERT INTO audit_streams VALUES ('made-up', 9, sha256('x'), sha256('y'))")
+    await SealedStream(cluster.database, node="n").record("sys.test", "done", keyring=cluster.keyring)
+    signed = await work.step()
+    assert signed is not None
+    assert len(signed.checkpoint.heads) == 1
+
+
+async def test_the_database_goes_away(cluster: Founded, office: Office, database_url: str) -> None:
+    """A commit whose answer is lost is found by the next incarnation, and nothing is signed twice."""
+    async with proxied(database_url) as (proxy, through):
+        away = Founded(Database(through, size=3), cluster.root, cluster.keyring)
+        work = await away.begin()
+        for round_ in range(6):
+            await office.ledger.append(note())
+            proxy.hold()
+            step = asyncio.create_task(work.step())
+            await asyncio.sleep(0.02 * round_)
+            proxy.cut()
+            try:
+                await step
+            except Unavailable:
+                work = await away.begin()
+        await work.step()
+        await away.database.close()
+    report = await cluster.verdict()
+    assert report.ok, report
+    assert report.unproven == 0
+
+
+async def test_killed_notaries(cluster: Founded, office: Office, database_url: str) -> None:
+    """Notaries killed at any moment while entries are written leave a ledger that verifies."""
+    writing = asyncio.create_task(_write(office))
+    try:
+        for _ in range(6):
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                notary_steps.__file__,
+                database_url,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=Path(__file__).parents[2],
+                env={"PYTHONPATH": str(Path(__file__).parents[2])},
+            )
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(cluster.root.reveal())
+            child.stdin.close()
+            assert await child.stdout.readline() == b"ready\n"
+            before = len(await cluster.checkpoints())
+            await until(lambda before=before: _more(cluster, before))
+            await asyncio.sleep(random.random() / 20)
+            child.kill()
+            await child.wait()
+    finally:
+        writing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writing
+    work = await cluster.begin()
+    await work.step()
+    report = await cluster.verdict()
+    assert report.ok, report
+    assert report.checkpoints >= 6
+    assert report.unproven == 0
+
+
+async def _write(office: Office) -> None:
+    while True:
+        await office.ledger.append(note())
+
+
+async def _more(cluster: Founded, before: int) -> bool:
+    return len(await cluster.checkpoints()) > before
