@@ -33,6 +33,7 @@ from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
 from serve.agent_gateway import AgentGateway
 from serve.app import Application
+from serve.checkpoint_watch import CheckpointWatch
 from serve.key_sync import KeySync
 from serve.listeners import HttpListener
 from serve.metrics import NodeMetrics
@@ -87,6 +88,7 @@ class Process:
         self._handles = handles
         self._keys = KeySync(self.core, handles, psk)
         self._metrics = NodeMetrics(self.core, name)
+        self._checkpoints = CheckpointWatch(self.core)
         self._agents = AgentGateway() if "agents" in parts and settings.agents is not None else None
         self._tls: TlsIdentity | None = None
         self._listeners: list[HttpListener] = []
@@ -108,6 +110,7 @@ class Process:
         self.core.start()
         await self._keys.start()
         await self._metrics.start()
+        self._checkpoints.start()
         if "gateway" in self._parts:
             if settings.http is not None:
                 self._listeners.append(HttpListener(self.application("http"), settings.http))
@@ -139,6 +142,7 @@ class Process:
             await listener.stop()
         if self._tls is not None:
             await self._tls.stop()
+        await self._checkpoints.stop()
         await self._metrics.stop()
         await self._keys.stop()
         await self.core.stop()

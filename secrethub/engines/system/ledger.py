@@ -1,4 +1,4 @@
-"""Verification of the audit ledger, and the metrics of this process."""
+"""Verification of the audit ledger, and the key that its checkpoints are signed with."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from secrethub.audit.chain import Bad
+from secrethub.audit.checkpoint_chain import CHECKPOINTS, CheckpointVerifier
 from secrethub.audit.verification import LedgerReport, LedgerVerifier
+from secrethub.crypto import notary_key
+from secrethub.crypto.digests import equal
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core
-from secrethub.storage.ledger_read import count, pages
+from secrethub.errors import IntegrityFailure, NotInitialised
+from secrethub.storage.checkpoints import checkpoint_pages
+from secrethub.storage.ledger_read import count, pruned, row_pages, snapshot
+from secrethub.storage.seal_store import load_cluster
 
 
 class VerifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +41,24 @@ def ledger_operations() -> tuple[Operation, ...]:
             strict=True,
             summary="Recompute the whole audit ledger and name the first bad record.",
         ),
+        Operation(
+            name="sys.audit.public-key",
+            method="read",
+            pattern="audit/public-key",
+            handler=public_key,
+            capability="read",
+            summary="Give out the public key that checkpoints of the ledger are verified with.",
+        ),
     )
+
+
+async def public_key(context: Context, _body: None) -> Answer:
+    """Answer the notary's public key, to be kept by whoever verifies the ledger elsewhere."""
+    cluster, public = await _notary(context.core)
+    pem = Ed25519PublicKey.from_public_bytes(public).public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )
+    return Answer(data={"cluster_id": cluster, "public_key": pem.decode("ascii")})
 
 
 async def verify(context: Context, _body: VerifyRequest) -> Answer:
@@ -48,16 +74,41 @@ async def verify(context: Context, _body: VerifyRequest) -> Answer:
 
 
 async def _progress(core: Core) -> AsyncIterator[Mapping[str, Any]]:
-    verifier = LedgerVerifier(core.keyring().derived("audit-sign"))
+    chain = CheckpointVerifier(*await _notary(core))
     total, done = await count(core.database), 0
-    async for page in pages(core.database):
-        for record in page:
-            verifier.feed(record)
-        done += len(page)
-        yield {"verified": done, "of": max(total, done)}
-        # Other requests get their turn between pages.
-        await asyncio.sleep(0)
+    async with snapshot(core.database) as connection:
+        try:
+            async for checkpoints in checkpoint_pages(connection):
+                for signed in checkpoints:
+                    chain.feed(signed)
+                # Other requests get their turn between pages.
+                await asyncio.sleep(0)
+        except IntegrityFailure as exc:
+            chain.bad = chain.bad or Bad(CHECKPOINTS, int(exc.key), "edited")
+        verifier = LedgerVerifier(
+            core.keyring().derived("audit-sign"), checkpoints=chain, bases=await pruned(connection)
+        )
+        async for rows in row_pages(connection):
+            verifier.feed_rows(rows)
+            done += len(rows)
+            yield {"verified": done, "of": max(total, done)}
+            await asyncio.sleep(0)
     yield _report(core, verifier.finish())
+
+
+async def _notary(core: Core) -> tuple[str, bytes]:
+    """Return the cluster's id and the notary's public key.
+
+    Raises:
+        IntegrityFailure: it is not the key that the cluster was made with.
+    """
+    row = await load_cluster(core.database)
+    if row is None:
+        raise NotInitialised
+    cluster = core.keys.cluster_id
+    if not equal(notary_key.vouch(core.keyring(), cluster, row.notary_public), row.notary_mac):
+        raise IntegrityFailure("cluster", "notary_public", "it is another one's")
+    return cluster, row.notary_public
 
 
 def _report(core: Core, report: LedgerReport) -> Mapping[str, Any]:
@@ -67,7 +118,8 @@ def _report(core: Core, report: LedgerReport) -> Mapping[str, Any]:
     return {
         "entries": report.entries,
         "streams": report.streams,
-        "checkpoints": 0,
+        "checkpoints": report.checkpoints,
+        "unproven": report.unproven,
         "ok": report.ok,
         "first_bad": None
         if bad is None
