@@ -25,6 +25,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -135,12 +136,18 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _within(address: str | None, networks: tuple[Network, ...]) -> bool | None:
+    peer = _peer(address or "")
+    return None if peer is None else any(peer in network for network in networks)
+
+
+@lru_cache(maxsize=4096)
+def _peer(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address, of IPv4 where it is one written as IPv6; None for what is none."""
     try:
-        peer = ipaddress.ip_address(address or "")
+        peer = ipaddress.ip_address(address)
     except ValueError:
         return None
-    mapped = getattr(peer, "ipv4_mapped", None)
-    return any((mapped or peer) in network for network in networks)
+    return getattr(peer, "ipv4_mapped", None) or peer
 
 
 def parse_conditions(value: Any, place: str) -> Conditions:
