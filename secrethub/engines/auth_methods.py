@@ -58,7 +58,10 @@ AUTH_METHODS: Mapping[str, AuthMethod] = {
             (BINDINGS, "key", "approle/"),
         ),
     ),
-    "userpass": AuthMethod(description="people", rows=((USERS, "key", ""), (LOGIN_FAILURES, "key", ""))),
+    "userpass": AuthMethod(
+        description="people",
+        rows=((USERS, "key", ""), (LOGIN_FAILURES, "key", ""), (BINDINGS, "key", "user/")),
+    ),
 }
 """By kind. ``token`` is not among them: it is always there, once."""
 

@@ -1,8 +1,9 @@
-"""Policies bound to somebody beside those that he has: to a token, an AppRole role, an agent.
+"""Policies bound to somebody beside those that he has: to a token, an AppRole role, a user, an agent.
 
 A binding is a row of authority, one a subject, looked up at each decision and never copied: not into
-tokens, their children or certificates. What is bound to a role holds for everything that logged in by it,
-its agents too. A subject's end removes its bindings, and a role made anew under an old name is another.
+tokens, their children or certificates. What is bound to a role or user holds for everything that logged
+in by it, a role's agents too. A subject's end removes its bindings, and a role or user made anew under an old
+name is another.
 
 Nearly nobody has a binding, and everybody is asked for one. So all of them are kept in memory: read once,
 and one by one again when a change is announced.
@@ -18,7 +19,7 @@ from secrethub.errors import IntegrityFailure
 from secrethub.storage.authority import BINDINGS, Authority, Change, Row
 from secrethub.storage.freshness import Caches, Changed
 
-Kind: TypeAlias = Literal["token", "approle", "agent"]
+Kind: TypeAlias = Literal["token", "approle", "user", "agent"]
 
 _DOUBTFUL = 10_000
 """Announced rows after which all are read again at once."""

@@ -96,6 +96,44 @@ async def test_an_agent(hub: Running) -> None:
     assert not await may(hub, agent=again)
 
 
+async def test_a_user(hub: Running) -> None:
+    """What is bound to a user holds for all logins of that user, not for one made anew under the name."""
+
+    async def entered(name: str, mount: str = "auth/userpass") -> str:
+        answer = await hub.ask("write", f"{mount}/login/{name}", {"password": "canary"}, token=None)
+        assert answer.auth is not None
+        return answer.auth.client_token
+
+    for name in ("ada", "eve"):
+        await hub.ask("write", f"auth/userpass/users/{name}", {"password": "canary"})
+    ada, eve = await entered("ada"), await entered("eve")
+    await hub.ask("write", BIND, {"user": "Ada"})
+    assert await may(hub, token=ada)
+    assert await may(hub, token=await entered("ada"))
+    assert not await may(hub, token=eve)
+    # A role of the same name is somebody else, and so is a user of another mount.
+    role = await hub.login(*await hub.role("ada", "enrolling"))
+    assert not await may(hub, token=role)
+    await hub.ask("write", "sys/auth/people", {"type": "userpass"})
+    await hub.ask("write", "auth/people/users/ada", {"password": "canary"})
+    other = await entered("ada", "auth/people")
+    assert not await may(hub, token=other)
+    await hub.ask("write", BIND, {"user": "people/ada"})
+    assert await may(hub, token=other)
+    await hub.ask("write", f"{BIND}/remove", {"user": "ada"})
+    assert not await may(hub, token=ada)
+    assert await may(hub, token=other)
+    await hub.ask("delete", "sys/auth/people")
+    assert await sql(hub, "SELECT 1 FROM bindings") == []
+    await hub.ask("write", BIND, {"user": "ada"})
+    await hub.ask("delete", "auth/userpass/users/ada")
+    assert await sql(hub, "SELECT 1 FROM bindings") == []
+    await hub.ask("write", "auth/userpass/users/ada", {"password": "canary"})
+    await hub.ask("write", BIND, {"user": "ada"})
+    assert not await may(hub, token=ada)
+    assert await may(hub, token=await entered("ada"))
+
+
 async def test_what_is_bound_is_not_passed_on(hub: Running) -> None:
     """Children of a token do not have what is bound to it, by no way of asking for it."""
     await hub.ask(
@@ -195,6 +233,9 @@ async def test_what_is_told(hub: Running) -> None:
         (BIND, {"role": "nobody"}),
         (BIND, {"role": "../web"}),
         (BIND, {"role": 1}),
+        (BIND, {"user": "nobody"}),
+        (BIND, {"user": "../userpass/ada"}),
+        (BIND, {"user": "ada", "role": "web"}),
         (BIND, {"agent": "web-1"}),
         (BIND, {"agent": "6f1c0c1e-0000-4000-8000-000000000000"}),
         (BIND, {"accessor": "x"}),

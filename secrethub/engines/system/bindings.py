@@ -20,24 +20,26 @@ from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import shown
 from secrethub.engines.system.policies import named
 from secrethub.engines.token.known import find_by_accessor
+from secrethub.engines.userpass.user import chosen_user
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
 from secrethub.policy.builtin import WRAPPING, check_policy_name
-from secrethub.storage.authority import AGENTS, APPROLES, BINDINGS, POLICIES, TOKENS, Change, Row
+from secrethub.storage.authority import AGENTS, APPROLES, BINDINGS, POLICIES, TOKENS, USERS, Change, Row
 
 _MOST = 64
 _PAGE = 1000
-_PLAIN = frozenset({"role", "agent"})
+_PLAIN = frozenset({"role", "user", "agent"})
 
 
 class SubjectNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of: ``accessor`` of a service token, ``role`` of AppRole, ``agent`` by its id.
+    """One of: a service token's ``accessor``, an AppRole ``role``, a userpass ``user``, an ``agent``'s id.
 
-    A role of another mount than the usual one is named with its path: ``ci/web``.
+    A role or user of another mount than the usual one is named with its path: ``ci/web``.
     """
 
     accessor: str | None = None
     role: str | None = None
+    user: str | None = None
     agent: str | None = None
 
 
@@ -46,7 +48,7 @@ def binding_operations() -> tuple[Operation, ...]:
     one = "policies/bindings/{name}"
     changing: tuple[tuple[str, str, Callable[[Context, SubjectNamed], Coroutine[Any, Any, Answer]], str], ...]
     changing = (
-        ("sys.bindings.bind", one, bind_policy, "Bind a policy to a token, role or agent."),
+        ("sys.bindings.bind", one, bind_policy, "Bind a policy to a token, role, user or agent."),
         ("sys.bindings.unbind", one + "/remove", unbind_policy, "Take a bound policy away."),
     )
     return (
@@ -94,7 +96,7 @@ def binding_operations() -> tuple[Operation, ...]:
             request=SubjectNamed,
             strict=True,
             plain=_PLAIN,
-            summary="Tell which policies are bound to a token, role or agent.",
+            summary="Tell which policies are bound to a token, role, user or agent.",
         ),
     )
 
@@ -183,8 +185,8 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
     Raises:
         InvalidRequest: none, several, or one that cannot have bindings.
     """
-    if sum(value is not None for value in (body.accessor, body.role, body.agent)) != 1:
-        raise InvalidRequest("name one subject: accessor, role or agent")
+    if sum(value is not None for value in (body.accessor, body.role, body.user, body.agent)) != 1:
+        raise InvalidRequest("name one subject: accessor, role, user or agent")
     core = context.core
     if body.accessor is not None:
         known = await find_by_accessor(context, body.accessor)
@@ -200,6 +202,12 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
         if role is None:
             raise InvalidRequest("there is no such AppRole role")
         return Subject("approle", key, role.body["uuid"])
+    if body.user is not None:
+        key = chosen_user(body.user)
+        user = await (core.authority.get(USERS, key) if change is None else change.get(USERS, key))
+        if user is None:
+            raise InvalidRequest("there is no such user")
+        return Subject("user", key, user.body["uuid"])
     agent_id = body.agent or ""
     found = await load(core, agent_id, change) if is_uuid(agent_id) else None
     if found is None:

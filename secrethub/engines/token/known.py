@@ -16,13 +16,13 @@ from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
 from secrethub.engines.origin import origin_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import DecryptionFailed, InvalidRequest, PermissionDenied
-from secrethub.storage.authority import ACCESSORS, APPROLES, TOKENS, Row
+from secrethub.storage.authority import ACCESSORS, APPROLES, TOKENS, USERS, Row
 from secrethub.storage.authority_rows import micros
 
 MAX_TOKEN = batch.MAX_LENGTH
 """Characters that a token has at most."""
 
-_BY_ORIGIN: Mapping[str, Kind] = {APPROLES.name: "approle"}
+_BY_ORIGIN: Mapping[str, Kind] = {APPROLES.name: "approle", USERS.name: "user"}
 """What can be bound to those who logged in by a row of a table."""
 _MAX_ACCESSOR = 256
 _DEEPEST = 64
@@ -182,7 +182,7 @@ def life_of(row: Row) -> int:
 
 
 async def bound_to(core: Core, row: Row) -> tuple[str, ...]:
-    """Return the policies that a token has by bindings alone: its own, and those of the role it is from.
+    """Return the policies that a token has by bindings alone: its own, and those of its login.
 
     Raises:
         IntegrityFailure: a row that says so is not authentic.

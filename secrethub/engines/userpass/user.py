@@ -11,6 +11,7 @@ from secrethub.engines.token.settings import TokenSettings, WriteTokenSettings
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_identity_value
 from secrethub.storage.authority import USERS, Row
+from secrethub.wire.canonical_path import check_path
 
 _LONGEST_NAME = 128
 
@@ -53,6 +54,16 @@ def user_key(mount: str, name: str) -> str:
             f"a user name has 1 to {_LONGEST_NAME} characters of a-z, 0-9, '_', '.' and '-', in lower case"
         )
     return row_name("userpass", mount, name)
+
+
+def chosen_user(text: str) -> str:
+    """Return the key of a user that somebody names: ``ada``, or ``people/ada`` of another mount.
+
+    Raises:
+        InvalidRequest: it cannot be one.
+    """
+    mount, slash, name = text.rpartition("/")
+    return user_key(f"auth/{check_path(mount)}/" if slash else "auth/userpass/", name.lower())
 
 
 def is_user_name(name: str) -> bool:

@@ -6,6 +6,7 @@ import msgspec
 
 from secrethub.auth.passwords import Password, make_password
 from secrethub.engines.auth_methods import belongs
+from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown
 from secrethub.engines.token.settings import check_tokens, either, shown_tokens, token_changes
@@ -150,6 +151,8 @@ async def delete_user(context: Context, _body: None) -> Answer:
         return EMPTY
     async with core.authority.change(context.fence) as change:
         await change.delete(USERS, key)
+        for failure in await end_bindings(change, [Subject("user", key)]):
+            core.metrics.integrity_failures.labels(failure.table).inc()
     return Answer(detail={"written": change.written})
 
 
