@@ -93,6 +93,8 @@ async def _refuses(node: Node) -> None:
         ("GET", "secrets/a", None),
         ("POST", "secrets/a", {"data": {"k": "w"}}),
         ("PUT", "sys/policies/acl/p", {"policy": native("secrets/a")}),
+        ("POST", "sys/policies/bindings/default", {"role": "web"}),
+        ("POST", "sys/policies/replay", {"name": "p", "policy": native("secrets/a")}),
         ("POST", "auth/approle/login", {"role_id": "r", "secret_id": "s"}),
     ):
         answer = await node.call(method, path, json=body)

@@ -70,7 +70,7 @@ WAITING = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711
 
 
 async def killed_before_the_outcome(
-    hub: Node, second: Second, method: str, path: str, token: str, spent: str
+    hub: Node, second: Second, method: str, path: str, token: str, spent: str, **how: Any
 ) -> None:
     """Kill the second process once ``spent`` is true in the database and before the outcome is written."""
     url = hub.settings.database_url
@@ -82,7 +82,7 @@ async def killed_before_the_outcome(
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("SELECT pg_advisory_lock(4711)")
-        asked = asyncio.create_task(second.call(method, path, token))
+        asked = asyncio.create_task(second.call(method, path, token, **how))
         await until(lambda: sql(url, WAITING))
         assert await sql(url, spent)
         second.kill()
