@@ -26,6 +26,7 @@ from secrethub.policy.names import fold_policy_path
 from secrethub.wire.canonical_path import parse_path
 from secrethub.wire.envelope import encode_envelope
 from serve.client_address import ClientAddress
+from serve.client_certificates import PEER
 from serve.doors import HostCheck
 from serve.errors import ANSWER_HEADERS, answer_error
 from serve.flow import Send, send_flow
@@ -179,6 +180,7 @@ class Application:
             credential=credential_of(headers),
             client_address=self._clients.of(scope.get("client"), self._door, scope["headers"]),
             door=self._door,
+            peer=scope.get(PEER, ()) if self._door == "tls" else (),
             request_id=request_id,
             streaming="application/x-ndjson" in headers.get(b"accept", ""),
             wrap_ttl=wrap_ttl_of(headers),

@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from secrethub.errors import InvalidRequest
 from secrethub.ids import new_uuid
+from serve.client_certificates import PEER, peer_chain
 from serve.cycle import Cycle
 from serve.errors import ANSWER_HEADERS, answer_error
 
@@ -62,6 +63,7 @@ class Protocol(HttpToolsProtocol):
         """The headers of ``self.cycle`` are complete, its body is not."""
         self._listing = False
         """The request that begins is a LIST in disguise."""
+        self._peer: tuple[bytes, ...] = ()
         self._held = b""
         self._framing = 0
         self._ignored = 0
@@ -72,6 +74,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, and wait for a request, but not for ever."""
         super().connection_made(transport)
+        self._peer = peer_chain(transport.get_extra_info("ssl_object"))
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -161,6 +164,8 @@ class Protocol(HttpToolsProtocol):
         self._arriving = True
         super().on_headers_complete()
         # The application's task has been made but has not run yet.
+        if self._peer:
+            self.scope[PEER] = self._peer  # type: ignore[literal-required]
         if self._listing:
             self._listing = False
             self.scope["method"] = "LIST"

@@ -15,17 +15,21 @@ import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
+from secrethub.engines.cert.trust import client_authorities
 from secrethub.engines.runtime import Core
 from secrethub.errors import SecretHubError
 from secrethub.node import NodeSettings
 from secrethub.operations.transport_ca import issue_gateway_certificate
 from secrethub.pki.boot import boot_certificate
 from secrethub.pki.chain import from_pem, validity
-from secrethub.pki.tls import load_identity, server_context
 from secrethub.pki.validity import renewal_due
+from secrethub.storage.authority import CERT_ROLES, CERTIFICATE_AUTHORITIES
+from secrethub.storage.freshness import Changed
+from serve.client_certificates import SwappingContext
 
 _RETRY_SECONDS = 5.0
 _CHECK_SECONDS = 3600.0
+_DECIDING = (f"{CERT_ROLES.name}/", f"{CERTIFICATE_AUTHORITIES.name}/")
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ def boot_identity(settings: NodeSettings) -> tuple[bytes, bytes]:
 
 
 class TlsIdentity:
-    """The SSL context of 4443 and the task that keeps its certificate good."""
+    """The SSL context of 4443, and the tasks that keep it as it should be: its certificate, its clients'."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -68,21 +72,47 @@ class TlsIdentity:
             key = Path(settings.tls_key_file).read_bytes()
         else:
             chain, key = boot_identity(settings)
-        self.context: ssl.SSLContext = server_context(chain, key)
-        self._task: asyncio.Task[None] | None = None
+        self._swapping = SwappingContext(chain, key)
+        self.context: ssl.SSLContext = self._swapping.context
+        self._moved = asyncio.Event()
+        self._moved.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        core.caches.subscribe(self._announced)
+        core.caches.on_flush(self._moved.set)
 
     def start(self) -> None:
-        """Begin to follow the built-in CA, unless the operator gave a certificate."""
+        """Begin to follow the roles of client certificates, and the built-in CA unless one was given."""
+        self._tasks.append(asyncio.create_task(self._follow_roles(), name="tls-clients"))
         if not self._given:
-            self._task = asyncio.create_task(self._run(), name="tls-certificate")
+            self._tasks.append(asyncio.create_task(self._run(), name="tls-certificate"))
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+                await task
+        self._tasks.clear()
+
+    def _announced(self, change: Changed) -> None:
+        if change.kind in {"authority", "issued"} and change.key.startswith(_DECIDING):
+            self._moved.set()
+
+    async def _follow_roles(self) -> None:
+        """Ask for the certificates that some role of an auth method lets in."""
+        while True:
+            await self._core.opened.wait()
+            await self._moved.wait()
+            self._moved.clear()
+            try:
+                self._swapping.trust(await client_authorities(self._core))
+            except SecretHubError as exc:
+                _log.warning("the authorities of clients are not known yet: %s", exc.code)
+                self._moved.set()
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:  # noqa: BLE001 - the task must outlive whatever it was
+                _log.exception("the authorities of clients could not be taken over")
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _run(self) -> None:
         settings = self._core.settings
@@ -96,7 +126,7 @@ class TlsIdentity:
                 chain, key = await issue_gateway_certificate(
                     self._core, settings.node, settings.tls_names, settings.tls_addresses
                 )
-                load_identity(self.context, chain, key)
+                self._swapping.identify(chain, key)
                 due = renewal_due(validity(from_pem(chain.decode("ascii"))[0]))
             except SecretHubError as exc:
                 _log.warning("no certificate for 4443 yet: %s", exc.code)

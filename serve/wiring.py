@@ -14,6 +14,7 @@ from actors.handles import Handles, SealClient
 from secrethub.clock import SystemClock
 from secrethub.engines.agents import AgentsEngine
 from secrethub.engines.approle import AppRoleEngine
+from secrethub.engines.cert import CertEngine
 from secrethub.engines.cubbyhole import CubbyholeEngine
 from secrethub.engines.engine import Engine
 from secrethub.engines.flat import FlatEngine
@@ -57,6 +58,7 @@ def engines() -> dict[str, Engine]:
         TokenEngine(),
         AppRoleEngine(),
         UserpassEngine(),
+        CertEngine(),
         PkiEngine(),
         AgentsEngine(),
         CubbyholeEngine(),

@@ -19,6 +19,7 @@ from secrethub.errors import IntegrityFailure, Stale
 from secrethub.storage.authority import (
     APPROLES,
     BINDINGS,
+    CERT_ROLES,
     LOGIN_FAILURES,
     MOUNTS,
     ROLE_IDS,
@@ -62,6 +63,7 @@ AUTH_METHODS: Mapping[str, AuthMethod] = {
         description="people",
         rows=((USERS, "key", ""), (LOGIN_FAILURES, "key", ""), (BINDINGS, "key", "user/")),
     ),
+    "cert": AuthMethod(description="client certificates", rows=((CERT_ROLES, "key", ""),)),
 }
 """By kind. ``token`` is not among them: it is always there, once."""
 

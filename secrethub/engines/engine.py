@@ -224,6 +224,7 @@ class Context(msgspec.Struct, kw_only=True):
         fence: valid for changes.
         client_address: the peer's address, or None when unknown.
         door: ``http``, ``tls``, ``serve`` or ``agent``.
+        peer: the client's certificate and those above it, in DER, as TLS verified them; only on ``tls``.
         request_id: UUID of the request.
         now: the instant of the decision.
         body: as it came.
@@ -246,6 +247,7 @@ class Context(msgspec.Struct, kw_only=True):
     fence: Fence
     client_address: str | None
     door: str
+    peer: tuple[bytes, ...]
     request_id: str
     now: datetime
     body: bytes = b""

@@ -18,11 +18,13 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
         table: of authority.
         key: of the row.
         uuid: which row of that key: one made anew after a deletion is another.
+        proof: digest of the key of a client certificate, which renewals must show again; or empty.
     """
 
     table: str
     key: str
     uuid: str
+    proof: str = ""
 
 
 def origin_of(token: Row) -> Origin | None:

@@ -46,6 +46,7 @@ def context_of(
         fence=fence,
         client_address=call.client_address,
         door=call.door,
+        peer=call.peer,
         request_id=call.request_id,
         now=now,
         body=call.body,

@@ -43,6 +43,7 @@ _DEFAULT_MOUNTS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("pki/", "pki", "certificates", {}),
     ("auth/token/", "token", "token based credentials", {}),
     ("auth/approle/", "approle", "machines", {}),
+    ("auth/cert/", "cert", "client certificates", {}),
     ("auth/userpass/", "userpass", "people", {}),
 )
 

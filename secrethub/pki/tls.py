@@ -12,13 +12,38 @@ import ssl
 SUBPROTOCOL_ALPN = "http/1.1"
 
 
-def server_context(chain_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
-    """Return the context of the HTTPS listener: TLS 1.2 and later, no client certificate asked."""
+def server_context(chain_pem: bytes, key_pem: bytes, client_pem: str = "") -> ssl.SSLContext:
+    """Return the context of the HTTPS listener: TLS 1.2 and later.
+
+    Args:
+        chain_pem: the listener's certificate and the authorities above it.
+        key_pem: its key.
+        client_pem: authorities whose clients may show a certificate; none is asked for without.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([SUBPROTOCOL_ALPN])
+    # An authority that is not self-signed, or a certificate by itself, is trusted too.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if client_pem:
+        context.load_verify_locations(cadata=client_pem)
+    ask_clients(context, ask=bool(client_pem))
     load_identity(context, chain_pem, key_pem)
     return context
+
+
+def ask_clients(context: ssl.SSLContext, *, ask: bool) -> None:
+    """Ask clients for a certificate, or do not, on connections that are made afterwards.
+
+    One that is shown must lead to an authority that is trusted, or the connection is refused. Sessions
+    are not resumed then, for a resumed one would not show the chain again.
+    """
+    context.verify_mode = ssl.CERT_OPTIONAL if ask else ssl.CERT_NONE
+    context.num_tickets = 0 if ask else 2
+    if ask:
+        context.options |= ssl.OP_NO_TICKET
+    else:
+        context.options &= ~ssl.OP_NO_TICKET
 
 
 def agent_listener_context(chain_pem: bytes, key_pem: bytes, transport_pem: bytes) -> ssl.SSLContext:

@@ -41,6 +41,7 @@ APPROLES = Table("approles", 64)
 TOKEN_ROLES = Table("token_roles", 64)
 ROLE_IDS = Table("role_ids", 64)
 USERS = Table("users", 64)
+CERT_ROLES = Table("cert_roles", 64)
 PKI_ROLES = Table("pki_roles", 64)
 CERTIFICATE_AUTHORITIES = Table("certificate_authorities", 64)
 BINDINGS = Table("bindings", 1024)
@@ -77,6 +78,7 @@ TABLES = (
     TOKEN_ROLES,
     ROLE_IDS,
     USERS,
+    CERT_ROLES,
     PKI_ROLES,
     CERTIFICATE_AUTHORITIES,
     BINDINGS,

@@ -25,7 +25,9 @@ async def test_default_mounts(node: Node) -> None:
     assert answer["data"]["secrets/"]["type"] == "flat"
     assert set(secret) >= {"accessor", "config", "description", "local", "seal_wrap", "uuid"}
     auth = (await node.call("GET", "sys/auth")).json()["data"]
-    assert {path: shown["type"] for path, shown in auth.items()} == {"approle/": "approle", "token/": "token"}
+    assert {path: shown["type"] for path, shown in auth.items()} == {
+        f"{kind}/": kind for kind in ("approle", "cert", "token", "userpass")
+    }
 
 
 async def test_a_new_store_is_a_store_of_its_own(node: Node) -> None:

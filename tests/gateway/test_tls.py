@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from cryptography import x509
 
+import serve.client_certificates
 import serve.tls_certificate
 from secrethub.pki.boot import boot_certificate
 from serve.tls_certificate import boot_identity
@@ -142,7 +143,7 @@ async def test_the_operators_certificate_stays(database_url: str, tmp_path: Path
         await node.initialise()
         await node.unseal()
         assert node.process._tls is not None
-        assert node.process._tls._task is None
+        assert [task.get_name() for task in node.process._tls._tasks] == ["tls-clients"]
         assert await shown(node) == wanted
         assert not (Path(settings.state_dir) / "boot-identity.pem").exists()
 
@@ -206,14 +207,14 @@ async def test_a_failed_renewal_is_tried_again(sealed_node: Node, monkeypatch: p
     """Whatever goes wrong with a new certificate, the door stays open and the next try counts."""
     monkeypatch.setattr(serve.tls_certificate, "_RETRY_SECONDS", 0.05)
     before = await shown(sealed_node)
-    real, failures = serve.tls_certificate.load_identity, [ssl.SSLError("broken"), OSError("no memory")]
+    real, failures = serve.client_certificates.server_context, [ssl.SSLError("broken"), OSError("no memory")]
 
-    def fails_at_first(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
+    def fails_at_first(chain: bytes, key: bytes, clients: str) -> ssl.SSLContext:
         if failures:
             raise failures.pop()
-        real(context, chain, key)
+        return real(chain, key, clients)
 
-    monkeypatch.setattr(serve.tls_certificate, "load_identity", fails_at_first)
+    monkeypatch.setattr(serve.client_certificates, "server_context", fails_at_first)
     logging.getLogger("serve.tls_certificate").setLevel(logging.CRITICAL)
     await sealed_node.initialise()
     await sealed_node.unseal()

@@ -26,7 +26,7 @@ from secrethub.pki.names import IPAddress
 from secrethub.storage import certificates
 from secrethub.wire.durations import format_rfc3339
 
-_AUTHORITIES = {"pki/": "pki"}
+AUTHORITIES = {"pki/": "pki"}
 """The authority of each mount."""
 
 TRANSPORT_MOUNT = "transport/"
@@ -198,7 +198,7 @@ def _shown(pem: str, revoked_at: datetime | None = None, **more: str) -> Answer:
 
 
 def _authority(context: Context) -> str:
-    name = _AUTHORITIES.get(context.mount)
+    name = AUTHORITIES.get(context.mount)
     if name is None:
         raise InvalidRequest("no authority is configured at this mount")
     return name

@@ -18,6 +18,8 @@ from secrethub.engines.token.issuing import issue_batch, issue_token
 from secrethub.engines.token.lifetimes import Lifetime, lifetime, shorter
 from secrethub.engines.token.settings import TokenSettings
 from secrethub.errors import InvalidRequest
+from secrethub.pki.chain import from_der
+from secrethub.pki.keys import key_digest
 from secrethub.policy.builtin import DEFAULT
 from secrethub.storage.authority import TABLES, Change
 
@@ -80,6 +82,24 @@ def _life(context: Context, settings: TokenSettings) -> Lifetime:
     if settings.token_period:
         return lifetime(0, most, shorter(settings.token_period, bound))
     return lifetime(settings.token_ttl or context.lease_ttl, shorter(most, bound), 0)
+
+
+async def check_proof(context: Context, origin: Origin, path: str) -> None:
+    """Check that a renewal shows the key of the client certificate that the login showed.
+
+    Args:
+        context: of the renewal.
+        origin: of the token.
+        path: of its login.
+
+    Raises:
+        InvalidRequest: it does not, and the mount does not let it.
+    """
+    mount = await context.core.mounts.auth_method(path)
+    if mount is not None and mount.settings.get("disable_binding"):
+        return
+    if not context.peer or key_digest(from_der(context.peer[0]).public_key()) != origin.proof:  # type: ignore[arg-type]
+        raise InvalidRequest("the client certificate is not the one that the token was got with")
 
 
 async def present_settings(core: Core, origin: Origin) -> TokenSettings:

@@ -21,6 +21,7 @@ AUTHORITY_TABLES = (
     "secret_ids",
     "login_failures",
     "users",
+    "cert_roles",
     "agents",
     "pki_roles",
     "certificate_authorities",

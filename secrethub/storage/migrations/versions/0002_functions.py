@@ -204,6 +204,7 @@ _TABLES = (
     "secret_ids",
     "login_failures",
     "users",
+    "cert_roles",
     "agents",
     "pki_roles",
     "certificate_authorities",
