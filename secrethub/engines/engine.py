@@ -15,7 +15,6 @@ older than the database raises :class:`~secrethub.errors.Stale` and nothing has 
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -324,6 +323,11 @@ class Operation:
         handler: the function.
         capability: what a native policy rule must grant; Vault ACL uses the method's own.
         request: msgspec type of the body, or None when no body is read.
+        response: msgspec type of the answer's data, for those who read the description; None: an object.
+        bare: its answer has no envelope (``Answer.bare``).
+        media: what is answered as it is, without an envelope, is of one of these types (RFC 6838).
+        query: names of query parameters.
+        statuses: what it may be answered with beside what every operation may be.
         changes: whether it changes state (intent and outcome in the ledger).
         public: no token needed; the handler authenticates by itself.
         audited: False only for what must answer when nothing else does (health, seal status).
@@ -345,6 +349,11 @@ class Operation:
     handler: Handler
     capability: Capability
     request: type[msgspec.Struct] | None = None
+    response: type[msgspec.Struct] | None = None
+    bare: bool = False
+    media: tuple[str, ...] = ()
+    query: tuple[str, ...] = ()
+    statuses: tuple[int, ...] = ()
     changes: bool = False
     public: bool = False
     audited: bool = True
@@ -372,25 +381,3 @@ class Engine(Protocol):
     def native_prefix(self, mount: str) -> str:
         """Return the prefix that native rules use for this mount's subjects."""
         ...
-
-
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Turn an operation's path pattern into a regular expression over the canonical path.
-
-    Raises:
-        ValueError: ``pattern`` uses an unknown form.
-    """
-    out = []
-    for piece in re.split(r"(\{[a-z_]+[*?]?\})", pattern):
-        match = re.fullmatch(r"\{([a-z_]+)([*?]?)\}", piece)
-        if match is None:
-            if "{" in piece or "}" in piece:
-                raise ValueError(f"bad pattern {pattern!r}")
-            out.append(re.escape(piece))
-        elif match[2] == "*":
-            out.append(f"(?P<{match[1]}>.+)")
-        elif match[2] == "?":
-            out.append(f"(?P<{match[1]}>.*)")
-        else:
-            out.append(f"(?P<{match[1]}>[^/]+)")
-    return re.compile("".join(out))

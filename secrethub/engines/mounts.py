@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from secrethub.engines.engine import Engine, Method, Operation, compile_pattern
+from secrethub.engines.engine import Engine, Method, Operation
+from secrethub.engines.patterns import compile_pattern
 from secrethub.errors import IntegrityFailure, NoHandler, NotFound, UnsupportedOperation
 from secrethub.storage.authority import MOUNTS, Authority
 from secrethub.storage.freshness import Caches, Changed
@@ -123,6 +124,15 @@ class MountTable:
     async def leaving(self) -> tuple[Mount, ...]:
         """Return the mounts that are being removed."""
         return (self._found or await self._load()).leaving
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of engine that there are."""
+        return tuple(self._engines)
+
+    def operations(self, mount: Mount) -> list[Operation]:
+        """Return what a mount offers, more specific patterns first."""
+        return [operation for operation, _ in self._tables[mount.kind]]
 
     async def _load(self) -> _Found:
         moves = self._caches.authority_moves

@@ -27,6 +27,8 @@ _DEFAULT_RULES: dict[str, list[str]] = {
     "sys/wrapping/wrap": ["update"],
     "sys/wrapping/lookup": ["update"],
     "sys/wrapping/unwrap": ["update"],
+    "sys/tools/hash": ["update"],
+    "sys/tools/hash/*": ["update"],
     "sys/internal/ui/mounts": ["read"],
     # These two take nothing but tokens from an AppRole login (see engines/agents).
     "agents/enroll/begin": ["update"],

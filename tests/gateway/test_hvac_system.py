@@ -1,4 +1,4 @@
-"""The hvac client, unmodified, on what the system offers: auth methods, mounts."""
+"""The hvac client, unmodified, on what the system offers: auth methods, mounts, tools."""
 
 from __future__ import annotations
 
@@ -52,5 +52,20 @@ async def test_secrets_engines(node: Node) -> None:
         client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"}, mount_point="team")
         client.sys.disable_secrets_engine("team")
         assert "team/" not in client.sys.list_mounted_secrets_engines()["data"]
+
+    await with_client(node, work)
+
+
+async def test_tools_and_description(node: Node) -> None:
+    """Random bytes, digests, and the OpenAPI document."""
+
+    def work(client: hvac.Client) -> None:
+        made = client.write_data("sys/tools/random/16", data={"format": "hex"})
+        assert len(bytes.fromhex(made["data"]["random_bytes"])) == 16
+        digest = client.write_data("sys/tools/hash/sha2-256", data={"input": "YQ=="})
+        assert digest["data"]["sum"].startswith("ca978112ca1b")
+        described = client.read("sys/internal/specs/openapi")
+        assert described["openapi"] == "3.1.0"
+        assert "/secret/data/{path}" in described["paths"]
 
     await with_client(node, work)

@@ -75,6 +75,7 @@ class AgentsEngine:
                     pattern="",
                     handler=self.list,
                     capability="list",
+                    query=("after",),
                     summary="List agents.",
                 )
                 for method in ("list", "read")

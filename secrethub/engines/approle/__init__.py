@@ -44,6 +44,7 @@ class AppRoleEngine:
                 handler=tidy,
                 capability="update",
                 changes=True,
+                statuses=(202,),
                 summary="Remove SecretIDs that have expired.",
             ),
             *role_operations(),

@@ -49,6 +49,7 @@ def data_operations() -> tuple[Operation, ...]:
             handler=read,
             capability="read",
             subject="path",
+            query=("version",),
             summary="Read a version of a secret, by default the newest.",
         ),
         Operation(
@@ -93,6 +94,7 @@ def data_operations() -> tuple[Operation, ...]:
             handler=read_subkeys,
             capability="read",
             subject="path",
+            query=("version", "depth"),
             summary="Read the keys of a version without the values.",
         ),
     )

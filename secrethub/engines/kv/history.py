@@ -45,6 +45,7 @@ def history_operations() -> tuple[Operation, ...]:
             handler=compare,
             capability="read",
             subject="path",
+            query=("from", "to"),
             summary="Compare two versions of a secret, by default the newest and the one before it.",
         ),
         Operation(

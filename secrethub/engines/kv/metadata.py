@@ -64,6 +64,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             handler=list_names,
             capability="list",
             subject="path",
+            query=("limit", "after"),
             summary="List what lies directly below a path.",
         ),
         Operation(
@@ -73,6 +74,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             handler=list_names,
             capability="list",
             subject="path",
+            query=("limit", "after"),
             summary="List what lies at the top.",
         ),
         Operation(

@@ -34,6 +34,7 @@ def search_operations() -> tuple[Operation, ...]:
             handler=search,
             capability="list",
             subject="path",
+            query=("q", "limit", "after"),
             summary="Find secrets below a path by a text in their paths or custom metadata.",
         )
         for pattern in ("search/{path?}", "search")

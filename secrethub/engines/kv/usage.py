@@ -37,6 +37,7 @@ def usage_operations() -> tuple[Operation, ...]:
             capability="read",
             subject="path",
             sudo=True,
+            query=("limit", "after"),
             summary="Tell who read a secret, when and from where.",
         ),
         *(
@@ -48,6 +49,7 @@ def usage_operations() -> tuple[Operation, ...]:
                 capability="list",
                 subject="path",
                 sudo=True,
+                query=("since", "limit", "after"),
                 summary="List the secrets below a path that nobody has read for a time.",
             )
             for pattern in ("unused/{path?}", "unused")

@@ -33,6 +33,8 @@ TRANSPORT_MOUNT = "transport/"
 """Where the inventory keeps the gateways' certificates; nothing can be mounted in its place."""
 
 _PAGE = 1000
+_DER = "application/pkix-cert"
+_PEM = "application/pem-certificate-chain"
 
 
 class PkiEngine:
@@ -69,12 +71,13 @@ class PkiEngine:
                     handler=handler,
                     capability="read",
                     public=True,
+                    media=media,
                     summary=f"Read the issuing authority's certificate ({form}).",
                 )
-                for pattern, handler, form in (
-                    ("ca", self.authority_der, "DER"),
-                    ("ca/pem", self.authority_pem, "PEM"),
-                    ("cert/ca", self.authority, "JSON"),
+                for pattern, handler, form, media in (
+                    ("ca", self.authority_der, "DER", (_DER,)),
+                    ("ca/pem", self.authority_pem, "PEM", (_PEM,)),
+                    ("cert/ca", self.authority, "JSON", ()),
                 )
             ),
             *(
@@ -85,11 +88,12 @@ class PkiEngine:
                     handler=handler,
                     capability="read",
                     public=True,
+                    media=media,
                     summary=f"Read the authorities' certificates, the root last ({form}).",
                 )
-                for pattern, handler, form in (
-                    ("ca_chain", self.authority_chain_pem, "PEM"),
-                    ("cert/ca_chain", self.authority_chain, "JSON"),
+                for pattern, handler, form, media in (
+                    ("ca_chain", self.authority_chain_pem, "PEM", (_PEM,)),
+                    ("cert/ca_chain", self.authority_chain, "JSON", ()),
                 )
             ),
             Operation(
@@ -107,6 +111,7 @@ class PkiEngine:
                 pattern="certs",
                 handler=self.certificates,
                 capability="list",
+                query=("after",),
                 summary="List serial numbers of issued certificates.",
             ),
         )
@@ -139,7 +144,7 @@ class PkiEngine:
         """Read the issuing authority's certificate as it is."""
         chain = await load_chain(context.core, _authority(context))
         der = chain[0].public_bytes(Encoding.DER)
-        return Answer(document=Document(media_type="application/pkix-cert", content=der))
+        return Answer(document=Document(media_type=_DER, content=der))
 
     async def authority_pem(self, context: Context, _body: object) -> Answer:
         """Read the issuing authority's certificate as PEM text."""
@@ -182,7 +187,7 @@ class PkiEngine:
 
 def _pem_document(chain: Sequence[x509.Certificate]) -> Answer:
     content = to_pem(*chain).strip().encode("ascii")
-    return Answer(document=Document(media_type="application/pem-certificate-chain", content=content))
+    return Answer(document=Document(media_type=_PEM, content=content))
 
 
 def _shown(pem: str, revoked_at: datetime | None = None, **more: str) -> Answer:

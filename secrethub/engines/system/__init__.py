@@ -18,7 +18,9 @@ from secrethub.engines.system.root_token import root_token_operations
 from secrethub.engines.system.seal import seal_operations
 from secrethub.engines.system.simulate import simulate_operations
 from secrethub.engines.system.sinks import sink_operations
+from secrethub.engines.system.specs import spec_operations
 from secrethub.engines.system.templates import template_operations
+from secrethub.engines.system.tools import tool_operations
 from secrethub.engines.system.why import why_operations
 from secrethub.engines.system.wrapping import wrapping_operations
 
@@ -49,6 +51,8 @@ class SystemEngine:
             *sink_operations(),
             *capability_operations(),
             *wrapping_operations(),
+            *tool_operations(),
+            *spec_operations(),
         )
 
     def native_prefix(self, mount: str) -> str:

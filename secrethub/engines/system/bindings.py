@@ -84,6 +84,7 @@ def binding_operations() -> tuple[Operation, ...]:
             handler=read_bound,
             capability="read",
             sudo=True,
+            query=("after",),
             summary="Tell to whom a policy is bound.",
         ),
         Operation(

@@ -67,6 +67,7 @@ def export_operations() -> tuple[Operation, ...]:
             request=ExportRequest,
             sudo=True,
             wraps=False,
+            media=("application/x-ndjson", "text/csv"),
             plain=PLAIN | {"format"},
             summary="Export the audit ledger as JSON Lines or CSV.",
         ),

@@ -176,8 +176,8 @@ async def ui_mounts(context: Context, _body: None) -> Answer:
     auth = await described_mounts(context, auth=True)
     return Answer(
         data={
-            "secret": {path: shown for path, shown in secret.items() if await _visible(context, path)},
-            "auth": {path: shown for path, shown in auth.items() if await _visible(context, AUTH + path)},
+            "secret": {path: shown for path, shown in secret.items() if await visible(context, path)},
+            "auth": {path: shown for path, shown in auth.items() if await visible(context, AUTH + path)},
         }
     )
 
@@ -191,13 +191,13 @@ async def ui_mount(context: Context, _body: None) -> Answer:
     path = context.params["path"]
     for mount in await context.core.mounts.load():
         if (path + "/").startswith(mount.path):
-            if not await _visible(context, mount.path):
+            if not await visible(context, mount.path):
                 raise PermissionDenied("nothing is granted below this mount")
             return Answer(data={"path": mount.path, **described(mount)})
     raise PermissionDenied("no mount answers this path")
 
 
-async def _visible(context: Context, mount: str) -> bool:
+async def visible(context: Context, mount: str) -> bool:
     """Tell whether some policy of the caller says anything about paths below ``mount``."""
     assert context.identity is not None
     policies = await context.core.policies.compiled(context.identity)

@@ -62,6 +62,7 @@ def _operations(base: str, *, recovery: bool) -> tuple[Operation, ...]:
             handler=partial(progress, recovery=recovery),
             capability="read",
             public=True,
+            bare=True,
             summary=f"Tell how far the making of new {shares} is.",
         ),
         Operation(
@@ -75,6 +76,7 @@ def _operations(base: str, *, recovery: bool) -> tuple[Operation, ...]:
             sudo=True,
             wraps=False,
             plain=plain,
+            bare=True,
             summary=f"Begin to make new {shares}.",
         ),
         Operation(
@@ -85,6 +87,7 @@ def _operations(base: str, *, recovery: bool) -> tuple[Operation, ...]:
             capability="delete",
             changes=True,
             sudo=True,
+            bare=True,
             summary=f"Give up making new {shares}.",
         ),
         Operation(
@@ -98,6 +101,7 @@ def _operations(base: str, *, recovery: bool) -> tuple[Operation, ...]:
             public=True,
             wraps=False,
             plain=plain,
+            bare=True,
             summary=f"Give a present share, so that new {shares} are made.",
         ),
         Operation(
@@ -107,6 +111,7 @@ def _operations(base: str, *, recovery: bool) -> tuple[Operation, ...]:
             handler=verify_progress,
             capability="read",
             public=True,
+            bare=True,
             summary=f"Tell how many of the new {shares} were given back.",
         ),
         Operation(
@@ -120,6 +125,7 @@ def _operations(base: str, *, recovery: bool) -> tuple[Operation, ...]:
             public=True,
             wraps=False,
             plain=plain,
+            bare=True,
             summary=f"Give a new share back; enough of the new {shares} take the old ones' place.",
         ),
         Operation(
@@ -130,6 +136,7 @@ def _operations(base: str, *, recovery: bool) -> tuple[Operation, ...]:
             capability="delete",
             changes=True,
             sudo=True,
+            bare=True,
             summary="Begin the verification anew.",
         ),
     )

@@ -38,6 +38,7 @@ def root_token_operations() -> tuple[Operation, ...]:
             handler=progress,
             capability="read",
             public=True,
+            bare=True,
             summary="Tell how far the making of a root token is.",
         ),
         Operation(
@@ -50,6 +51,7 @@ def root_token_operations() -> tuple[Operation, ...]:
             changes=True,
             public=True,
             wraps=False,
+            bare=True,
             summary="Begin to make a root token.",
         ),
         Operation(
@@ -60,6 +62,7 @@ def root_token_operations() -> tuple[Operation, ...]:
             capability="delete",
             changes=True,
             public=True,
+            bare=True,
             summary="Give up making a root token.",
         ),
         Operation(
@@ -73,6 +76,7 @@ def root_token_operations() -> tuple[Operation, ...]:
             public=True,
             wraps=False,
             plain=frozenset({"nonce"}),
+            bare=True,
             summary="Give a share, so that a root token is made.",
         ),
     )

@@ -69,6 +69,7 @@ def seal_operations() -> tuple[Operation, ...]:
             capability="read",
             public=True,
             audited=False,
+            statuses=(429, 501, 503),
             summary="Tell whether this node can answer.",
         ),
         Operation(

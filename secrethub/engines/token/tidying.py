@@ -50,6 +50,7 @@ def tidy_operations() -> tuple[Operation, ...]:
             handler=tidy,
             capability="update",
             changes=True,
+            statuses=(202,),
             summary="Remove tokens that are over.",
         ),
     )

@@ -1,0 +1,112 @@
+"""What the OpenAPI document says holds: generated requests get answers that it names, and no defect."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import httpx2
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.gateway.behind import ledger_is_good
+from tests.gateway.conftest import Node, native
+from tests.gateway.kv import ok
+
+EXAMPLES = 2
+"""Requests an operation; there are hundreds of operations."""
+ENDS_EVERYTHING = re.compile(r"^sys\.(seal|step-down)$")
+"""Nothing can be asked after these."""
+THERE = {"path": "a/b", "name": "readers", "role": "web", "algorithm": "sha2-256"}
+"""Values of path parameters that lead to something, in half of the requests."""
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+
+
+async def seed(node: Node) -> None:
+    """Make what :data:`THERE` names."""
+    await ok(node, "POST", "sys/mounts/plain", {"type": "kv-v1"})
+    await ok(node, "POST", "plain/a/b", {"k": "v"})
+    await ok(node, "POST", "secret/data/a/b", {"data": {"k": "v"}})
+    await ok(node, "POST", "cubbyhole/a/b", {"k": "v"})
+    await ok(node, "PUT", "sys/policies/acl/readers", {"policy": native("secrets/**")})
+    await ok(node, "POST", "auth/approle/role/web", {"token_policies": ["readers"]})
+    await ok(node, "POST", "auth/token/roles/web", {})
+
+
+def fresh(url: str, root: str) -> dict[str, str]:
+    """Return the header of a token for one operation: some of them end the token that they are asked with."""
+    made = httpx2.post(f"{url}/auth/token/create", headers={"X-Vault-Token": root}, timeout=30)
+    return {"X-Vault-Token": made.json()["auth"]["client_token"]}
+
+
+def exercise(operation: Any, url: str, root: str) -> set[int]:
+    """Send generated requests to one operation and return the answers' statuses."""
+    statuses: set[int] = set()
+    headers = fresh(url, root)
+
+    @given(case=operation.as_strategy(), known=st.booleans())
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def send(case: Any, known: bool) -> None:
+        if known:
+            case.path_parameters = {n: THERE.get(n, v) for n, v in (case.path_parameters or {}).items()}
+        response = case.call(base_url=url, headers=headers, timeout=30)
+        statuses.add(response.status_code)
+        # Sealed or without a database it is right; here neither is.
+        assert response.status_code != 503, response.text
+        case.validate_response(response, checks=CHECKS)
+
+    send()
+    return statuses
+
+
+def drive(document: dict[str, Any], url: str, root: str) -> tuple[dict[str, set[int]], list[str]]:
+    """Ask every operation; return the answers' statuses, and what did not hold."""
+    seen: dict[str, set[int]] = {}
+    wrong: list[str] = []
+    for found in schemathesis.openapi.from_dict(document).get_all_operations():
+        operation = found.ok()
+        name = operation.definition.raw["operationId"]
+        if ENDS_EVERYTHING.match(name.partition(":")[0]):
+            continue
+        try:
+            seen[name] = exercise(operation, url, root)
+        except Exception as exc:  # noqa: BLE001 - all of them are told at the end
+            wrong.append(f"{operation.label}: {exc}"[:800])
+    return seen, wrong
+
+
+async def test_the_document_holds(node: Node) -> None:
+    """For every operation: only statuses and forms that are documented, and nothing above 499."""
+    await seed(node)
+    answer = await node.call("GET", "sys/internal/specs/openapi")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert node.settings.http is not None
+    url = f"http://127.0.0.1:{node.settings.http.port}/v1"
+    seen, wrong = await asyncio.to_thread(drive, answer.json(), url, node.root)
+    assert not wrong, "\n\n".join(wrong)
+    # Not only what is refused was checked.
+    done = {name for name, statuses in seen.items() if statuses & {200, 204}}
+    assert len(done) > 50, sorted(seen.keys() - done)
+    assert (await node.call("GET", "auth/token/lookup-self")).status_code == 200
+    await ledger_is_good(node)
