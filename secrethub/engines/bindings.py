@@ -57,11 +57,11 @@ class BindingTable:
 
     def __init__(self, authority: Authority, caches: Caches) -> None:
         self._authority = authority
-        self._caches = caches
         self._known: dict[str, Row] | None = None
         self._broken: Mapping[int, IntegrityFailure] = {}
-        self._doubtful: set[str] = set()
-        """Keys that were announced after what is known was read, or meanwhile."""
+        self._doubtful: dict[str, int] = {}
+        """Keys that were announced since, or while, what is known was read; by which announcement last."""
+        self._announcements = 0
         self._loading = asyncio.Lock()
         self._drops = 0
         caches.subscribe(self._announced)
@@ -70,7 +70,8 @@ class BindingTable:
     def _announced(self, change: Changed) -> None:
         table, _, key = change.key.partition("/")
         if table == BINDINGS.name and change.kind in {"authority", "issued"}:
-            self._doubtful.add(key)
+            self._announcements += 1
+            self._doubtful[key] = self._announcements
             if len(self._doubtful) > _DOUBTFUL:
                 self.drop()
 
@@ -99,10 +100,11 @@ class BindingTable:
         broken = bool(self._broken) and BINDINGS.bucket(key) in self._broken
         if not broken and key not in self._doubtful:
             return known.get(key)
-        moves = self._caches.authority_moves
+        announced = self._doubtful.get(key)
         row = await self._authority.get(BINDINGS, key)
-        if not broken and known is self._known and moves == self._caches.authority_moves:
-            self._doubtful.discard(key)
+        # Unless it was announced again, what was read is as new as the announcement.
+        if not broken and known is self._known and announced == self._doubtful.get(key):
+            self._doubtful.pop(key, None)
             known.pop(key, None)
             if row is not None:
                 known[key] = row
