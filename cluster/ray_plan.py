@@ -19,6 +19,9 @@ from secrethub import node
 
 _SETUP_HOOK = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 """Ray's own name for the function that each worker calls first."""
+_LAUNCHER_PATIENCE = 120
+"""Seconds until the launcher starts a machine anew that Ray does not hear of. By then a node that is starting
+has waited for the end of its earlier life and for its Ray (``cluster.resolve``, ``cluster.ray_node``)."""
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 
 
@@ -45,6 +48,8 @@ class RayPlan(msgspec.Struct, frozen=True, kw_only=True):
         agent_port: of the dashboard agent.
         dashboard_metrics_port: the head's alone.
         launcher_config: the cluster launcher's file; the head then starts workers itself.
+        launcher_dir: folder where that process keeps which machines it has started; it must outlive the
+            head, for a machine that is not in there is started again, running or not.
         launcher_metrics_port: of the process that does.
         storage: folder where the head's control service keeps its state, so that a head that was
             killed takes over where it was; None keeps it in memory, or in Redis.
@@ -63,6 +68,7 @@ class RayPlan(msgspec.Struct, frozen=True, kw_only=True):
     agent_port: int
     dashboard_metrics_port: int
     launcher_config: str | None = None
+    launcher_dir: str | None = None
     launcher_metrics_port: int = 0
     storage: str | None = None
     redis_address: str | None = None
@@ -95,6 +101,12 @@ def environment(plan: RayPlan) -> dict[str, str]:
     root = Path(__file__).resolve().parents[1]
     if str(root) not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         own["PYTHONPATH"] = str(root)
+    if plan.launcher_dir is not None:
+        own |= {
+            # Where Ray's launcher keeps its state, and nothing else here does.
+            "RAY_TMPDIR": plan.launcher_dir,
+            "AUTOSCALER_HEARTBEAT_TIMEOUT_S": str(_LAUNCHER_PATIENCE),
+        }
     if plan.storage is not None:
         own |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": plan.storage}
     if plan.redis_address is not None:

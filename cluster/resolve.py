@@ -143,12 +143,12 @@ def plan_ray(settings: Settings, node: NodeSettings, claims: Claims) -> RayPlan:
         Conflict: a port is in use.
     """
     ray, head, ports = settings.ray, settings.role == "head", claims.ports
-    run = Path(node.run_dir)
+    run, state = Path(node.run_dir), Path(node.state_dir)
     # What dev starts has no other node that could outlive it.
     keep = ray.redis_address is None and not node.dev
     token = ray.token_file
     if token is None:
-        token = secret_file(Path(node.state_dir) / "ray-token")
+        token = secret_file(state / "ray-token")
     host = "127.0.0.1" if ray.host in {"localhost", "::1"} else ray.host
     gcs = ray.address or f"{host}:{ports.claim('ray.port', host, ray.port)}"
     loopback = "127.0.0.1"
@@ -168,9 +168,10 @@ def plan_ray(settings: Settings, node: NodeSettings, claims: Claims) -> RayPlan:
         ),
         dashboard_metrics_port=ports.claim("ray.dashboard_port", loopback, 0) if head else 0,
         launcher_config=_path(ray.autoscaling_config),
+        launcher_dir=str(private_folder(state / "launcher")) if ray.autoscaling_config else None,
         launcher_metrics_port=ports.claim("ray.autoscaling_config", loopback, 0) if head else 0,
         agent_port=ports.claim("ray.agent_port", loopback, 0),
-        storage=_ray_storage(Path(node.state_dir)) if head and keep else None,
+        storage=_ray_storage(state) if head and keep else None,
         redis_address=ray.redis_address,
         redis_username=ray.redis_username,
         redis_password=ray.redis_password.get_secret_value() if ray.redis_password else None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +14,20 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from cluster.ray_plan import environment
 from cluster.resolve import Claims, plan_ray, remove_short_run_dir, resolve
 from cluster.settings import AgentSettings, HttpSettings, RaySettings, Settings, TlsSettings
 from secrethub.errors import Conflict, Misconfigured
 from secrethub.node import NodeSettings, read_node_file
 
 LOOPBACK = "127.0.0.1"
+LAUNCHER = """
+from ray.autoscaler._private.local.node_provider import LocalNodeProvider
+launcher = LocalNodeProvider({"head_ip": "127.0.0.1", "worker_ips": ["127.0.0.2"]}, "secrethub")
+print(launcher.non_terminated_nodes({}))
+launcher.create_node({}, {"ray-node-type": "worker"}, 1)
+"""
+"""What Ray's launcher does at its start: look which machines it has started, and start the others."""
 Make = Callable[..., Settings]
 
 
@@ -192,6 +202,29 @@ def test_a_head_makes_its_ray_token_and_keeps_its_state(settings: Make, claims: 
     assert "pass" not in repr(plan)
     dev = NodeSettings(**{name: getattr(node, name) for name in node.__struct_fields__} | {"dev": True})
     assert plan_ray(wanted, dev, claims).storage is None
+
+
+def test_a_new_head_s_launcher_knows_which_workers_run(
+    settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head that is started again leaves its workers alone: they serve meanwhile, and have the keys."""
+    monkeypatch.setenv("RAY_TMPDIR", "/none")
+    wanted = settings(ray=RaySettings(port=0, dashboard_port=0, autoscaling_config=tmp_path / "c.yaml"))
+    seen = []
+    for _ in range(2):
+        claims = Claims()
+        plan = plan_ray(wanted, resolve(wanted, claims), claims)
+        launcher = subprocess.run(
+            [sys.executable, "-c", LAUNCHER],
+            env=environment(plan),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seen.append(launcher.stdout.strip())
+        claims.release()
+    assert seen == ["[]", "['127.0.0.2']"]
+    assert mode(tmp_path / "state" / "launcher") == 0o700
 
 
 @pytest.fixture
