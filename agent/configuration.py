@@ -158,6 +158,7 @@ def _auth(table: Table, secret_id: Sensitive[str] | None) -> AuthSettings:
         role_id=role_id,
         secret_id=secret_id,
         secret_id_file=table.path("secret_id_file"),
+        wrapped_from=_api_path(table.text("wrapped_from")),
         keep=table.flag("keep", default=False),
         key_type=cast(
             "AgentKeyType", table.choice("key_type", default="rsa-2048", allowed=("rsa-2048", "ecdsa-p256"))
@@ -165,6 +166,10 @@ def _auth(table: Table, secret_id: Sensitive[str] | None) -> AuthSettings:
     )
     table.finish()
     return settings
+
+
+def _api_path(text: str | None) -> str | None:
+    return None if text is None else text.strip("/").removeprefix("v1/")
 
 
 def _state(table: Table) -> Path:

@@ -52,6 +52,25 @@ class _Login(msgspec.Struct, frozen=True):
     auth: _Auth
 
 
+class _Made(msgspec.Struct, frozen=True):
+    creation_path: str
+
+
+class _Looked(msgspec.Struct, frozen=True):
+    data: _Made
+
+
+class _SecretId(msgspec.Struct, frozen=True):
+    secret_id: str
+
+    def __repr__(self) -> str:
+        return "_SecretId(…)"
+
+
+class _Unwrapped(msgspec.Struct, frozen=True):
+    data: _SecretId
+
+
 class _Begun(msgspec.Struct, frozen=True):
     data: Begun
 
@@ -81,6 +100,15 @@ class CoreApi:
         """Log in with AppRole and return the token."""
         body = {"role_id": role_id, "secret_id": secret_id}
         return (await self._post("auth/approle/login", body, None, _Login)).auth.client_token
+
+    async def made_at(self, wrapping_token: str) -> str:
+        """Return where a wrapping token says that it was made; this does not open it."""
+        body = {"token": wrapping_token}
+        return (await self._post("sys/wrapping/lookup", body, wrapping_token, _Looked)).data.creation_path
+
+    async def unwrap(self, wrapping_token: str) -> str:
+        """Open a wrapped SecretID and return it. It can be opened once."""
+        return (await self._post("sys/wrapping/unwrap", {}, wrapping_token, _Unwrapped)).data.secret_id
 
     async def begin(self, token: str) -> Begun:
         """Ask for a nonce."""

@@ -3,7 +3,7 @@
 Each step is durable before the next begins, so an agent killed anywhere goes on where it was:
 
 1. the key and, once logged in, the token are in ``pending.json`` (a SecretID may be good for one
-   login only);
+   login only), and before that the SecretID itself if it came wrapped, for it can be opened only once;
 2. a certificate that was issued but never received is asked for again with the same key, which is
    what proves to Core that the name is this agent's;
 3. ``identity.pem`` ends enrolment; only then the SecretID's file is removed, and ``pending.json``
@@ -59,6 +59,7 @@ class _Pending(msgspec.Struct, frozen=True):
 
     key: str
     token: str | None = None
+    secret_id: str | None = None
 
     def __repr__(self) -> str:
         return "_Pending(…)"
@@ -116,9 +117,40 @@ async def _enroll(settings: Settings, state: StateDirectory, clock: Clock, url: 
             return await _with_token(settings, state, clock, api, pending, pending.token)
         except PermissionDenied:
             _log.info("the token of an earlier try is no longer good; logging in again")
-    token = await api.login(_role_id(settings.auth), _secret_id(settings.auth).reveal())
-    state.write(PENDING_FILE, msgspec.json.encode(_Pending(key=pending.key, token=token)))
+    role_id = _role_id(settings.auth)
+    pending = await _opened(settings.auth, state, api, pending)
+    try:
+        token = await api.login(role_id, pending.secret_id or _secret_id(settings.auth).reveal())
+    except (InvalidRequest, PermissionDenied):
+        # A SecretID that was opened and is no good would stand in the way of the next one.
+        _store(state, msgspec.structs.replace(pending, secret_id=None))
+        raise
+    pending = msgspec.structs.replace(pending, token=token)
+    _store(state, pending)
     return await _with_token(settings, state, clock, api, pending, token)
+
+
+async def _opened(auth: AuthSettings, state: StateDirectory, api: CoreApi, pending: _Pending) -> _Pending:
+    """Open the SecretID if it is wrapped and not open yet, and keep it.
+
+    Raises:
+        PermissionDenied: the wrapping token was made elsewhere; it was swapped, and is not opened.
+    """
+    if auth.wrapped_from is None or pending.secret_id is not None:
+        return pending
+    wrapping = _secret_id(auth).reveal()
+    made_at = await api.made_at(wrapping)
+    if made_at != auth.wrapped_from:
+        raise PermissionDenied(
+            f"the wrapping token was made at {made_at}, not at {auth.wrapped_from}: it stays closed"
+        )
+    pending = msgspec.structs.replace(pending, secret_id=await api.unwrap(wrapping))
+    _store(state, pending)
+    return pending
+
+
+def _store(state: StateDirectory, pending: _Pending) -> None:
+    state.write(PENDING_FILE, msgspec.json.encode(pending))
 
 
 async def _with_token(
@@ -157,7 +189,7 @@ async def _pending(settings: Settings, state: StateDirectory) -> _Pending:
     before = identity.load(state) or identity.load(state, REFUSED_FILE)
     key = before.key if before else await asyncio.to_thread(keys.generate, settings.auth.key_type)
     pending = _Pending(key=keys.private_pem(key).decode("ascii"))
-    state.write(PENDING_FILE, msgspec.json.encode(pending))
+    _store(state, pending)
     return pending
 
 

@@ -45,6 +45,8 @@ class AuthSettings:
     """Given by the environment; then there is no file to remove."""
     secret_id_file: Path | None = None
     """Read at enrolment, removed once the certificate is stored."""
+    wrapped_from: str | None = None
+    """Then the SecretID is a wrapping token, which must have been made at this path of Core's API."""
     keep: bool = False
     """Leave the SecretID's file where it is."""
     key_type: AgentKeyType = "rsa-2048"

@@ -71,7 +71,7 @@ def run(kind: Kind, argv: Sequence[str]) -> int:
     say: Callable[[str], Any] = (lambda _text: None) if options.json else print
     say(f"{kind.name}: starting SecretHub and a bare ASGI app; load by {generator()}")
     with (
-        _core(single=options.single_process) as (addresses, token),
+        started(single=options.single_process) as (addresses, token),
         serving(ray=not options.single_process) as bare,
     ):
         doors = (("4443 (TLS)", addresses.api_tls, bare["https"]), ("4000", addresses.api, bare["http"]))
@@ -88,7 +88,7 @@ def run(kind: Kind, argv: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _core(*, single: bool) -> Iterator[tuple[Addresses, str]]:
+def started(*, single: bool) -> Iterator[tuple[Addresses, str]]:
     """Start ``secrethub dev`` in a temporary folder, with a secret and a token of three policies."""
     adopt_orphans()
     folder = Path(tempfile.mkdtemp(prefix="sh-"))

@@ -32,7 +32,9 @@ class Run:
             f"Host: {parts.netloc}\r\nX-Vault-Token: {load.token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(load.body)}\r\n\r\n{load.body}"
         )
-        names = [f"POST {load.target}{n}" for n in range(KEYS)] if load.body else [f"GET {load.target}"]
+        names = [f"{'POST' if load.body else 'GET'} {load.target}"]
+        if load.body and load.numbered:
+            names = [f"{names[0]}{n}" for n in range(KEYS)]
         self.requests = [f"{name} HTTP/1.1\r\n{head}".encode() for name in names]
         self.next = 0
         self.latencies: list[float] = []

@@ -24,6 +24,7 @@ local number = 0
 
 function request()
   if body == "" then return wrk.format("GET", target, headers) end
+  if not %(numbered)s then return wrk.format("POST", target, headers, body) end
   number = (number + 1) %% %(keys)d
   return wrk.format("POST", target .. number, headers, body)
 end
@@ -44,10 +45,11 @@ class Load:
 
     Attributes:
         base: scheme, host and port.
-        target: the path; on writes a number is appended.
+        target: the path; on writes a number is appended, if they are numbered.
         body: JSON to POST, or nothing for reads.
         connections: keep-alive connections, each with one request under way.
         seconds: how long.
+        numbered: whether each write has a path of its own, of ``KEYS`` many.
         token: hidden in ``repr``.
     """
 
@@ -56,6 +58,7 @@ class Load:
     connections: int
     seconds: float
     body: str = ""
+    numbered: bool = True
     token: str = field(default="none", repr=False)
 
 
@@ -86,7 +89,8 @@ def generator() -> str:
 
 def _wrk(load: Load) -> Measured:
     words = {"target": load.target, "body": load.body, "token": load.token}
-    script = _SCRIPT % {**{name: json.dumps(word) for name, word in words.items()}, "keys": KEYS}
+    quoted = {name: json.dumps(word) for name, word in words.items()}
+    script = _SCRIPT % {**quoted, "keys": KEYS, "numbered": "true" if load.numbered else "false"}
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:  # 0600
         file.write(script)
         file.flush()

@@ -151,6 +151,7 @@ class CorePeer:
     role_id: str = "role-1"
     secret_id: str = "canary-secret-id"
     logins_left: int = 1_000
+    wrapped: dict[str, tuple[str, str]] = field(default_factory=dict)
     agent_id: str = field(default_factory=new_uuid)
     token: str = "hvs.canary-token"
     tokens: set[str] = field(default_factory=set)
@@ -203,6 +204,10 @@ class CorePeer:
             self.logins_left -= 1
             self.tokens.add(self.token)
             return 200, {"auth": {"client_token": self.token}}
+        if path == "/v1/sys/wrapping/lookup" and body["token"] in self.wrapped:
+            return 200, {"data": {"creation_path": self.wrapped[body["token"]][0]}}
+        if path == "/v1/sys/wrapping/unwrap" and token in self.wrapped:
+            return 200, {"data": {"secret_id": self.wrapped.pop(token)[1]}}
         if token not in self.tokens:
             return denied
         if path == "/v1/agents/enroll/begin":

@@ -305,6 +305,61 @@ async def test_a_secret_id_for_one_login_is_not_lost(core: CorePeer, agent: Agen
     await agent.until((agent.state / IDENTITY_FILE).exists)
 
 
+AT = "auth/approle/role/web/secret-id"
+
+
+def wrapped(agent: AgentProcess, core: CorePeer, made_at: str = AT, secret_id: str = "") -> None:
+    """Configure an agent whose SecretID's file holds a wrapping token."""
+    agent.configure(FILE)
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace("[auth]", f'[auth]\nwrapped_from = "/v1/{AT}"', 1))
+    agent.secret_id_file.write_text("hvs.canary-wrapping")
+    core.wrapped["hvs.canary-wrapping"] = (made_at, secret_id or core.secret_id)
+
+
+async def test_a_wrapped_secret_id_is_opened(core: CorePeer, agent: AgentProcess) -> None:
+    """A wrapping token from where it should be is opened, and nothing of it stays."""
+    wrapped(agent, core)
+    await enroll(load(agent.config, {}))
+    assert not core.wrapped
+    assert not agent.secret_id_file.exists()
+    kept = b"".join(path.read_bytes() for path in agent.state.iterdir())
+    assert core.secret_id.encode() not in kept
+
+
+async def test_a_swapped_wrapping_token_stays_closed(core: CorePeer, agent: AgentProcess) -> None:
+    """One that was made elsewhere is not opened, and no SecretID of its maker is used."""
+    wrapped(agent, core, made_at="sys/wrapping/wrap")
+    with pytest.raises(PermissionDenied, match="sys/wrapping/wrap"):
+        await enroll(load(agent.config, {}))
+    assert core.wrapped
+    assert "POST /v1/auth/approle/login" not in core.requests
+
+
+async def test_an_opened_secret_id_is_not_lost(core: CorePeer, agent: AgentProcess) -> None:
+    """Killed before the login, the agent goes on with what it opened; refused, it takes the next one."""
+    wrapped(agent, core)
+    arrived, stall = asyncio.Event(), asyncio.Event()
+
+    async def before(path: str) -> None:
+        if path == "/v1/auth/approle/login" and not arrived.is_set():
+            arrived.set()
+            await stall.wait()
+
+    core.before = before
+    await agent.start()
+    await asyncio.wait_for(arrived.wait(), 20)
+    await agent.kill()
+    stall.set()
+    assert not core.wrapped
+    core.logins_left = 0
+    with pytest.raises(PermissionDenied):
+        await enroll(load(agent.config, {}))
+    core.logins_left = 1
+    core.wrapped["hvs.canary-wrapping"] = (AT, core.secret_id)
+    assert (await enroll(load(agent.config, {}))).agent_id == core.agent_id
+
+
 async def test_a_token_that_ended_is_replaced(core: CorePeer, agent: AgentProcess) -> None:
     """When the token of an earlier try is no longer good, the agent logs in again."""
     chosen = settings(agent)
