@@ -19,6 +19,7 @@
     ├── NotInitialised            no cluster exists in this database yet
     ├── Unavailable               PostgreSQL, the ledger or a peer cannot be reached
     ├── Stale                     decided on an older generation than the database has; decide again
+    │   └── UnknownKey            sealed with a data key that this process has not learned of yet
     ├── IntegrityFailure          a stored row does not carry a valid authentication
     ├── DecryptionFailed          a sealed value does not open at this place
     └── Misconfigured             settings that cannot work
@@ -180,6 +181,20 @@ class Stale(SecretHubError):
     """The decision rests on an older authority generation or seal epoch; take it again."""
 
     code = "stale"
+
+
+class UnknownKey(Stale):
+    """A value is sealed with a data key younger than this process's keyring: fetch that, decide again.
+
+    Attributes:
+        number: of the data key.
+    """
+
+    code = "unknown_key"
+
+    def __init__(self, message: str = "", number: int = 0) -> None:
+        super().__init__(message, number)
+        self.number = number
 
 
 class IntegrityFailure(SecretHubError):

@@ -27,6 +27,7 @@ STATUS: dict[str, int] = {
     "not_initialised": 400,
     "unavailable": 503,
     "stale": 503,
+    "unknown_key": 503,
     "integrity_failure": 500,
     "decryption_failed": 500,
     "misconfigured": 500,

@@ -81,7 +81,7 @@ async def initialise(
         Conflict: there is a cluster already; nothing changed.
         Unavailable: the database does not answer.
     """
-    made = bootstrap(shares, threshold)
+    made = bootstrap(shares, threshold, int(now.timestamp()))
     root_token = new_token()
     row = ClusterRow(
         cluster_id=made.cluster_id,

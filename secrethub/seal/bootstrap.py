@@ -48,12 +48,13 @@ class Bootstrap:
         raise TypeError("a Bootstrap holds key bytes and is not pickled")
 
 
-def bootstrap(shares: int, threshold: int) -> Bootstrap:
+def bootstrap(shares: int, threshold: int, made_at: int) -> Bootstrap:
     """Make everything a new cluster needs.
 
     Args:
         shares: how many unseal shares to make, up to 255.
         threshold: how many of them unseal; at least 2 when there is more than one share.
+        made_at: the instant, in seconds since the epoch.
 
     Raises:
         InvalidRequest: numbers outside these limits.
@@ -61,7 +62,7 @@ def bootstrap(shares: int, threshold: int) -> Bootstrap:
     cluster_id = new_uuid()
     root_key = os.urandom(KEY_BYTES)
     slot, made = make_shamir_slot(cluster_id, root_key, shares, threshold)
-    keyring = Keyring.generate()
+    keyring = Keyring.generate(made_at)
     notary = Ed25519PrivateKey.generate()
     return Bootstrap(
         cluster_id=cluster_id,

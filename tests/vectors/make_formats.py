@@ -116,7 +116,8 @@ def keyring() -> dict[str, Part]:
     """A keyring with two data keys: exported, wrapped, what it sealed and derived."""
     base, first, second = (bytes([value]) * 32 for value in (0x11, 0x22, 0x33))
     root, cluster, revision = bytes([0x44]) * 32, "5f0c7127-8a6e-4f0e-9b7e-6d2f3a1c9e10", 7
-    exported = b"\x01" + base + b"\x00\x00\x00\x01" + first + b"\x00\x00\x00\x02" + second
+    entries = ((1, first, 1_764_000_000), (2, second, 1_764_086_400))
+    exported = b"\x02" + base + b"".join(struct.pack(">I32sQ", *entry) for entry in entries)
     place = ("cluster", "wrapped_keyring", cluster, revision)
     value_place = ("kv_versions", "data", "secret/prod/db", 3)
     return {
