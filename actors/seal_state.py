@@ -14,6 +14,7 @@ from dataclasses import asdict
 from actors.handles.keys import INITIALISE_INFO, SHARE_INFO
 from actors.handles.protocol import Handles
 from actors.handles.seal import init_message
+from actors.key_rotation import Asked, add_data_key
 from actors.pulse import pulse
 from actors.root_key import hand_out, sealed_root, take_back
 from actors.seal_ceremonies import SealCeremonies
@@ -230,6 +231,19 @@ class SealState(SealCeremonies):
             finally:
                 await take_back(self._handles, epoch)
                 self._done.set()
+
+    async def rotate(self, after: int, origin: Origin | None = None) -> int:
+        """Add a data key to the keyring, unless there is one after ``after``; return the newest's number.
+
+        Raises:
+            Sealed: the cluster is sealed, or the root key is not here.
+            Conflict: it was sealed meanwhile; nothing happened.
+            Unavailable: it could not be written down or committed, or that is unknown; call again.
+        """
+        async with self._turn:
+            root, row = await self._opened()
+            asked = Asked(after=after, origin=origin, now=self._clock.now(), incarnation=self._incarnation)
+            return await self._committed(add_data_key(self._database, self._journal, root, row, asked))
 
     async def root(self, recipient_public: bytes, proof: bytes, node: str, epoch: int) -> bytes:
         """Return the root key, sealed to a key-holder; only what is here is given.

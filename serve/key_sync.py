@@ -1,7 +1,8 @@
 """Keeps a serving process's keyring in step with the seal.
 
 A dumb loop: look at the cluster's row; sealed there means no keys here; unsealed there and none here
-means asking this node's KeyHolder. A storage error changes nothing: it never seals.
+means asking this node's KeyHolder. While there are keys it keeps the data keys up. A storage error
+changes nothing: it never seals.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 
-from actors.handles import Handles, fetch_keyring
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.seal.wishes import deciding
@@ -28,17 +28,15 @@ _log = logging.getLogger(__name__)
 class KeySync:
     """The loop and what wakes it."""
 
-    def __init__(self, core: Core, handles: Handles, psk: bytes) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._handles = handles
-        self._psk = psk
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._said = ""
         core.caches.subscribe(self._announced)
 
     def _announced(self, change: Changed) -> None:
-        if change.kind == "seal":
+        if change.kind in {"seal", "keyring"}:
             self._wake.set()
 
     async def start(self) -> None:
@@ -79,6 +77,7 @@ class KeySync:
         """Look once; return whether something is still to come."""
         core = self._core
         if core.unsealed:
+            await core.data_keys.keep_up()
             return False
         cluster = await load_cluster(core.database)
         if cluster is None:
@@ -97,13 +96,7 @@ class KeySync:
             if core.keys.held:
                 core.lock()
             return True
-        keyring = await fetch_keyring(
-            self._handles,
-            self._psk,
-            cluster=cluster.cluster_id,
-            node=core.settings.node,
-            epoch=cluster.seal_epoch,
-        )
+        keyring = await core.seal.keyring(cluster.cluster_id, core.settings.node, cluster.seal_epoch)
         await core.unseal(keyring, cluster.seal_epoch, cluster.cluster_id)
         if not core.unsealed:
             raise Unavailable("the seal changed while the keyring was on its way")

@@ -28,6 +28,7 @@ from secrethub.engines.userpass import UserpassEngine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_cluster_key
 from secrethub.operations.deliveries import Deliveries
+from secrethub.operations.key_rotation import rotate_when_due
 from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
 from secrethub.operations.tidy import tidy
@@ -44,6 +45,7 @@ Part = Literal["gateway", "agents"]
 
 _SUMMARY_SECONDS = 10.0
 _TIDY_SECONDS = 60.0
+_KEY_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class Process:
         )
         self._parts = parts
         self._handles = handles
-        self._keys = KeySync(self.core, handles, psk)
+        self._keys = KeySync(self.core)
         self._metrics = NodeMetrics(self.core, name)
         self._checkpoints = CheckpointWatch(self.core)
         self._agents = AgentGateway() if "agents" in parts and settings.agents is not None else None
@@ -125,6 +127,7 @@ class Process:
             for listener in self._listeners:
                 await listener.start()
             self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
+            self._tasks.append(asyncio.create_task(self._care_for_keys(), name="data-keys"))
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))
         if self._agents is not None:
@@ -201,3 +204,14 @@ class Process:
                 await tidy(self.core)
             except SecretHubError as exc:
                 _log.warning("expired rows could not be removed: %s", exc.code)
+
+    async def _care_for_keys(self) -> None:
+        """Rotate data keys when it is time to. Every node asks itself; SealState makes one key a time."""
+        while True:
+            await asyncio.sleep(_KEY_SECONDS)
+            if not self.core.unsealed:
+                continue
+            try:
+                await rotate_when_due(self.core)
+            except SecretHubError as exc:
+                _log.warning("the data keys could not be looked after: %s", exc.code)

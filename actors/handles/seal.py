@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import msgspec
 
 from actors.handles.ceremonies import CeremonyClient
-from actors.handles.keys import INITIALISE_INFO, SHARE_INFO
+from actors.handles.keys import INITIALISE_INFO, SHARE_INFO, fetch_keyring
 from actors.handles.protocol import Handles
 from secrethub.audit.event import Origin
+from secrethub.crypto.keyring import Keyring
 from secrethub.crypto.sealed_box import Recipient, proof, seal_to
 from secrethub.engines.runtime import InitResult, SealStatus
 from secrethub.errors import Stale, Unavailable
@@ -45,6 +46,7 @@ class SealClient:
             handles: where SealState is found.
             psk: the cluster's pre-shared key.
         """
+        self._handles = handles
         self._state = handles.seal_state()
         self._psk = psk
         self.ceremonies = CeremonyClient(self._state, psk)
@@ -116,3 +118,23 @@ class SealClient:
             Unavailable: it could not be committed, or that is unknown; call again.
         """
         await self._state.call("seal", origin, timeout=_SECONDS)
+
+    async def keyring(self, cluster_id: str, node: str, epoch: int) -> Keyring:
+        """Return the keyring from the KeyHolder of ``node``.
+
+        Raises:
+            Sealed: the cluster is sealed, or no holder has the keys.
+            Stale: the seal epoch has moved on.
+            Unavailable: the KeyHolder or the database does not answer.
+        """
+        return await fetch_keyring(self._handles, self._psk, cluster=cluster_id, node=node, epoch=epoch)
+
+    async def rotate(self, after: int, origin: Origin | None = None) -> int:
+        """Have a data key added after the one numbered ``after``; return the newest one's number.
+
+        Raises:
+            Sealed: the cluster is sealed.
+            Conflict: it was sealed meanwhile; nothing happened.
+            Unavailable: it could not be committed, or that is unknown; call again.
+        """
+        return int(await self._state.call("rotate", after, origin, timeout=_SECONDS))

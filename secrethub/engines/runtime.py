@@ -12,13 +12,14 @@ from secrethub.clock import Clock
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.bindings import BindingTable
 from secrethub.engines.ceremonies import CeremonyPort
+from secrethub.engines.data_keys import DataKeys
 from secrethub.engines.engine import Engine
 from secrethub.engines.memo import DecisionMemo
 from secrethub.engines.metrics import Metrics
 from secrethub.engines.mounts import MountTable
 from secrethub.engines.rights import PolicyCache
 from secrethub.engines.throttle import Throttle
-from secrethub.errors import Sealed
+from secrethub.errors import Sealed, Stale, UnknownKey
 from secrethub.node import NodeSettings
 from secrethub.storage.authority import Authority
 from secrethub.storage.database import Database
@@ -88,6 +89,14 @@ class SealPort(Protocol):
 
     async def seal(self, origin: Origin | None = None) -> None:
         """Seal the cluster."""
+        ...
+
+    async def keyring(self, cluster_id: str, node: str, epoch: int) -> Keyring:
+        """Return the keyring from this node's key-holder. Raises Sealed, Stale, Unavailable."""
+        ...
+
+    async def rotate(self, after: int, origin: Origin | None = None) -> int:
+        """Have a data key added after the one numbered ``after``; return the newest one's number."""
         ...
 
 
@@ -180,6 +189,7 @@ class Core:
         self.policies = PolicyCache(self.authority, self.caches)
         self.bindings = BindingTable(self.authority, self.caches)
         self.memo = DecisionMemo(self.caches)
+        self.data_keys = DataKeys(self.database, self.caches, clock, self.keyring, self._fetch_keyring)
         self.keys.on_wipe(self.authority.drop)
         self.keys.on_wipe(self.mounts.drop)
         self.keys.on_wipe(self.policies.drop)
@@ -206,6 +216,20 @@ class Core:
             raise Sealed
         return keyring
 
+    async def catch_up(self, why: Stale | None = None) -> None:
+        """Learn the present state of the database, and of the data key that something failed for.
+
+        Raises:
+            Sealed: the keys went away.
+            Unavailable: the database or this node's key-holder does not answer.
+        """
+        await self.ledger.look()
+        if isinstance(why, UnknownKey):
+            await self.data_keys.learn_of(why.number)
+
+    async def _fetch_keyring(self) -> Keyring:
+        return await self.seal.keyring(self.keys.cluster_id, self.settings.node, self.keys.epoch)
+
     def _signing_key(self) -> bytes | None:
         keyring = self.keys.get()
         return None if keyring is None else keyring.derived("audit-sign")
@@ -231,6 +255,7 @@ class Core:
         try:
             await self.ledger.look()
             if self.unsealed:
+                await self.data_keys.count()
                 await self.authority.load_floors()
                 await self.mounts.load()
         except BaseException:

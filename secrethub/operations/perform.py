@@ -135,8 +135,8 @@ class _Request:
         for _ in range(_OPTIMISTIC):
             try:
                 return await self._attempt()
-            except Stale:
-                await self._look()
+            except Stale as exc:
+                await self._look(exc)
         for _ in range(_ATTEMPTS - _OPTIMISTIC):
             async with self.core.authority.turns.turn():
                 await self._look()
@@ -144,8 +144,8 @@ class _Request:
                     return await self._attempt(in_turn=True)
         raise Unavailable("authority or data changes faster than this request can be decided")
 
-    async def _look(self) -> None:
-        await self.core.ledger.look()
+    async def _look(self, why: Stale | None = None) -> None:
+        await self.core.catch_up(why)
         self.looked = True
 
     async def _attempt(self, *, in_turn: bool = False) -> Answer:

@@ -46,6 +46,7 @@ PKI_ROLES = Table("pki_roles", 64)
 CERTIFICATE_AUTHORITIES = Table("certificate_authorities", 64)
 BINDINGS = Table("bindings", 1024)
 AUDIT_SETTINGS = Table("audit_settings", 64)
+SETTINGS = Table("settings", 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ TABLES = (
     CERTIFICATE_AUTHORITIES,
     BINDINGS,
     AUDIT_SETTINGS,
+    SETTINGS,
 )
 
 

@@ -15,6 +15,7 @@ from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.rekey import rekey_operations
 from secrethub.engines.system.replay import replay_operations
 from secrethub.engines.system.root_token import root_token_operations
+from secrethub.engines.system.rotation import rotation_operations
 from secrethub.engines.system.seal import seal_operations
 from secrethub.engines.system.simulate import simulate_operations
 from secrethub.engines.system.sinks import sink_operations
@@ -38,6 +39,7 @@ class SystemEngine:
             *rekey_operations(),
             *root_token_operations(),
             *locked_user_operations(),
+            *rotation_operations(),
             *mount_operations(),
             *policy_operations(),
             *simulate_operations(),

@@ -84,8 +84,8 @@ async def tidy_tokens(core: Core) -> tuple[int, list[IntegrityFailure]]:
                 break
             try:
                 count, after, wrong = await _batch(core, table, over, after)
-            except Stale:
-                await core.ledger.look()
+            except Stale as exc:
+                await core.catch_up(exc)
                 continue
             removed += count
             failures += wrong

@@ -27,6 +27,7 @@ AUTHORITY_TABLES = (
     "certificate_authorities",
     "bindings",
     "audit_settings",
+    "settings",
 )
 
 _CLUSTER = """
@@ -58,6 +59,9 @@ CREATE TABLE seal_slots (
     mac bytea NOT NULL
 )
 """
+
+# How often each data key of the keyring may have been used (secrethub/storage/data_keys.py).
+_DATA_KEYS = "CREATE TABLE data_keys (number bigint PRIMARY KEY, reserved bigint NOT NULL)"
 
 _EPOCHS = "CREATE TABLE epochs (name text PRIMARY KEY, epoch bigint NOT NULL)"
 
@@ -274,7 +278,14 @@ CREATE TABLE enrollments (
 
 def upgrade() -> None:
     """Create the tables."""
-    for statement in (_CLUSTER, _SLOTS, _EPOCHS, _CHANGES, "CREATE INDEX changes_txid ON changes (txid)"):
+    for statement in (
+        _CLUSTER,
+        _SLOTS,
+        _DATA_KEYS,
+        _EPOCHS,
+        _CHANGES,
+        "CREATE INDEX changes_txid ON changes (txid)",
+    ):
         op.execute(statement)
     for name in AUTHORITY_TABLES:
         op.execute(_AUTHORITY.format(name=name))

@@ -210,6 +210,7 @@ _TABLES = (
     "certificate_authorities",
     "bindings",
     "audit_settings",
+    "settings",
 )
 
 
