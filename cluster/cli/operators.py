@@ -18,6 +18,8 @@ from cluster.cli.lazy import LazyGroup
             "cluster.cli.generate_root:generate_root",
             "Make a root token, with enough shares.",
         ),
+        "rotate": ("cluster.cli.data_keys:rotate", "Make a new data key."),
+        "key-status": ("cluster.cli.data_keys:key_status", "Show the newest data key."),
     },
 )
 def operator() -> None:
