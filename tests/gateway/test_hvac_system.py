@@ -69,3 +69,15 @@ async def test_tools_and_description(node: Node) -> None:
         assert "/secret/data/{path}" in described["paths"]
 
     await with_client(node, work)
+
+
+async def test_data_keys(node: Node) -> None:
+    """Rotate, read the status."""
+
+    def work(client: hvac.Client) -> None:
+        assert client.sys.get_encryption_key_status()["data"]["term"] == 1
+        assert client.sys.rotate_encryption_key().status_code == 204
+        status = client.sys.get_encryption_key_status()
+        assert status["data"]["term"] == status["term"] == client.key_status["term"] == 2
+
+    await with_client(node, work)

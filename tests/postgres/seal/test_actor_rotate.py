@@ -120,7 +120,8 @@ async def test_a_replaced_incarnation_adds_no_key(
         with pytest.raises(Unavailable):
             await zombie.rotate(1)
         assert await row_of(database) == row
-        assert await newer.rotate(1) == 2
+        await successor(tree, SEAL_STATE, zombie)
+        assert await client.rotate(1) == 2
         assert [outcome for outcome, _ in await events(database)] == ["intent", "refused", "intent", "done"]
     finally:
         await newer.close()
