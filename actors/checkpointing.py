@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from actors.root_key import RootKey
 from secrethub.audit.checkpoint import (
     BEFORE_FIRST,
-    FIRST_TIMELINE,
     Checkpoint,
     Signed,
     StreamTree,
@@ -30,6 +29,7 @@ from secrethub.audit.event import StreamHead, entry_signature
 from secrethub.crypto import notary_key
 from secrethub.crypto.digests import equal
 from secrethub.errors import IntegrityFailure, Stale
+from secrethub.seal.timeline import is_begun
 from secrethub.storage import checkpoints
 from secrethub.storage.database import Database
 from secrethub.storage.seal_store import ClusterRow, next_epoch
@@ -59,6 +59,7 @@ class Checkpointing:
     ) -> None:
         self._database = database
         self._cluster = row.cluster_id
+        self._timeline = row.timeline
         self._epoch = epoch
         self._key = key
         self._entry_key = entry_key
@@ -84,6 +85,8 @@ class Checkpointing:
             IntegrityFailure: the newest checkpoint, or what is kept of it, is not the notary's.
             Unavailable: the database does not answer.
         """
+        if not is_begun(root.reveal(), row.cluster_id, row.timeline, row.timeline_mac):
+            raise IntegrityFailure("cluster", "timeline", "it was not begun by this cluster")
         key = notary_key.unwrap(root.reveal(), row.wrapped_notary, row.cluster_id, row.notary_public)
         keyring = root.keyring(row)
         try:
@@ -134,7 +137,7 @@ class Checkpointing:
         last = self.last
         return Checkpoint(
             cluster=self._cluster,
-            timeline=FIRST_TIMELINE,
+            timeline=self._timeline,
             sequence=1 if last is None else last.checkpoint.sequence + 1,
             epoch=self._epoch,
             at=at,

@@ -16,12 +16,22 @@ import os
 from actors.checkpointing import StandIn
 from actors.handles.keys import INSTALL, KEYRING, PREPARE, checked
 from actors.handles.protocol import Handles
+from actors.node_witness import NodeWitness
 from actors.pulse import pulse
 from actors.root_key import RootKey, proven, recover, sealed_root, successor
 from actors.tree import KEY_HOLDER
 from secrethub.crypto.sealed_box import Recipient, info, seal_to
-from secrethub.errors import NotInitialised, Sealed, Stale, Unavailable
+from secrethub.errors import (
+    IntegrityFailure,
+    Misconfigured,
+    NotInitialised,
+    PutBack,
+    Sealed,
+    Stale,
+    Unavailable,
+)
 from secrethub.storage.database import Database
+from secrethub.storage.restore import commit_rolled_back
 from secrethub.storage.seal_store import ClusterRow, load_cluster
 
 _NOTARY_SECONDS = 0.8
@@ -40,7 +50,14 @@ class KeyHolder:
     """
 
     def __init__(
-        self, *, node: str, database: Database, handles: Handles, psk: bytes, pulse: float = 2.0
+        self,
+        *,
+        node: str,
+        database: Database,
+        handles: Handles,
+        psk: bytes,
+        witness: NodeWitness,
+        pulse: float = 2.0,
     ) -> None:
         """Begin without keys.
 
@@ -49,6 +66,7 @@ class KeyHolder:
             database: the cluster's.
             handles: where SealState and the other holders are found.
             psk: the cluster's pre-shared key.
+            witness: remembers the newest checkpoint outside the database.
             pulse: seconds between two looks at the database while nobody asks.
         """
         self._node = node
@@ -62,6 +80,8 @@ class KeyHolder:
         self._next: RootKey | None = None
         self._dropped = 0
         self._stand_in = StandIn(database)
+        self._witness = witness
+        self._said = ""
         self._fetching = asyncio.Lock()
         self._done = asyncio.Event()
 
@@ -102,7 +122,11 @@ class KeyHolder:
         row = await self._unsealed()
         if epoch != row.seal_epoch:
             raise Stale("the seal epoch has moved on")
-        keyring = (await self._root(row)).keyring(row)
+        root = await self._root(row)
+        if not self._witness.looked:
+            # Nobody gets keys here before it is clear that the database was not put back.
+            await self._examine(row)
+        keyring = root.keyring(row)
         try:
             return seal_to(recipient_public, keyring.export(), self._psk, bound)
         finally:
@@ -163,6 +187,7 @@ class KeyHolder:
             "holds": held is not None,
             "epoch": held.epoch if held is not None else None,
             "notary": self._stand_in.active,
+            "trouble": self._said,
         }
 
     async def hold(self) -> None:
@@ -193,10 +218,42 @@ class KeyHolder:
         else:
             await self._stand_in.step(held, row)
 
+    async def _examine(self, row: ClusterRow) -> None:
+        """Compare the database with this node's witness; one that was put back is sealed.
+
+        Raises:
+            PutBack: the witness contradicts the database.
+            Misconfigured: the witness cannot be read or written.
+            Unavailable: the database does not answer.
+        """
+        try:
+            found = await self._witness.look(self._database, row, self._held)
+        except (Misconfigured, IntegrityFailure) as exc:
+            self._say(str(exc))
+            raise
+        if found is None:
+            self._say("")
+            return
+        self._say(f"the database is {found} than what this node has seen of it")
+        if not row.rolled_back:
+            await commit_rolled_back(self._database, found, known=self._witness.timeline)
+        raise PutBack
+
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self._said:
+            _log.error("%r: %s", self, trouble)
+        self._said = trouble
+
     async def _keep_up(self) -> None:
         row = await load_cluster(self._database)
         if row is None:
             return
+        try:
+            await self._examine(row)
+        except PutBack:
+            row = await self._present()
+        except (IntegrityFailure, Misconfigured):
+            _log.debug("%r has said what is wrong", self)
         if row.sealed:
             self._drop(row.seal_epoch)
         elif self._held is None or not self._held.fits(row):
@@ -212,7 +269,7 @@ class KeyHolder:
         row = await self._present()
         if row.sealed:
             self._drop(row.seal_epoch)
-            raise Sealed
+            raise PutBack if row.rolled_back else Sealed
         return row
 
     async def _root(self, row: ClusterRow) -> RootKey:

@@ -32,6 +32,7 @@ from secrethub.seal.slots import ShamirSlot
 from secrethub.seal.state import Phase, SealMachine
 from secrethub.seal.wishes import Purpose, deciding
 from secrethub.storage.database import Database
+from secrethub.storage.restore import commit_accepted
 
 _log = logging.getLogger(__name__)
 
@@ -108,14 +109,23 @@ class SealCore:
         return row
 
     async def _unseal(
-        self, row: ClusterRow, root_key: bytes, origin: Origin | None, operation: str = "sys.unseal"
+        self,
+        row: ClusterRow,
+        root_key: bytes,
+        origin: Origin | None,
+        operation: str = "sys.unseal",
+        *,
+        accepting: bool = False,
     ) -> tuple[RootKey, ClusterRow]:
         root = proven(root_key, row)
         try:
             await self._journal.record(origin, operation, "intent")
-            root.epoch = await self._committed(
-                commit_unsealed(self._database, root.reveal(), epoch=self._incarnation)
-            )
+            if accepting:
+                root.epoch = await self._accepted(row, root)
+            else:
+                root.epoch = await self._committed(
+                    commit_unsealed(self._database, root.reveal(), epoch=self._incarnation)
+                )
         except BaseException:
             root.wipe()
             raise
@@ -123,11 +133,28 @@ class SealCore:
         self._open(root, row)
         try:
             await self._adopt(row)
-            await self._journal.record(origin, operation, "done", detail={"epoch": root.epoch})
+            await self._journal.record(
+                origin, operation, "done", detail={"epoch": root.epoch, "timeline": row.timeline}
+            )
         except Unavailable:
             # It is unsealed, and the intent is written down; what was not adopted is adopted later.
             _log.warning("the ledger could not be written after the unseal")
         return root, row
+
+    async def _accepted(self, row: ClusterRow, root: RootKey) -> int:
+        """Commit that a restore is accepted; return the seal epoch."""
+        assert self._incarnation is not None
+        keyring = root.keyring(row)
+        try:
+            accepted = await self._committed(
+                commit_accepted(
+                    self._database, root.reveal(), keyring, writer=SEAL_STATE, epoch=self._incarnation
+                )
+            )
+        finally:
+            keyring.wipe()
+        self._incarnation = accepted.incarnation
+        return accepted.seal_epoch
 
     async def _committed(self, commit: Awaitable[T]) -> T:
         """Await a commit of the seal; a newer incarnation's existence ends this one."""
@@ -184,5 +211,6 @@ class SealCore:
                 nonce=self._machine.nonce,
                 cluster_id=row.cluster_id,
                 cluster_name=row.cluster_name,
+                rolled_back=row.rolled_back,
             )
         )

@@ -29,6 +29,7 @@ from secrethub.errors import (
     DecryptionFailed,
     InvalidRequest,
     NotInitialised,
+    PutBack,
     SecretHubError,
     Stale,
     WrongShare,
@@ -121,8 +122,16 @@ class SealState(SealCeremonies):
             self._made = (recipient_public, box)
             return box
 
-    async def submit_share(self, box: bytes, origin: Origin | None = None) -> dict[str, object]:
+    async def submit_share(
+        self, box: bytes, origin: Origin | None = None, *, accepting: bool = False
+    ) -> dict[str, object]:
         """Take one unseal share, sealed to :meth:`public_key`; the last one unseals the cluster.
+
+        Args:
+            box: the share.
+            origin: who gives it.
+            accepting: with the last share, accept that the database was put back. Otherwise such a one
+                stays sealed.
 
         Returns:
             What :meth:`status` says afterwards.
@@ -131,12 +140,21 @@ class SealState(SealCeremonies):
             Stale: the box was sealed to a former key pair, or without the pre-shared key.
             NotInitialised: there is no cluster.
             WrongShare: malformed, unknown, or given already; the other shares stay given.
+            PutBack: the database was put back, and that was not to be accepted.
+            Conflict: there is nothing to accept.
             Unavailable: the database does not answer; the share may be given again.
         """
+        operation = "sys.accept-restore" if accepting else "sys.unseal"
         async with self._turn:
             row = await self._following(lenient=True)
+            if accepting is not bool(row.rolled_back) and (accepting or self._held is None):
+                refusal = Conflict("the database was not put back, as far as anybody knows")
+                await self._journal.record(
+                    origin, operation, "refused", reason=row.rolled_back or refusal.code
+                )
+                raise PutBack if row.rolled_back else refusal
             if self._held is not None:
-                await self._journal.record(origin, "sys.unseal", "ignored", reason="unsealed already")
+                await self._journal.record(origin, operation, "ignored", reason="unsealed already")
                 return self._described(row)
             try:
                 share = self._recipient.open(box, self._psk, SHARE_INFO)
@@ -146,22 +164,32 @@ class SealState(SealCeremonies):
                 after = self._machine.feed(share)
             except (WrongShare, DecryptionFailed) as exc:
                 reason = exc.reason if isinstance(exc, WrongShare) else exc.code
-                await self._journal.record(origin, "sys.unseal", "refused", reason=reason)
+                await self._journal.record(origin, operation, "refused", reason=reason)
                 raise
             if isinstance(after, Authorised):
                 raise InvalidRequest("recovery shares open nothing, and no key service can be asked")
             if not isinstance(after, Opened):
                 detail = {"progress": after.progress, "nonce": after.nonce}
-                await self._journal.record(origin, "sys.unseal", "progress", detail=detail)
+                await self._journal.record(origin, operation, "progress", detail=detail)
                 self._machine = after
                 return self._described(row)
-            root, row = await self._unseal(row, after.root_key, origin)
+            root, row = await self._unseal(row, after.root_key, origin, operation, accepting=accepting)
             described = self._described(row)
         await hand_out(self._handles, self._psk, root, row)
         with contextlib.suppress(SecretHubError):
             # Whoever unsealed with new shares has them. What does not go now goes at another time.
             await self.settle(after.slot_id, origin)
         return described
+
+    async def accept_share(self, box: bytes, origin: Origin | None = None) -> dict[str, object]:
+        """Take one unseal share that also accepts that the database was put back (:meth:`submit_share`).
+
+        The last one begins a timeline: no token and no SecretID of before is good any more.
+
+        Raises:
+            SecretHubError: as in :meth:`submit_share`.
+        """
+        return await self.submit_share(box, origin, accepting=True)
 
     async def reset(self, origin: Origin | None = None) -> None:
         """Forget the shares given so far.

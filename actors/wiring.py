@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
@@ -15,6 +16,7 @@ from actors.audit_notary import AuditNotary
 from actors.distributed_lock import DistributedLock
 from actors.handles.protocol import Handles
 from actors.key_holder import KeyHolder
+from actors.node_witness import NodeWitness
 from actors.seal_state import SealState
 from actors.session_directory import SessionDirectory
 from actors.tree import AUDIT_NOTARY, DISTRIBUTED_LOCK, KEY_HOLDER, SEAL_STATE, SESSION_DIRECTORY
@@ -84,11 +86,17 @@ def _key_holder(around: Surroundings) -> Parts:
         "database": around.database(),
         "handles": around.handles,
         "psk": around.psk,
+        "witness": NodeWitness(Path(around.settings.state_dir)),
     }
 
 
 def _audit_notary(around: Surroundings) -> Parts:
-    return _key_holder(around)
+    return {
+        "node": around.settings.node,
+        "database": around.database(),
+        "handles": around.handles,
+        "psk": around.psk,
+    }
 
 
 def _distributed_lock(around: Surroundings) -> Parts:

@@ -16,6 +16,7 @@
     ├── TooManyRequests           throttled; ``retry_after`` seconds
     ├── Conflict                  the state forbids it (already initialised, name taken)
     ├── Sealed                    keys are not available
+    │   └── PutBack               … until K shares accept that the database was put back
     ├── NotInitialised            no cluster exists in this database yet
     ├── Unavailable               PostgreSQL, the ledger or a peer cannot be reached
     ├── Stale                     decided on an older generation than the database has; decide again
@@ -156,6 +157,19 @@ class Sealed(SecretHubError):
     code = "sealed"
 
     def __init__(self, message: str = "Vault is sealed") -> None:
+        super().__init__(message)
+
+
+class PutBack(Sealed):
+    """A witness contradicts the database: it is older, or another one, than what was seen of it."""
+
+    code = "rolled_back"
+
+    def __init__(
+        self,
+        message: str = "Vault is sealed: the database was put back to an older or other state; enough shares "
+        "accept that with `secrethub operator accept-restore`",
+    ) -> None:
         super().__init__(message)
 
 

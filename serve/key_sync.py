@@ -91,6 +91,7 @@ class KeySync:
             shares=sets[-1].shares if sets else 0,
             cluster_id=cluster.cluster_id,
             cluster_name=cluster.cluster_name,
+            rolled_back=cluster.rolled_back,
         )
         if cluster.sealed:
             if core.keys.held:

@@ -80,11 +80,23 @@ class SealClient:
             NotInitialised: there is no cluster.
             Unavailable: SealState or the database does not answer.
         """
+        await self._give("submit_share", share, origin)
+
+    async def accept_restore(self, share: bytes, origin: Origin | None = None) -> None:
+        """Give one unseal share to accept that the database was put back.
+
+        Raises:
+            Conflict: there is nothing to accept.
+            WrongShare, NotInitialised, Unavailable: as in :meth:`submit_share`.
+        """
+        await self._give("accept_share", share, origin)
+
+    async def _give(self, method: str, share: bytes, origin: Origin | None) -> None:
         for _ in range(_TRIES):
             public = await self._state.call("public_key")
             try:
                 box = seal_to(public, share, self._psk, SHARE_INFO)
-                await self._state.call("submit_share", box, origin, timeout=_SECONDS)
+                await self._state.call(method, box, origin, timeout=_SECONDS)
             except Stale:
                 continue  # SealState took another key pair between the two calls
             return

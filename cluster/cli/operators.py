@@ -13,6 +13,10 @@ from cluster.cli.lazy import LazyGroup
         "init": ("cluster.cli.seal:init", "Initialise the cluster: make its keys and the root token."),
         "unseal": ("cluster.cli.seal:unseal", "Give unseal shares."),
         "seal": ("cluster.cli.seal:seal", "Seal the cluster."),
+        "accept-restore": (
+            "cluster.cli.accept_restore:accept_restore",
+            "Go on with a database that was put back.",
+        ),
         "rekey": ("cluster.cli.rekey:rekey", "Make other shares, with enough of the present ones."),
         "generate-root": (
             "cluster.cli.generate_root:generate_root",

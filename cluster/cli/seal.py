@@ -82,7 +82,9 @@ def unseal(session: Session, source: str | None, refused: tuple[str, ...], reset
     shares = {} if reset else read_shares(source)
     with session.client(anonymous=True) as client:
         found, wrong = (
-            (client.write("sys/unseal", {"reset": True}).data, 0) if reset else _give(client, shares)
+            (client.write("sys/unseal", {"reset": True}).data, 0)
+            if reset
+            else give(client, "sys/unseal", shares)
         )
     session.show(found, seal_table(found))
     if wrong:
@@ -98,7 +100,7 @@ def seal(session: Session) -> None:
     session.say("Sealed.")
 
 
-def _give(client: Client, shares: Mapping[int, str]) -> tuple[Mapping[str, Any], int]:
+def give(client: Client, path: str, shares: Mapping[int, str]) -> tuple[Mapping[str, Any], int]:
     """Give shares until the seal is open; return its status and how many were wrong, each of them named."""
     from cluster.cli.failures import explain
     from secrethub.client import ApiError
@@ -107,7 +109,7 @@ def _give(client: Client, shares: Mapping[int, str]) -> tuple[Mapping[str, Any],
     wrong = 0
     for line, share in shares.items():
         try:
-            found = client.write("sys/unseal", {"key": share}).data
+            found = client.write(path, {"key": share}).data
             if not found.get("sealed"):
                 break
         except ApiError as exc:

@@ -35,6 +35,8 @@ def seal_table(found: Mapping[str, Any]) -> Table:
     shown: dict[str, Any] = {"Initialised": found.get("initialized"), "Sealed": found.get("sealed")}
     if found.get("initialized"):
         shown |= {"Shares": found.get("n"), "Threshold": found.get("t")}
+        if found.get("rolled_back"):
+            shown["Rolled back"] = "the database was put back; see `operator accept-restore`"
         if found.get("sealed"):
             shown["Progress"] = f"{found.get('progress', 0)} of {found.get('t')} shares"
         shown |= {"Cluster": found.get("cluster_name"), "Cluster id": found.get("cluster_id")}

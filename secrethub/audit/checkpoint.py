@@ -24,7 +24,6 @@ from secrethub.crypto.digests import canonical, sha256
 _BODY = "secrethub/audit/checkpoint/v1"
 _LINK = "secrethub/audit/checkpoint-link/v1"
 
-FIRST_TIMELINE = 1
 BEFORE_FIRST = GENESIS
 """What stands for the link of the checkpoint before the first."""
 

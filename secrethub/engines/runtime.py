@@ -19,7 +19,7 @@ from secrethub.engines.metrics import Metrics
 from secrethub.engines.mounts import MountTable
 from secrethub.engines.rights import PolicyCache
 from secrethub.engines.throttle import Throttle
-from secrethub.errors import Sealed, Stale, UnknownKey
+from secrethub.errors import PutBack, Sealed, Stale, UnknownKey
 from secrethub.node import NodeSettings
 from secrethub.storage.authority import Authority
 from secrethub.storage.database import Database
@@ -47,6 +47,7 @@ class SealStatus:
         shares: shares that exist.
         progress: shares given so far in this attempt.
         nonce: of this attempt, empty when none is under way.
+        rolled_back: ``older`` or ``forked`` while the database is one that was put back, else empty.
     """
 
     initialised: bool
@@ -57,6 +58,7 @@ class SealStatus:
     nonce: str = ""
     cluster_id: str = ""
     cluster_name: str = ""
+    rolled_back: str = ""
 
 
 class SealPort(Protocol):
@@ -73,6 +75,10 @@ class SealPort(Protocol):
 
     async def submit_share(self, share: bytes, origin: Origin | None = None) -> None:
         """Give one unseal share. Raises WrongShare."""
+        ...
+
+    async def accept_restore(self, share: bytes, origin: Origin | None = None) -> None:
+        """Give one share to accept that the database was put back. Raises WrongShare, Conflict."""
         ...
 
     async def reset(self, origin: Origin | None = None) -> None:
@@ -213,7 +219,7 @@ class Core:
         """
         keyring = self.keys.get()
         if keyring is None or self.caches.sealed or self.keys.epoch != self.caches.seal_epoch:
-            raise Sealed
+            raise self.sealed()
         return keyring
 
     async def catch_up(self, why: Stale | None = None) -> None:
@@ -229,6 +235,11 @@ class Core:
 
     async def _fetch_keyring(self) -> Keyring:
         return await self.seal.keyring(self.keys.cluster_id, self.settings.node, self.keys.epoch)
+
+    def sealed(self) -> Sealed:
+        """Return the error of whoever needs keys that are not here: it says why they are not."""
+        status = self.seal_status
+        return PutBack() if status is not None and status.rolled_back else Sealed()
 
     def _signing_key(self) -> bytes | None:
         keyring = self.keys.get()

@@ -192,7 +192,7 @@ class _Request:
             )
         except NotFound:
             if not self.core.unsealed:
-                raise Sealed from None
+                raise self.core.sealed() from None
         except IntegrityFailure as exc:
             self.trouble = exc
 
@@ -302,7 +302,7 @@ class _Request:
             )
         )
         if not self.core.unsealed:
-            raise Sealed
+            raise self.core.sealed()
 
     async def _read(self, context: Context, position: int, body: object) -> Answer:
         failure: SecretHubError | None = None

@@ -96,6 +96,7 @@ async def initialise(
         notary_public=made.notary_public,
         notary_mac=made.notary_mac,
         wrapped_notary=made.wrapped_notary,
+        timeline_mac=made.timeline_mac,
     )
     try:
         async with database.write() as connection:

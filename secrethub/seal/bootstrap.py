@@ -12,6 +12,7 @@ from secrethub.crypto import notary_key
 from secrethub.crypto.keyring import Keyring, wrap
 from secrethub.ids import new_uuid
 from secrethub.seal.slots import KEY_BYTES, ShamirSlot, make_shamir_slot
+from secrethub.seal.timeline import FIRST, timeline_mac
 
 FIRST_REVISION = 1
 
@@ -29,6 +30,7 @@ class Bootstrap:
         notary_public: public key of the notary, 32 bytes.
         notary_mac: what tells holders of the keyring that it is.
         wrapped_notary: its signing key sealed under the root key, to be stored.
+        timeline_mac: what shows that the root key began the first timeline.
         slot: the slot that opens the root key, to be stored.
         shares: what the slot opens with; shown once, stored nowhere.
     """
@@ -41,6 +43,7 @@ class Bootstrap:
     notary_public: bytes
     notary_mac: bytes
     wrapped_notary: bytes
+    timeline_mac: bytes
     slot: ShamirSlot
     shares: tuple[bytes, ...] = field(repr=False)
 
@@ -73,6 +76,7 @@ def bootstrap(shares: int, threshold: int, made_at: int) -> Bootstrap:
         notary_public=notary_key.public_of(notary),
         notary_mac=notary_key.vouch(keyring, cluster_id, notary_key.public_of(notary)),
         wrapped_notary=notary_key.wrap(root_key, notary, cluster_id),
+        timeline_mac=timeline_mac(root_key, cluster_id, FIRST),
         slot=slot,
         shares=tuple(made),
     )

@@ -39,6 +39,7 @@ FAILURES: tuple[type[Exception], ...] = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.PostgresIOError,
     asyncpg.LockNotAvailableError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,

@@ -21,6 +21,7 @@ from secrethub.crypto.digests import equal
 from secrethub.crypto.keyring import unwrap, wrap
 from secrethub.errors import IntegrityFailure, NotInitialised, Stale
 from secrethub.seal.slots import Slot, kind_of, sealed_to, slot_mac
+from secrethub.seal.timeline import is_begun, timeline_mac
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import LOCK
 from secrethub.storage.seal_store import ClusterRow, check_incarnation, cluster_row
@@ -129,7 +130,9 @@ async def replace_root(
 
 
 async def _below(connection: asyncpg.Connection[Any], old: bytes, new: bytes, row: ClusterRow) -> ClusterRow:
-    """Seal the keyring and the notary's key under the new root key."""
+    """Bring the keyring, the notary's key and the timeline under the new root key."""
+    if not is_begun(old, row.cluster_id, row.timeline, row.timeline_mac):
+        raise IntegrityFailure("cluster", "timeline", "it was not begun by this cluster")
     notary = notary_key.unwrap(old, row.wrapped_notary, row.cluster_id, row.notary_public)
     keyring = unwrap(old, row.wrapped_keyring, row.cluster_id, row.keyring_revision)
     try:
@@ -138,17 +141,19 @@ async def _below(connection: asyncpg.Connection[Any], old: bytes, new: bytes, ro
             keyring_revision=row.keyring_revision + 1,
             wrapped_keyring=wrap(new, keyring, row.cluster_id, row.keyring_revision + 1),
             wrapped_notary=notary_key.wrap(new, notary, row.cluster_id),
+            timeline_mac=timeline_mac(new, row.cluster_id, row.timeline),
             root_version=row.root_version + 1,
         )
     finally:
         keyring.wipe()
     await connection.execute(
         """UPDATE cluster SET keyring_revision = $1, wrapped_keyring = $2, root_version = $3,
-                              wrapped_notary = $4""",
+                              wrapped_notary = $4, timeline_mac = $5""",
         after.keyring_revision,
         after.wrapped_keyring,
         after.root_version,
         after.wrapped_notary,
+        after.timeline_mac,
     )
     return after
 

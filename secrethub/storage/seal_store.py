@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from secrethub.errors import NotInitialised, Stale
+from secrethub.errors import NotInitialised, PutBack, Stale
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import LOCK
 
@@ -17,7 +17,8 @@ from secrethub.storage.freshness import LOCK
 class ClusterRow:
     """The cluster as the database knows it. What is wrapped opens under the root key only.
 
-    ``root_version`` counts root keys: each change of the slots makes another one.
+    ``root_version`` counts root keys: each change of the slots makes another one. ``rolled_back`` says what a
+    witness has against the database, and is empty while nobody has anything.
     """
 
     cluster_id: str
@@ -32,6 +33,9 @@ class ClusterRow:
     notary_public: bytes
     notary_mac: bytes
     wrapped_notary: bytes
+    timeline_mac: bytes
+    timeline: int = 1
+    rolled_back: str = ""
     root_version: int = 1
 
 
@@ -62,6 +66,9 @@ def cluster_row(row: asyncpg.Record) -> ClusterRow:
         notary_public=row["notary_public"],
         notary_mac=row["notary_mac"],
         wrapped_notary=row["wrapped_notary"],
+        timeline_mac=row["timeline_mac"],
+        timeline=row["timeline"],
+        rolled_back=row["rolled_back"],
     )
 
 
@@ -71,8 +78,8 @@ async def insert_cluster(connection: asyncpg.Connection[Any], row: ClusterRow) -
     inserted = await connection.fetchval(
         """INSERT INTO cluster (cluster_id, cluster_name, dev, created_at, sealed, seal_epoch, generation,
                                 keyring_revision, wrapped_keyring, root_version, notary_public, notary_mac,
-                                wrapped_notary)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                                wrapped_notary, timeline_mac)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
            ON CONFLICT DO NOTHING RETURNING true""",
         row.cluster_id,
         row.cluster_name,
@@ -87,6 +94,7 @@ async def insert_cluster(connection: asyncpg.Connection[Any], row: ClusterRow) -
         row.notary_public,
         row.notary_mac,
         row.wrapped_notary,
+        row.timeline_mac,
     )
     return bool(inserted)
 
@@ -124,10 +132,13 @@ async def set_sealed(
         Unavailable: the database does not answer.
         NotInitialised: there is no cluster.
         Stale: a newer incarnation of the writer exists.
+        PutBack: it is not unsealed before enough shares accept that the database was put back.
     """
     async with database.write() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         await check_incarnation(connection, writer, epoch)
+        if not sealed and await connection.fetchval("SELECT rolled_back FROM cluster"):
+            raise PutBack
         value = await connection.fetchval(
             """UPDATE cluster SET sealed = $1, seal_epoch = seal_epoch + 1, generation = generation + 1
                RETURNING seal_epoch""",

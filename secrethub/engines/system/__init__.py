@@ -14,6 +14,7 @@ from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.rekey import rekey_operations
 from secrethub.engines.system.replay import replay_operations
+from secrethub.engines.system.restore import restore_operations
 from secrethub.engines.system.root_token import root_token_operations
 from secrethub.engines.system.rotation import rotation_operations
 from secrethub.engines.system.seal import seal_operations
@@ -35,6 +36,7 @@ class SystemEngine:
         """Return what ``sys/`` offers."""
         return (
             *seal_operations(),
+            *restore_operations(),
             *auth_operations(),
             *rekey_operations(),
             *root_token_operations(),

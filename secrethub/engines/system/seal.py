@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import ipaddress
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +16,7 @@ from secrethub.audit.event import Origin
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
+from secrethub.engines.system.init_token import check_init_token
 from secrethub.engines.throttle import Throttle
 from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError, Unavailable, WrongShare
 from secrethub.seal.shares import decode_share, encode_share
@@ -157,6 +156,7 @@ def _status_body(context: Context, status: SealStatus) -> dict[str, Any]:
         "cluster_id": status.cluster_id,
         "recovery_seal": False,
         "storage_type": "postgresql",
+        "rolled_back": bool(status.rolled_back),
         "secrethub_version": secrethub.__version__,
     }
 
@@ -224,6 +224,7 @@ async def health(context: Context, _body: None) -> Answer:
             "secrethub_version": secrethub.__version__,
             "cluster_name": status.cluster_name if status is not None else "",
             "cluster_id": status.cluster_id if status is not None else "",
+            "rolled_back": status is not None and bool(status.rolled_back),
             "database": "silent" if status is None or (silent and not sealed) else "ok",
         },
         bare=True,
@@ -289,7 +290,7 @@ def beside_the_ingress(context: Context) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _checks(context: Context, operation: str) -> AsyncIterator[None]:
+async def checks(context: Context, operation: str) -> AsyncIterator[None]:
     """Check what can be checked here; a refusal is written down."""
     admit_to_seal(context)
     try:
@@ -302,12 +303,12 @@ async def _checks(context: Context, operation: str) -> AsyncIterator[None]:
 
 async def init(context: Context, body: InitRequest) -> Answer:
     """Make the cluster and give out shares and root token, once."""
-    async with _checks(context, "sys.init"):
+    async with checks(context, "sys.init"):
         _check_supported(body)
         # Before the one-time token is used up.
         check_numbers(body.secret_shares, body.secret_threshold)
         if not from_loopback(context):
-            _check_init_token(context, body.init_token)
+            check_init_token(context, body.init_token)
     result = await context.core.seal.initialise(body.secret_shares, body.secret_threshold, origin_of(context))
     context.core.seal_status = await context.core.seal.status()
     encoded = [encode_share(share) for share in result.keys]
@@ -347,30 +348,10 @@ def from_loopback(context: Context) -> bool:
         return False
 
 
-def _check_init_token(context: Context, given: str) -> None:
-    name = context.core.settings.init_token_file
-    if name is None:
-        raise PermissionDenied("init from beyond loopback needs init_token_file in the configuration")
-    path = Path(name)
-    try:
-        if path.stat().st_mode & 0o077:
-            raise PermissionDenied("the init token file is accessible to others")
-        wanted = path.read_bytes().strip()
-    except OSError as exc:
-        raise PermissionDenied("the init token file cannot be read") from exc
-    if not wanted or not hmac.compare_digest(wanted, given.strip().encode()):
-        raise PermissionDenied("wrong init token")
-    try:
-        # One use: removed before anything is made with it, and only one request removes it.
-        path.unlink()
-    except OSError as exc:
-        raise PermissionDenied("the init token was used already, or cannot be removed") from exc
-
-
 async def unseal(context: Context, body: UnsealRequest) -> Answer:
     """Take one share, or forget those given so far; answer the progress."""
     core = context.core
-    async with _checks(context, "sys.unseal"):
+    async with checks(context, "sys.unseal"):
         if body.migrate:
             raise InvalidRequest("there is no seal migration to take part in")
         if not body.reset and not body.key:
@@ -380,6 +361,12 @@ async def unseal(context: Context, body: UnsealRequest) -> Answer:
         await core.seal.reset(origin_of(context))
     else:
         await core.seal.submit_share(share, origin_of(context))
+    return await opened(context)
+
+
+async def opened(context: Context) -> Answer:
+    """Answer the seal's state after a share was given; once it is open, when this process has its keys."""
+    core = context.core
     status = core.seal_status = await core.seal.status()
     if status.initialised and not status.sealed and not core.unsealed:
         # SealState has the key; this process gets its keyring within moments.

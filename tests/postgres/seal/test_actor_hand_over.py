@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import pickle
 import secrets
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from actors.handles import LocalHandles, SealClient, fetch_keyring
 from actors.handles.keys import INITIALISE_INFO, SHARE_INFO, fetch_root
 from actors.key_holder import KeyHolder
 from actors.local import LocalTree
+from actors.node_witness import NodeWitness
 from actors.tree import KEY_HOLDER, SEAL_STATE, actor_name
 from secrethub.crypto.sealed_box import Recipient, proof, seal_to
 from secrethub.errors import (
@@ -174,11 +176,20 @@ async def test_no_key_byte_is_an_argument_or_a_result(
 
 
 async def test_another_node_gives_the_root_key_back(
-    tree: LocalTree, settings: NodeSettings, client: SealClient, psk: bytes, database: Database
+    tree: LocalTree,
+    settings: NodeSettings,
+    client: SealClient,
+    psk: bytes,
+    database: Database,
+    tmp_path: Path,
 ) -> None:
     """A node that loses SealState and its KeyHolder at once has the root key back from another node."""
     other = KeyHolder(
-        node="n2", database=Database(settings.database_url, size=2), handles=tree.handles, psk=psk
+        node="n2",
+        database=Database(settings.database_url, size=2),
+        handles=tree.handles,
+        psk=psk,
+        witness=NodeWitness(tmp_path),
     )
     await tree.handles.enter(actor_name(KEY_HOLDER, "n2"), other)
     life = asyncio.create_task(other.hold())
