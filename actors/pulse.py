@@ -18,10 +18,14 @@ async def pulse(step: Callable[[], Awaitable[None]], done: asyncio.Event, second
     Our own errors mean "not now" and wait for the next time. Anything else is a defect: it ends the
     actor, and its supervisor starts a fresh one.
     """
+    life = asyncio.current_task()
     while not done.is_set():
         try:
             await step()
         except SecretHubError as exc:
             _log.debug("%s: %s", getattr(step, "__qualname__", step), exc.code)
+        if life is not None and life.cancelling():
+            # Waiting with a time limit loses a cancellation that comes together with what is waited for.
+            raise asyncio.CancelledError
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(done.wait(), seconds)

@@ -45,9 +45,11 @@ from secrethub.operations.root_token import create_root_token
 from secrethub.seal.ceremony import Ceremony, Quorum
 from secrethub.seal.slots import KEY_BYTES, Slot, make_share_set
 from secrethub.seal.wishes import (
+    AddSlot,
     GenerateRoot,
     Purpose,
     Rekey,
+    RemoveSlot,
     Verify,
     Wish,
     deciding,
@@ -56,6 +58,7 @@ from secrethub.seal.wishes import (
     told,
     with_new_set,
     with_only_set,
+    without,
 )
 from secrethub.storage.seal_slots import load_authentic_slots, replace_root
 from secrethub.storage.seal_store import ClusterRow
@@ -66,6 +69,7 @@ _IDLE: dict[Purpose, str] = {
     "rekey": "no rekey is under way",
     "rekey-verify": "no rekey waits for its verification",
     "generate-root": "no attempt to generate a root token is under way",
+    "slots": "no change of the slots is under way",
 }
 
 
@@ -95,9 +99,12 @@ class SealCeremonies(SealCore):
             try:
                 if purpose in self._ceremonies or (purpose == "rekey" and "rekey-verify" in self._ceremonies):
                     raise Conflict(f"{purpose} already in progress")
-                slots = deciding(await load_authentic_slots(self._database, root.reveal()))
+                found = await load_authentic_slots(self._database, root.reveal())
+                slots = deciding(found)
                 if isinstance(wish, Rekey):
                     wish.check(slots[-1])
+                if isinstance(wish, RemoveSlot):
+                    without(found, wish.slot_id)
                 ceremony = Ceremony(wish=wish, slots=slots)
             except SecretHubError as exc:
                 await self._journal.record(origin, f"sys.{purpose}-start", "refused", reason=exc.code)
@@ -238,10 +245,16 @@ class SealCeremonies(SealCore):
                 )
             )
             return self._answer(done, public, secret=(encode_token(token, wish.otp),))
+        if isinstance(wish, AddSlot):
+            await self._change(root, row, lambda slots: [*slots, wish.slot])
+            return Given(progress=msgspec.structs.replace(done, slot_id=wish.slot.slot_id))
+        if isinstance(wish, RemoveSlot):
+            await self._change(root, row, lambda slots: without(slots, wish.slot_id))
+            return Given(progress=msgspec.structs.replace(done, slot_id=wish.slot_id))
         if isinstance(wish, Verify):
             await self._change(root, row, lambda slots: with_only_set(slots, wish.slot))
             return Given(progress=done)
-        new, shares = make_share_set(row.cluster_id, wish.shares, wish.threshold, opens=not wish.recovery)
+        new, shares = make_share_set(row.cluster_id, wish.shares, wish.threshold, opens=wish.opens)
         told = tuple(base64.b64encode(share).decode() for share in shares)
         if wish.verify:
             check = Ceremony(wish=Verify(slot=new, recovery=wish.recovery), slots=(new,))

@@ -18,7 +18,7 @@ from actors.tree import SEAL_STATE
 from secrethub.audit.event import Origin
 from secrethub.clock import Clock
 from secrethub.crypto.sealed_box import Recipient
-from secrethub.engines.runtime import SealStatus
+from secrethub.engines.seal_status import described
 from secrethub.errors import NotInitialised, Sealed, Stale, Unavailable
 from secrethub.operations.seal_lifecycle import (
     ClusterRow,
@@ -28,7 +28,8 @@ from secrethub.operations.seal_lifecycle import (
     next_epoch,
 )
 from secrethub.seal.ceremony import Ceremony
-from secrethub.seal.slots import ShamirSlot
+from secrethub.seal.key_services import KeyServices
+from secrethub.seal.slots import Slot
 from secrethub.seal.state import Phase, SealMachine
 from secrethub.seal.wishes import Purpose, deciding
 from secrethub.storage.database import Database
@@ -42,16 +43,27 @@ T = TypeVar("T")
 class SealCore:
     """The state of SealState, and the transitions that its parts share."""
 
-    def __init__(self, *, node: str, database: Database, handles: Handles, psk: bytes, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        database: Database,
+        handles: Handles,
+        psk: bytes,
+        clock: Clock,
+        services: KeyServices,
+    ) -> None:
         self._node = node
         self._database = database
         self._handles = handles
         self._psk = psk
         self._clock = clock
+        self._services = services
         self._incarnation: int | None = None
         self._machine = SealMachine()
+        self._slots: tuple[Slot, ...] = ()
         self._slots_of = 0
-        """The version of the root key whose slots the machine has."""
+        """The version of the root key whose slots these are, and the machine has."""
         self._held: RootKey | None = None
         self._next: RootKey | None = None
         """The root key of a commit whose outcome is not known."""
@@ -71,7 +83,8 @@ class SealCore:
             self._incarnation = await next_epoch(self._database, SEAL_STATE)
         row = await load_cluster(self._database)
         if row is not None and self._slots_of != row.root_version:
-            sets = deciding(await load_slots(self._database))
+            self._slots = tuple(await load_slots(self._database))
+            sets = deciding(self._slots)
             if self._machine.phase is Phase.UNINITIALISED:
                 self._machine = self._machine.initialised(sets)
             else:
@@ -200,17 +213,15 @@ class SealCore:
             self._adopted = True
 
     def _described(self, row: ClusterRow) -> dict[str, object]:
-        slot: ShamirSlot | None = self._machine.slot
-        return asdict(
-            SealStatus(
-                initialised=True,
-                sealed=self._held is None,
-                threshold=slot.threshold if slot is not None else 0,
-                shares=slot.shares if slot is not None else 0,
-                progress=self._machine.progress,
-                nonce=self._machine.nonce,
-                cluster_id=row.cluster_id,
-                cluster_name=row.cluster_name,
-                rolled_back=row.rolled_back,
-            )
+        status = described(
+            row,
+            self._slots,
+            sealed=self._held is None,
+            progress=self._machine.progress,
+            nonce=self._machine.nonce,
         )
+        slot = self._machine.slot
+        if slot is not None:
+            # Those of the set whose shares are being given.
+            status = replace(status, threshold=slot.threshold, shares=slot.shares)
+        return asdict(status)

@@ -7,6 +7,7 @@ is going to happen, commit it, adopt it here, then tell others.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from dataclasses import asdict
@@ -17,8 +18,8 @@ from actors.handles.seal import init_message
 from actors.key_rotation import Asked, add_data_key
 from actors.pulse import pulse
 from actors.root_key import hand_out, sealed_root, take_back
-from actors.seal_ceremonies import SealCeremonies
 from actors.seal_making import make_cluster
+from actors.seal_openings import SealOpenings
 from actors.tree import SEAL_STATE
 from secrethub.audit.event import Origin
 from secrethub.clock import Clock
@@ -27,7 +28,6 @@ from secrethub.engines.runtime import SealStatus
 from secrethub.errors import (
     Conflict,
     DecryptionFailed,
-    InvalidRequest,
     NotInitialised,
     PutBack,
     SecretHubError,
@@ -35,11 +35,15 @@ from secrethub.errors import (
     WrongShare,
 )
 from secrethub.operations.seal_lifecycle import RootKeyType, commit_sealed, load_cluster
+from secrethub.seal.key_services import KeyServices, NoKeyServices
 from secrethub.seal.state import Authorised, Opened
 from secrethub.storage.database import Database
 
+_AUTO_SECONDS = 0.5
+"""Between two looks whether a key service is to be asked."""
 
-class SealState(SealCeremonies):
+
+class SealState(SealOpenings):
     """The seal state machine of the cluster.
 
     Promise: the database decides whether the cluster is sealed. A restart asks a key-holder for the
@@ -59,6 +63,7 @@ class SealState(SealCeremonies):
         clock: Clock,
         dev: bool = False,
         root_key_type: RootKeyType = "ecdsa-p384",
+        services: KeyServices | None = None,
         pulse: float = 2.0,
     ) -> None:
         """Begin without keys.
@@ -71,9 +76,17 @@ class SealState(SealCeremonies):
             clock: the time.
             dev: whether a cluster made here is for development.
             root_key_type: of its root CA.
+            services: keys of key services that may open slots; None for none.
             pulse: seconds between looks at the database.
         """
-        super().__init__(node=node, database=database, handles=handles, psk=psk, clock=clock)
+        super().__init__(
+            node=node,
+            database=database,
+            handles=handles,
+            psk=psk,
+            clock=clock,
+            services=services or NoKeyServices(),
+        )
         self._dev = dev
         self._root_key_type: RootKeyType = root_key_type
         self._pulse = pulse
@@ -167,14 +180,19 @@ class SealState(SealCeremonies):
                 await self._journal.record(origin, operation, "refused", reason=reason)
                 raise
             if isinstance(after, Authorised):
-                raise InvalidRequest("recovery shares open nothing, and no key service can be asked")
-            if not isinstance(after, Opened):
+                await self._journal.record(origin, operation, "authorised")
+                self._machine = self._machine.sealed()
+            elif not isinstance(after, Opened):
                 detail = {"progress": after.progress, "nonce": after.nonce}
                 await self._journal.record(origin, operation, "progress", detail=detail)
                 self._machine = after
                 return self._described(row)
-            root, row = await self._unseal(row, after.root_key, origin, operation, accepting=accepting)
-            described = self._described(row)
+            else:
+                root, row = await self._unseal(row, after.root_key, origin, operation, accepting=accepting)
+                described = self._described(row)
+        if isinstance(after, Authorised):
+            await self._unseal_authorised(after.slot_id, operation, origin, accepting=accepting)
+            return await self.status()
         await hand_out(self._handles, self._psk, root, row)
         with contextlib.suppress(SecretHubError):
             # Whoever unsealed with new shares has them. What does not go now goes at another time.
@@ -303,7 +321,9 @@ class SealState(SealCeremonies):
 
     async def hold(self) -> None:
         """Keep in step with the database until closed or, after a seal, until to be replaced."""
-        await pulse(self._keep_up, self._done, self._pulse)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(pulse(self._keep_up, self._done, self._pulse), name="seal-keep-up")
+            tasks.create_task(pulse(self._unseal_by_itself, self._done, _AUTO_SECONDS), name="seal-auto")
 
     async def close(self) -> None:
         """Wipe the key and let go of the database."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
@@ -21,7 +22,9 @@ from actors.seal_state import SealState
 from actors.session_directory import SessionDirectory
 from actors.tree import AUDIT_NOTARY, DISTRIBUTED_LOCK, KEY_HOLDER, SEAL_STATE, SESSION_DIRECTORY
 from secrethub.clock import Clock
+from secrethub.errors import Misconfigured
 from secrethub.node import NodeSettings
+from secrethub.seal.key_services import KeyServices, NoKeyServices
 from secrethub.storage.database import Database
 
 _CONNECTIONS = 3
@@ -64,6 +67,24 @@ class Surroundings:
         """Return an actor's own connections to the cluster's database."""
         return Database(self.settings.database_url, size=_CONNECTIONS)
 
+    def key_services(self) -> KeyServices:
+        """Return the keys of key services in the node's settings.
+
+        Whatever opens them is found by the name that the node file gives, since it is above this folder.
+
+        Raises:
+            Misconfigured: there is nothing of that name.
+        """
+        opener = self.settings.key_service_opener
+        if opener is None:
+            return NoKeyServices()
+        module, _, name = opener.partition(":")
+        try:
+            services: KeyServices = getattr(import_module(module), name)(self.settings.key_services)
+        except (ImportError, AttributeError) as exc:
+            raise Misconfigured(f"key_service_opener: {opener} cannot be used") from exc
+        return services
+
 
 Parts: TypeAlias = dict[str, Any]
 
@@ -77,6 +98,7 @@ def _seal_state(around: Surroundings) -> Parts:
         "clock": around.clock,
         "dev": around.settings.dev,
         "root_key_type": around.settings.root_key_type,
+        "services": around.key_services(),
     }
 
 

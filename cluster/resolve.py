@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.folders import check_private, fresh_folder, private_folder, secret_file
+from cluster.kms import OPENER
+from cluster.kms.settings import key_services
 from cluster.locks import Lock
 from cluster.ports import Ports
 from cluster.ray_plan import RayPlan, RayTls
@@ -117,6 +119,8 @@ def resolve(
         audit_dirs=tuple(str(path) for path in settings.audit.dirs),
         syslog_socket=str(settings.audit.syslog_socket),
         outbound_networks=settings.outbound.allowed_networks,
+        key_services=key_services(settings.key_services),
+        key_service_opener=OPENER if settings.key_services else None,
         dev=dev,
         database_pool=settings.limits.database_pool,
         max_body=settings.limits.max_body,

@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cluster.folders import check_private
+from cluster.kms.settings import KeyServiceSection
 from secrethub.auth.networks import parse_networks
 from secrethub.errors import InvalidRequest, Misconfigured
 
@@ -211,6 +212,8 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     ray: RaySettings = RaySettings()
     pki: PkiSettings = PkiSettings()
+    key_services: dict[str, KeyServiceSection] = {}
+    """Keys of clouds that unseal slots may use, by name; the same on every node."""
     limits: LimitSettings = LimitSettings()
     audit: AuditSettings = AuditSettings()
     outbound: OutboundSettings = OutboundSettings()

@@ -26,6 +26,25 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int
 
 
+class KeyServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A key of a cloud's key service that may wrap an unseal slot's secret."""
+
+    name: str
+    """What slots call it; the same on every node."""
+    kind: Literal["awskms", "gcpckms", "azurekeyvault"]
+    key: str
+    """Which key, as the service writes it."""
+    region: str | None = None
+    endpoint: str | None = None
+    """Where the service is, if not where its cloud has it."""
+    ca_file: str | None = None
+    """PEM with the roots to trust instead of the public ones."""
+    credentials_file: str | None = None
+    """0600 file with what to sign in with."""
+    ambient: bool = False
+    """Sign in as what the cloud says that this machine is, instead."""
+
+
 class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The resolved settings of a node. Not shown by ``repr``, for it holds the database URL."""
 
@@ -70,6 +89,9 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Unix datagram socket of the local syslog daemon."""
     outbound_networks: tuple[str, ...] = ()
     """Networks (CIDR) that may be connected to although they are loopback or link-local, in clear too."""
+    key_services: tuple[KeyServiceSettings, ...] = ()
+    key_service_opener: str | None = None
+    """``module:name`` of what opens them, for the process that does; it is above the actors' folder."""
     dev: bool = False
     database_pool: int = 12
     """Connections a process keeps to PostgreSQL at most."""

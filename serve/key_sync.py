@@ -12,8 +12,8 @@ import contextlib
 import logging
 
 from secrethub.engines.runtime import Core, SealStatus
+from secrethub.engines.seal_status import described
 from secrethub.errors import SecretHubError, Unavailable
-from secrethub.seal.wishes import deciding
 from secrethub.storage.freshness import Changed
 from secrethub.storage.seal_slots import load_slots
 from secrethub.storage.seal_store import load_cluster
@@ -83,16 +83,7 @@ class KeySync:
         if cluster is None:
             core.seal_status = SealStatus(initialised=False, sealed=True)
             return True
-        sets = deciding(await load_slots(core.database))
-        core.seal_status = SealStatus(
-            initialised=True,
-            sealed=cluster.sealed,
-            threshold=sets[-1].threshold if sets else 0,
-            shares=sets[-1].shares if sets else 0,
-            cluster_id=cluster.cluster_id,
-            cluster_name=cluster.cluster_name,
-            rolled_back=cluster.rolled_back,
-        )
+        core.seal_status = described(cluster, await load_slots(core.database), sealed=cluster.sealed)
         if cluster.sealed:
             if core.keys.held:
                 core.lock()

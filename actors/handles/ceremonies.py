@@ -11,13 +11,16 @@ from actors.handles.keys import CEREMONY_INFO, SHARE_INFO
 from actors.handles.protocol import Handle
 from secrethub.audit.event import Origin
 from secrethub.crypto.sealed_box import Recipient, proof, seal_to
-from secrethub.engines.ceremonies import CeremonyResult, Progress
+from secrethub.engines.ceremonies import CeremonyResult, Progress, SlotInfo
 from secrethub.errors import Stale, Unavailable
+from secrethub.seal.slots import KmsKind
 from secrethub.seal.wishes import Purpose, Wish
 
 _TRIES = 3
 _SECONDS = 30.0
 """How long a transition may take: it commits, and every node's holder is told."""
+_SERVICE_SECONDS = 40.0
+"""How long a key service may be waited for, twice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,3 +101,17 @@ class CeremonyClient:
     async def settle(self, slot_id: str, origin: Origin | None = None) -> None:
         """Say that somebody has the new shares."""
         await self._state.call("settle", slot_id, origin, timeout=_SECONDS)
+
+    async def slots(self) -> list[SlotInfo]:
+        """Return the slots; errors as in :class:`actors.seal_openings.SealOpenings`, here and below."""
+        found: list[SlotInfo] = await self._state.call("slots")
+        return found
+
+    async def add_slot(self, kind: KmsKind, service: str, origin: Origin | None = None) -> Progress:
+        """Begin to add a slot of a key service."""
+        found: Progress = await self._state.call("add_slot", kind, service, origin, timeout=_SERVICE_SECONDS)
+        return found
+
+    async def try_slot(self, slot_id: str, origin: Origin | None = None) -> None:
+        """Show that a key service opens its slot now."""
+        await self._state.call("try_slot", slot_id, origin, timeout=_SERVICE_SECONDS)

@@ -24,6 +24,7 @@ from cluster.cli.lazy import LazyGroup
         ),
         "rotate": ("cluster.cli.data_keys:rotate", "Make a new data key."),
         "key-status": ("cluster.cli.data_keys:key_status", "Show the newest data key."),
+        "slot": ("cluster.cli.slots:slot", "What opens the cluster: shares and keys of clouds."),
     },
 )
 def operator() -> None:

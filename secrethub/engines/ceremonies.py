@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from secrethub.audit.event import Origin
+from secrethub.seal.slots import KmsKind
 from secrethub.seal.wishes import Purpose, Wish
 
 
@@ -39,6 +40,26 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     verification: str = ""
     complete: bool = False
     slot_id: str = ""
+
+
+class SlotInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An unseal slot.
+
+    Attributes:
+        slot_id: UUID.
+        kind: ``shamir``, ``recovery`` (shares that open nothing) or the kind of a key service.
+        service: name of the service's key in the nodes' settings.
+        shares: how many shares exist.
+        threshold: how many of them count.
+        leaving: newer shares were made, and nobody has shown yet that they arrived.
+    """
+
+    slot_id: str
+    kind: str
+    service: str = ""
+    shares: int = 0
+    threshold: int = 0
+    leaving: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,4 +96,16 @@ class CeremonyPort(Protocol):
 
     async def settle(self, slot_id: str, origin: Origin) -> None:
         """Say that somebody has the new shares."""
+        ...
+
+    async def slots(self) -> list[SlotInfo]:
+        """Return the slots, oldest first."""
+        ...
+
+    async def add_slot(self, kind: KmsKind, service: str, origin: Origin) -> Progress:
+        """Begin to add a slot of a key service."""
+        ...
+
+    async def try_slot(self, slot_id: str, origin: Origin) -> None:
+        """Show that a key service opens its slot now."""
         ...

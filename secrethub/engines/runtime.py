@@ -48,6 +48,9 @@ class SealStatus:
         progress: shares given so far in this attempt.
         nonce: of this attempt, empty when none is under way.
         rolled_back: ``older`` or ``forked`` while the database is one that was put back, else empty.
+        kind: what opens it: ``shamir``, or the kind of a key service while there are no unseal shares.
+        recovery: whether the shares are recovery shares, which open nothing by themselves.
+        slots: id and kind of each slot.
     """
 
     initialised: bool
@@ -59,6 +62,9 @@ class SealStatus:
     cluster_id: str = ""
     cluster_name: str = ""
     rolled_back: str = ""
+    kind: str = "shamir"
+    recovery: bool = False
+    slots: tuple[tuple[str, str], ...] = ()
 
 
 class SealPort(Protocol):

@@ -15,9 +15,9 @@ import msgspec
 
 from secrethub.errors import InvalidRequest
 from secrethub.ids import base62, new_token
-from secrethub.seal.slots import ShamirSlot, Slot, check_numbers
+from secrethub.seal.slots import KmsSlot, ShamirSlot, Slot, check_numbers
 
-Purpose = Literal["rekey", "rekey-verify", "generate-root"]
+Purpose = Literal["rekey", "rekey-verify", "generate-root", "slots"]
 
 OTP_LENGTH = len(new_token())
 """Characters of a one-time password: as many as a token has, whose bytes it hides."""
@@ -32,12 +32,19 @@ class Rekey:
         threshold: how many of them count.
         recovery: they replace recovery shares, which open nothing.
         verify: nothing changes before the new shares were given back.
+        slot: they get a slot that recovery shares do not have.
     """
 
     shares: int
     threshold: int
     recovery: bool = False
     verify: bool = False
+    slot: bool = False
+
+    @property
+    def opens(self) -> bool:
+        """Whether the new shares open the root key."""
+        return self.slot or not self.recovery
 
     def check(self, present: ShamirSlot) -> None:
         """Refuse what cannot be done.
@@ -46,6 +53,8 @@ class Rekey:
             InvalidRequest: impossible numbers, or shares of a kind that the cluster does not have.
         """
         check_numbers(self.shares, self.threshold)
+        if self.slot and present.opens:
+            raise InvalidRequest("the cluster has unseal shares already: use sys/rekey")
         if self.recovery and present.opens:
             raise InvalidRequest("the cluster has unseal shares, no recovery shares: use sys/rekey")
         if not self.recovery and not present.opens:
@@ -78,7 +87,25 @@ class GenerateRoot:
     otp: str = field(repr=False)
 
 
-Wish = Rekey | Verify | GenerateRoot
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddSlot:
+    """Add a slot of a key service.
+
+    Attributes:
+        slot: made already, for the service was asked; the root key is not sealed to it yet.
+    """
+
+    slot: KmsSlot
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoveSlot:
+    """Remove a slot."""
+
+    slot_id: str
+
+
+Wish = Rekey | Verify | GenerateRoot | AddSlot | RemoveSlot
 
 
 def told(wish: Wish) -> dict[str, object]:
@@ -89,6 +116,10 @@ def told(wish: Wish) -> dict[str, object]:
             "secret_threshold": wish.threshold,
             "require_verification": wish.verify,
         }
+    if isinstance(wish, AddSlot):
+        return {"slot": wish.slot.slot_id, "type": wish.slot.kind, "service": wish.slot.service}
+    if isinstance(wish, RemoveSlot):
+        return {"slot": wish.slot_id}
     return {}
 
 
@@ -114,6 +145,27 @@ def with_only_set(slots: Sequence[Slot], new: ShamirSlot) -> list[Slot]:
 def settled(slots: Sequence[Slot]) -> list[Slot]:
     """Return the slots without a set of shares that is leaving."""
     return [slot for slot in slots if not (isinstance(slot, ShamirSlot) and slot.leaving)]
+
+
+def without(slots: Sequence[Slot], slot_id: str) -> list[Slot]:
+    """Return the slots without one of them.
+
+    A set of shares goes on deciding when its slot is removed: its shares are recovery shares then.
+
+    Raises:
+        InvalidRequest: there is no such slot, or nothing would open the cluster any more.
+    """
+    found = next((slot for slot in slots if slot.slot_id == slot_id), None)
+    if found is None:
+        raise InvalidRequest(f"there is no slot {slot_id}")
+    left = [slot for slot in slots if slot is not found]
+    if isinstance(found, ShamirSlot) and not found.leaving:
+        if not found.opens:
+            raise InvalidRequest("recovery shares have no slot; make others with sys/rekey-recovery-key")
+        left = [*settled(left), msgspec.structs.replace(found, opens=False)]
+    if not any(slot.opens for slot in settled(left)):
+        raise InvalidRequest("the last slot that opens the cluster cannot be removed")
+    return left
 
 
 def new_otp() -> str:

@@ -20,6 +20,7 @@ from secrethub.engines.system.rotation import rotation_operations
 from secrethub.engines.system.seal import seal_operations
 from secrethub.engines.system.simulate import simulate_operations
 from secrethub.engines.system.sinks import sink_operations
+from secrethub.engines.system.slots import slot_operations
 from secrethub.engines.system.specs import spec_operations
 from secrethub.engines.system.templates import template_operations
 from secrethub.engines.system.tools import tool_operations
@@ -42,6 +43,7 @@ class SystemEngine:
             *root_token_operations(),
             *locked_user_operations(),
             *rotation_operations(),
+            *slot_operations(),
             *mount_operations(),
             *policy_operations(),
             *simulate_operations(),

@@ -142,7 +142,7 @@ def seal_operations() -> tuple[Operation, ...]:
 def _status_body(context: Context, status: SealStatus) -> dict[str, Any]:
     sealed = status.sealed or not context.core.unsealed
     return {
-        "type": "shamir",
+        "type": status.kind,
         "initialized": status.initialised,
         "sealed": sealed,
         "t": status.threshold,
@@ -154,9 +154,10 @@ def _status_body(context: Context, status: SealStatus) -> dict[str, Any]:
         "migration": False,
         "cluster_name": status.cluster_name,
         "cluster_id": status.cluster_id,
-        "recovery_seal": False,
+        "recovery_seal": status.recovery,
         "storage_type": "postgresql",
         "rolled_back": bool(status.rolled_back),
+        "slots": [{"id": slot_id, "type": kind} for slot_id, kind in status.slots],
         "secrethub_version": secrethub.__version__,
     }
 

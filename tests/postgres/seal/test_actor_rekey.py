@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from typing import Any
 
 import msgspec
 import pytest
+from ceremony_steps import OTP, carried_out, events, given, keys_of, open_after_outage
 from seal_steps import NODE, crash, keyring_bytes, row_of, stopped_at, successor, unsealed
 
 from actors.handles import SealClient
@@ -16,63 +16,14 @@ from actors.local import LocalTree
 from actors.tree import KEY_HOLDER, SEAL_STATE, actor_name
 from secrethub.crypto import notary_key
 from secrethub.crypto.sealed_box import Recipient, proof, seal_to
-from secrethub.engines.ceremonies import CeremonyResult
 from secrethub.errors import Conflict, DecryptionFailed, IntegrityFailure, InvalidRequest, Sealed, WrongShare
 from secrethub.node import NodeSettings
 from secrethub.seal.slots import ShamirSlot, make_shamir_slot, open_slot
-from secrethub.seal.wishes import GenerateRoot, Purpose, Rekey, Wish, decode_token
+from secrethub.seal.wishes import GenerateRoot, Rekey, decode_token
 from secrethub.storage.database import Database
 from secrethub.storage.seal_slots import load_slots
 
-OTP = "0123456789abcdefghijklmnopqrstuv"
-Keys = tuple[bytes, ...]
 HOLDER = actor_name(KEY_HOLDER, NODE)
-
-
-async def carried_out(client: SealClient, purpose: Purpose, wish: Wish, shares: Keys) -> CeremonyResult:
-    """Start an attempt and give every share it needs."""
-    begun = await client.ceremonies.start(purpose, wish)
-    return await given(client, purpose, begun.nonce, shares)
-
-
-async def given(client: SealClient, purpose: Purpose, nonce: str, shares: Keys) -> CeremonyResult:
-    """Give shares until the attempt is complete."""
-    for share in shares:
-        result = await client.ceremonies.give(purpose, share, nonce)
-        if result.progress.complete:
-            return result
-    raise AssertionError("not complete")
-
-
-def keys_of(result: CeremonyResult) -> Keys:
-    """The new shares."""
-    return tuple(base64.b64decode(text) for text in result.secret)
-
-
-async def open_after_outage(settings: NodeSettings, tree: LocalTree, psk: bytes, shares: Keys) -> bool:
-    """Whether the shares open the cluster once every process that held a key is gone."""
-    await tree.stop()
-    again = LocalTree(settings)
-    await again.start()
-    try:
-        client = SealClient(again.handles, psk)
-        for share in shares:
-            try:
-                await client.submit_share(share)
-            except WrongShare:
-                return False
-        return not (await client.status()).sealed
-    finally:
-        await again.stop()
-
-
-async def events(database: Database) -> list[tuple[str, str]]:
-    """The seal's own entries in the ledger, in order."""
-    async with database.read() as connection:
-        rows = await connection.fetch(
-            "SELECT operation, outcome FROM audit_entries WHERE kind = 'event' ORDER BY at, stream, number"
-        )
-    return [(row["operation"], row["outcome"]) for row in rows]
 
 
 async def test_new_shares_take_the_old_ones_place(
