@@ -28,4 +28,5 @@ async def pulse(step: Callable[[], Awaitable[None]], done: asyncio.Event, second
             # Waiting with a time limit loses a cancellation that comes together with what is waited for.
             raise asyncio.CancelledError
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await done.wait()

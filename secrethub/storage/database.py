@@ -193,7 +193,9 @@ class Database:
                 await self._opening
         if self._pool is not None:
             try:
-                await asyncio.wait_for(self._pool.close(), 5)
+                # Not wait_for(), which loses a cancellation that comes together with the end.
+                async with asyncio.timeout(5):
+                    await self._pool.close()
             except TimeoutError:
                 self._pool.terminate()
             self._pool = None
