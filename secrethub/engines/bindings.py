@@ -5,24 +5,21 @@ tokens, their children or certificates. What is bound to a role or user holds fo
 in by it, a role's agents too. A subject's end removes its bindings, and a role or user made anew under an old
 name is another.
 
-Nearly nobody has a binding, and everybody is asked for one. So all of them are kept in memory: read once,
-and one by one again when a change is announced.
+Nearly nobody has a binding, and everybody is asked for one. So all of them are kept in memory
+(``storage/authority_whole.py``).
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Literal, NamedTuple, TypeAlias
 
 from secrethub.errors import IntegrityFailure
-from secrethub.storage.authority import BINDINGS, Authority, Change, Row
-from secrethub.storage.freshness import Caches, Changed
+from secrethub.storage.authority import BINDINGS, Authority, Change
+from secrethub.storage.authority_whole import WholeTable
+from secrethub.storage.freshness import Caches
 
 Kind: TypeAlias = Literal["token", "approle", "user", "agent"]
-
-_DOUBTFUL = 10_000
-"""Announced rows after which all are read again at once."""
 
 
 class Subject(NamedTuple):
@@ -56,30 +53,11 @@ class BindingTable:
     """The bindings as this process knows them."""
 
     def __init__(self, authority: Authority, caches: Caches) -> None:
-        self._authority = authority
-        self._known: dict[str, Row] | None = None
-        self._broken: Mapping[int, IntegrityFailure] = {}
-        self._doubtful: dict[str, int] = {}
-        """Keys that were announced since, or while, what is known was read; by which announcement last."""
-        self._announcements = 0
-        self._loading = asyncio.Lock()
-        self._drops = 0
-        caches.subscribe(self._announced)
-        caches.on_flush(self.drop)
-
-    def _announced(self, change: Changed) -> None:
-        table, _, key = change.key.partition("/")
-        if table == BINDINGS.name and change.kind in {"authority", "issued"}:
-            self._announcements += 1
-            self._doubtful[key] = self._announcements
-            if len(self._doubtful) > _DOUBTFUL:
-                self.drop()
+        self._rows = WholeTable(authority, caches, BINDINGS)
 
     def drop(self) -> None:
         """Forget every binding; whoever asks next reads them."""
-        self._known = None
-        self._doubtful.clear()
-        self._drops += 1
+        self._rows.drop()
 
     async def policies(self, *subjects: Subject) -> Bound:
         """Return the names of the policies that are bound to any of the subjects.
@@ -90,37 +68,10 @@ class BindingTable:
         """
         names: set[str] = set()
         for subject in subjects:
-            row = await self._find(subject.key)
+            row = await self._rows.find(subject.key)
             if row is not None and row.body["incarnation"] == subject.incarnation:
                 names.update(row.body["policies"])
         return Bound(names)
-
-    async def _find(self, key: str) -> Row | None:
-        known = self._known if self._known is not None else await self._load()
-        broken = bool(self._broken) and BINDINGS.bucket(key) in self._broken
-        if not broken and key not in self._doubtful:
-            return known.get(key)
-        announced = self._doubtful.get(key)
-        row = await self._authority.get(BINDINGS, key)
-        # Unless it was announced again, what was read is as new as the announcement.
-        if not broken and known is self._known and announced == self._doubtful.get(key):
-            self._doubtful.pop(key, None)
-            known.pop(key, None)
-            if row is not None:
-                known[key] = row
-        return row
-
-    async def _load(self) -> dict[str, Row]:
-        async with self._loading:
-            if self._known is not None:
-                return self._known
-            drops = self._drops
-            self._doubtful.clear()  # what is announced from now on may not be seen by the statement
-            rows, self._broken = await self._authority.everything(BINDINGS)
-            known = {row.key: row for row in rows}
-            if drops == self._drops:
-                self._known = known
-            return known
 
 
 async def bind(change: Change, subject: Subject, policy: str, most: int) -> bool:

@@ -21,7 +21,8 @@ from secrethub.engines.rights import PolicyCache
 from secrethub.engines.throttle import Throttle
 from secrethub.errors import PutBack, Sealed, Stale, UnknownKey
 from secrethub.node import NodeSettings
-from secrethub.storage.authority import Authority
+from secrethub.storage.authority import APPROLES, ROLE_IDS, Authority
+from secrethub.storage.authority_whole import WholeTable
 from secrethub.storage.database import Database
 from secrethub.storage.feed import Feed
 from secrethub.storage.freshness import Caches, Changed
@@ -200,12 +201,17 @@ class Core:
         self.mounts = MountTable(self.authority, self.caches, engines)
         self.policies = PolicyCache(self.authority, self.caches)
         self.bindings = BindingTable(self.authority, self.caches)
+        self.role_ids = WholeTable(self.authority, self.caches, ROLE_IDS)
+        self.approles = WholeTable(self.authority, self.caches, APPROLES)
+        """Whole, so that a login with an unknown RoleID takes as long as one with a known one."""
         self.memo = DecisionMemo(self.caches)
         self.data_keys = DataKeys(self.database, self.caches, clock, self.keyring, self._fetch_keyring)
         self.keys.on_wipe(self.authority.drop)
         self.keys.on_wipe(self.mounts.drop)
         self.keys.on_wipe(self.policies.drop)
         self.keys.on_wipe(self.bindings.drop)
+        self.keys.on_wipe(self.role_ids.drop)
+        self.keys.on_wipe(self.approles.drop)
         self.keys.on_wipe(self.memo.drop)
         self.caches.subscribe(self._announced)
 

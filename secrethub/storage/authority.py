@@ -56,6 +56,7 @@ from secrethub.storage.authority_rows import (
     checked_bucket,
     verified,
 )
+from secrethub.storage.authority_together import Together
 from secrethub.storage.database import Database
 from secrethub.storage.fence import Fence, Turns, hold_exclusive, hold_shared
 from secrethub.storage.freshness import Caches, Changed
@@ -114,9 +115,10 @@ class Authority:
         self._caches = caches
         self._keyring = keyring
         self._notify = notify
-        self.turns = Turns(database)
-        self._rows: OrderedDict[tuple[str, str], Row] = OrderedDict()
         self._floors: dict[tuple[str, int], int] = {}
+        self.turns = Turns(database)
+        self.together = Together(database, self._secret, self._floors, notify)
+        self._rows: OrderedDict[tuple[str, str], Row] = OrderedDict()
         self._flushes = 0
         self._floors_of = 0
         """How often everything had been dropped when the floors were read last."""
@@ -124,6 +126,9 @@ class Authority:
         self._sizes = {table.name: table for table in TABLES}
         caches.subscribe(self._announced)
         caches.on_flush(self._flushed)
+
+    def _secret(self) -> bytes:
+        return self._keyring().derived("authority")
 
     def _announced(self, change: Changed) -> None:
         if change.kind not in {"authority", "issued"}:

@@ -85,6 +85,40 @@ class Change:
             IntegrityFailure: what is there is not authentic.
         """
         bucket = await self._bucket(table, key) or await self._new_bucket(table, key)
+        row, authentication = self._place(table, bucket, key, body, owner, expires_at, expected_revision)
+        bucket.revision += 1
+        await self._store(table, [bucket])
+        await self.connection.execute(
+            f"""INSERT INTO {table.name} (key, revision, body, owner, expires_at, bucket, mac)
+                VALUES ($1, $2, $3::text::jsonb, $4, $5, $6, $7)
+                ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body,
+                    owner = excluded.owner, expires_at = excluded.expires_at, mac = excluded.mac""",  # noqa: S608
+            key,
+            row.revision,
+            encode_body(body),
+            owner,
+            expires_at,
+            bucket.number,
+            authentication,
+        )
+        self._note(table, key, row.revision, authentication)
+        return row
+
+    def _place(
+        self,
+        table: Table,
+        bucket: Bucket,
+        key: str,
+        body: Mapping[str, Any],
+        owner: str | None,
+        expires_at: datetime | None,
+        expected_revision: int | None,
+    ) -> tuple[Row, bytes]:
+        """Put a row into its bucket in memory; return it with its authentication.
+
+        Raises:
+            Conflict: another revision is there.
+        """
         old = bucket.rows.get(key)
         revision = old[0] if old is not None else 0
         if expected_revision is not None and expected_revision != revision:
@@ -103,22 +137,7 @@ class Change:
         self._take_out(table, bucket, key)
         bucket.rows[key] = (row.revision, authentication)
         bucket.total += item(self._secret, table.name, key, row.revision, authentication)
-        await self._finish(table, [bucket])
-        await self.connection.execute(
-            f"""INSERT INTO {table.name} (key, revision, body, owner, expires_at, bucket, mac)
-                VALUES ($1, $2, $3::text::jsonb, $4, $5, $6, $7)
-                ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, body = excluded.body,
-                    owner = excluded.owner, expires_at = excluded.expires_at, mac = excluded.mac""",  # noqa: S608
-            key,
-            row.revision,
-            encode_body(body),
-            owner,
-            expires_at,
-            bucket.number,
-            authentication,
-        )
-        self._note(table, key, row.revision, authentication)
-        return row
+        return row, authentication
 
     async def delete(self, table: Table, key: str) -> bool:
         """Delete a row; tell whether it was there.
@@ -151,8 +170,10 @@ class Change:
             self._take_out(table, buckets[table.bucket(row.key)], row.key)
             self._note(table, row.key, 0, b"")
         if rows:
-            touched = {table.bucket(row.key) for row in rows}
-            await self._finish(table, [buckets[number] for number in sorted(touched)])
+            touched = [buckets[number] for number in sorted({table.bucket(row.key) for row in rows})]
+            for bucket in touched:
+                bucket.revision += 1
+            await self._store(table, touched)
             await self.connection.execute(
                 f"DELETE FROM {table.name} WHERE key = ANY($1::text[])",  # noqa: S608 - a constant of ours
                 [row.key for row in rows],
@@ -277,9 +298,8 @@ class Change:
             bucket.total -= item(self._secret, table.name, key, *old)
 
     # Buckets are written before rows: the rows' trigger announces the bucket's new revision.
-    async def _finish(self, table: Table, buckets: Collection[Bucket]) -> None:
+    async def _store(self, table: Table, buckets: Collection[Bucket]) -> None:
         for bucket in buckets:
-            bucket.revision += 1
             bucket.total %= MODULUS
         digests = [bucket.total.to_bytes(32, "big") for bucket in buckets]
         await self.connection.execute(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -89,6 +89,18 @@ async def hold_shared(connection: asyncpg.Connection[Any], fence: Fence) -> None
         "SELECT pg_advisory_xact_lock_shared($1), set_config('secrethub.change', 'issued', true)", LOCK
     )
     await _check(connection, fence)
+
+
+async def hold_shared_for(connection: asyncpg.Connection[Any], fences: Sequence[Fence]) -> list[bool]:
+    """Take the freshness lock shared, until the transaction ends; tell which fences hold."""
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock_shared($1), set_config('secrethub.change', 'issued', true)", LOCK
+    )
+    now = await connection.fetchrow("SELECT generation, seal_epoch, sealed FROM cluster")
+    if now is None or now["sealed"]:
+        return [False] * len(fences)
+    present = (now["generation"], now["seal_epoch"])
+    return [(fence.generation, fence.seal_epoch) == present for fence in fences]
 
 
 async def hold_exclusive(connection: asyncpg.Connection[Any], fence: Fence) -> int:

@@ -1,13 +1,15 @@
 """Login with RoleID and SecretID.
 
-A login that fails says the same, and does the same work, whatever was wrong: three rows are looked for,
-and where there is none, one that is nobody's is checked instead. Nothing is written then but the ledger.
+A login that fails says the same, and does the same work, whatever was wrong. All roles are in memory, so what
+is unknown is found out as fast as what is known; then one SecretID is looked for in the database, and where
+there is none, one that is nobody's is checked instead. Nothing is written then but the ledger.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -15,11 +17,12 @@ from secrethub.auth.digests import accessor_digest, role_id_digest, secret_id_di
 from secrethub.auth.networks import intersection, within
 from secrethub.engines.approle.role import Role, role_key, role_of
 from secrethub.engines.approle.secret_id import LONGEST, SecretId, is_good, secret_id_of
-from secrethub.engines.engine import Answer, Context
+from secrethub.engines.engine import Answer, Auth, Context
 from secrethub.engines.origin import Origin
+from secrethub.engines.token.issuing import fresh_token
 from secrethub.engines.token.logins import issue_for_login
 from secrethub.errors import LoginFailed
-from secrethub.storage.authority import APPROLES, ROLE_IDS, SECRET_IDS, Change, Row, Table
+from secrethub.storage.authority import APPROLES, SECRET_IDS, Change, Row
 from secrethub.storage.authority_rows import row_mac
 
 _FAILED = "invalid role or secret ID"
@@ -35,11 +38,8 @@ _NOTHING = SecretId(
     created_at=1_700_000_000,
     updated_at=1_700_000_000,
 )
-_STAND_INS = {
-    ROLE_IDS.name: {"role": "nobody"},
-    APPROLES.name: msgspec.to_builtins(_NOBODY),
-    SECRET_IDS.name: msgspec.to_builtins(_NOTHING),
-}
+_NO_ROLE = Row(table=APPROLES.name, key=_NOBODY.uuid, revision=1, body=msgspec.to_builtins(_NOBODY))
+_NO_SECRET_ID = Row(table=SECRET_IDS.name, key=_NOBODY.uuid, revision=1, body=msgspec.to_builtins(_NOTHING))
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -67,9 +67,12 @@ async def login(context: Context, body: Login) -> Answer:
         raise LoginFailed(_FAILED, reason)
     secret = secret_id_of(row) if row is not None and role.bind_secret_id else _NOTHING
     core = context.core
-    async with core.authority.issue(context.fence) as change:
-        if row is not None and secret.uses_left is not None and role.bind_secret_id:
-            await _count(change, row, context.now)
+    counted = row if row is not None and secret.uses_left is not None and role.bind_secret_id else None
+    fresh = fresh_token(core.keyring())
+
+    async def let_in(change: Change) -> tuple[Auth, tuple[str, ...], list[dict[str, Any]]]:
+        if counted is not None:
+            await _count(change, counted, context.now)
         auth, warnings = await issue_for_login(
             context,
             change,
@@ -78,7 +81,12 @@ async def login(context: Context, body: Login) -> Answer:
             display_name=f"approle-{role.name}",
             meta={**secret.metadata, "role_name": role.name},
             bound_cidrs=intersection(role.token_bound_cidrs, secret.token_cidrs),
+            fresh=fresh,
         )
+        return auth, warnings, change.written
+
+    places = [*fresh.places, *([(SECRET_IDS, counted.key)] if counted is not None else [])]
+    auth, warnings, written = await core.authority.together.issue(context.fence, places, let_in)
     return Answer(
         auth=auth,
         warnings=warnings,
@@ -86,32 +94,22 @@ async def login(context: Context, body: Login) -> Answer:
             "role": role.name,
             "secret_id_accessor": secret.accessor if role.bind_secret_id else "",
             "token_accessor": accessor_digest(core.keyring(), auth.accessor)[:16] if auth.accessor else "",
-            "written": change.written,
+            "written": written,
         },
     )
 
 
 async def _look_up(context: Context, body: Login) -> tuple[Role | None, Row | None]:
     """Return role and SecretID; whatever is unknown takes as long as what is known."""
-    keyring = context.core.keyring()
-    found = await _fetch(context, ROLE_IDS, role_id_digest(keyring, context.mount_id, body.role_id))
-    key = found.body["role"] if found is not None else ""
-    known = await _fetch(context, APPROLES, key)
-    role = role_of(_stand_in(APPROLES.name) if known is None else known)
-    secret = await _fetch(context, SECRET_IDS, secret_id_digest(keyring, role.uuid, body.secret_id))
+    core, keyring = context.core, context.core.keyring()
+    found = await core.role_ids.find(role_id_digest(keyring, context.mount_id, body.role_id))
+    known = await core.approles.find(found.body["role"] if found is not None else "")
+    role = role_of(_NO_ROLE if known is None else known)
+    key = secret_id_digest(keyring, role.uuid, body.secret_id)
+    secret = await core.authority.fetch(SECRET_IDS, key)
+    if secret is None:
+        row_mac(keyring.derived("authority"), _NO_SECRET_ID)
     return None if known is None else role, secret
-
-
-async def _fetch(context: Context, table: Table, key: str) -> Row | None:
-    core = context.core
-    row = await core.authority.fetch(table, key)
-    if row is None:
-        row_mac(core.keyring().derived("authority"), _stand_in(table.name))
-    return row
-
-
-def _stand_in(table: str) -> Row:
-    return Row(table=table, key=_NOBODY.uuid, revision=1, body=_STAND_INS[table], owner=_NOBODY.uuid)
 
 
 def _objection(context: Context, role: Role | None, row: Row | None) -> str:

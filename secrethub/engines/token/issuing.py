@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from secrethub.auth.batch import BatchToken, seal_batch
 from secrethub.auth.digests import accessor_digest, token_digest
@@ -12,7 +13,35 @@ from secrethub.crypto.keyring import Keyring
 from secrethub.engines.engine import Auth
 from secrethub.engines.runtime import Core
 from secrethub.ids import new_accessor, new_token
-from secrethub.storage.authority import ACCESSORS, TOKENS, Change
+from secrethub.storage.authority import ACCESSORS, TOKENS, Change, Table
+
+
+class FreshToken(NamedTuple):
+    """A service token that is about to be made. ``token`` is secret.
+
+    Attributes:
+        digest: key of its row.
+        accessor_digest: key of its accessor's row.
+    """
+
+    token: str
+    accessor: str
+    digest: str
+    accessor_digest: str
+
+    def __repr__(self) -> str:
+        return f"FreshToken({self.digest[:16]})"
+
+    @property
+    def places(self) -> tuple[tuple[Table, str], tuple[Table, str]]:
+        """The rows that :func:`issue_token` writes."""
+        return (TOKENS, self.digest), (ACCESSORS, self.accessor_digest)
+
+
+def fresh_token(keyring: Keyring) -> FreshToken:
+    """Return a random token and what it will be known by."""
+    token, accessor = new_token(), new_accessor()
+    return FreshToken(token, accessor, token_digest(keyring, token), accessor_digest(keyring, accessor))
 
 
 async def issue_token(
@@ -33,6 +62,7 @@ async def issue_token(
     bound_cidrs: Sequence[str] = (),
     role: str = "",
     origin: Mapping[str, str] | None = None,
+    fresh: FreshToken | None = None,
 ) -> Auth:
     """Make a service token inside a transaction and return it.
 
@@ -53,9 +83,9 @@ async def issue_token(
         bound_cidrs: networks that it is good from, canonical.
         role: the token role that it is made by.
         origin: the row that a login gave it for (``logins.py``).
+        fresh: the token itself, if it is known beforehand.
     """
-    token, accessor = new_token(), new_accessor()
-    digest = token_digest(keyring, token)
+    token, accessor, digest, accessor_key = fresh or fresh_token(keyring)
     names = tuple(policies)
     await change.put(
         TOKENS,
@@ -85,7 +115,7 @@ async def issue_token(
     longest = max_ttl if period else max_ttl or MAX_TTL
     await change.put(
         ACCESSORS,
-        accessor_digest(keyring, accessor),
+        accessor_key,
         {"token": digest},
         owner=digest,
         expires_at=now + timedelta(seconds=longest) if ttl and longest else None,

@@ -14,7 +14,7 @@ import msgspec
 from secrethub.engines.engine import Auth, Context
 from secrethub.engines.origin import Origin
 from secrethub.engines.runtime import Core
-from secrethub.engines.token.issuing import issue_batch, issue_token
+from secrethub.engines.token.issuing import FreshToken, issue_batch, issue_token
 from secrethub.engines.token.lifetimes import Lifetime, lifetime, shorter
 from secrethub.engines.token.settings import TokenSettings
 from secrethub.errors import InvalidRequest
@@ -33,6 +33,7 @@ async def issue_for_login(
     display_name: str,
     meta: Mapping[str, str],
     bound_cidrs: tuple[str, ...] | None = None,
+    fresh: FreshToken | None = None,
 ) -> tuple[Auth, tuple[str, ...]]:
     """Make the token of a login and return it, with warnings.
 
@@ -44,6 +45,7 @@ async def issue_for_login(
         display_name: for people and the ledger.
         meta: what the method knows of its owner.
         bound_cidrs: networks that it is good from, if other than the settings say.
+        fresh: a service token that is known beforehand.
 
     Raises:
         InvalidRequest: a batch token would not fit into a header.
@@ -72,6 +74,7 @@ async def issue_for_login(
         renewable=True,
         period=life.period,
         num_uses=settings.token_num_uses,
+        fresh=fresh,
     )
     return auth, life.warnings
 
