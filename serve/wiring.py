@@ -27,6 +27,7 @@ from secrethub.engines.token import TokenEngine
 from secrethub.engines.userpass import UserpassEngine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_cluster_key
+from secrethub.operations.archiving import keep_archive
 from secrethub.operations.deliveries import Deliveries
 from secrethub.operations.key_rotation import rotate_when_due
 from secrethub.operations.months import keep_months
@@ -129,6 +130,7 @@ class Process:
             self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
             self._tasks.append(asyncio.create_task(self._care_for_keys(), name="data-keys"))
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
+            self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))
         if self._agents is not None:
             await self._agents.start(self.core, self._handles)

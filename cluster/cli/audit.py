@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cluster.cli.audit_archive import archive
 from cluster.cli.audit_export import export
 from cluster.cli.audit_search import search
 from cluster.cli.audit_sink import sink
@@ -25,7 +26,7 @@ def audit() -> None:
     """Verify the audit ledger, and ask it."""
 
 
-for _command in (search, export, sink):
+for _command in (search, export, sink, archive):
     audit.add_command(_command)
 
 

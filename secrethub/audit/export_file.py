@@ -4,6 +4,8 @@ A JSON Lines file is UTF-8, one object a line, told apart by ``type``:
 
 * ``header``: ``format``, ``cluster_id``, ``exported_at`` (microseconds since the epoch). The first line. The
   format :data:`SELECTION` is that of a file with gaps, which nobody can verify as a whole.
+* ``base``: ``stream``, ``number``, ``head``: what comes next of this stream follows the entry with this
+  number and digest, which is elsewhere.
 * ``entry``: every field of :class:`~secrethub.audit.event.Entry` by its name, with the text of ``detail`` as
   it was hashed; ``hash`` and ``signature`` in hexadecimal digits. In order of streams and numbers.
 * ``end``: ``entries``, how many there were. The last line: without it the file was cut.
@@ -20,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from secrethub.audit.event import Entry, Record
+from secrethub.audit.event import Entry, Record, StreamHead
 
 FORMAT = "secrethub-audit/1"
 SELECTION = "secrethub-audit-selection/1"
@@ -46,6 +48,11 @@ def header_line(cluster_id: str, at: int, *, selection: bool = False) -> bytes:
             "exported_at": at,
         }
     )
+
+
+def base_line(head: StreamHead) -> bytes:
+    """Return the line before a stream's first entry when that does not have the number 1."""
+    return _line({"type": "base", "stream": head.stream, "number": head.number, "head": head.head.hex()})
 
 
 def entry_line(record: Record) -> bytes:

@@ -98,6 +98,11 @@ class Metrics:
             ("table",),
             registry=self.registry,
         )
+        self.archived = Counter(
+            "secrethub_audit_archived",
+            "Entries that this process moved from the ledger into its archive.",
+            registry=self.registry,
+        )
         self.sink_behind = Gauge(
             "secrethub_audit_sink_behind",
             "Entries that a sink was not given yet, told by the process that has it.",

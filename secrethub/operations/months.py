@@ -34,6 +34,17 @@ async def make_months(database: Database, ahead: int = AHEAD) -> int:
         return int(await connection.fetchval("SELECT ledger_months($1)", ahead))
 
 
+async def drop_months(database: Database) -> int:
+    """Remove the parts of months that are over and were archived as a whole, and return how many.
+
+    Raises:
+        Unavailable: the database does not answer, or somebody reads the ledger: nobody is kept waiting.
+    """
+    async with database.write() as connection:
+        await connection.execute("SET LOCAL lock_timeout = '500ms'")
+        return int(await connection.fetchval("SELECT ledger_drop_months()"))
+
+
 async def keep_months(database: Database) -> None:
     """Make parts as long as the process lives."""
     while True:

@@ -58,7 +58,7 @@ async def reads_of(
         IntegrityFailure: an entry is not authentic.
     """
     rows = await connection.fetch(
-        f"""SELECT e.*, before.hash AS previous
+        f"""SELECT e.*, COALESCE(before.hash, pruned.hash) AS previous
             FROM unnest($1::text[]) AS wanted(path)
             CROSS JOIN LATERAL (
                 SELECT * FROM audit_entries
@@ -67,6 +67,7 @@ async def reads_of(
                       AND at <= $2 AND (at, stream, number) < ($2, $3, $4)
                 ORDER BY at DESC, stream DESC, number DESC LIMIT $5) AS e
             LEFT JOIN audit_entries AS before ON before.stream = e.stream AND before.number = e.number - 1
+            LEFT JOIN audit_pruned AS pruned ON pruned.stream = e.stream AND pruned.number = e.number - 1
             ORDER BY e.at DESC, e.stream DESC, e.number DESC LIMIT $5""",  # noqa: S608 - a constant of ours
         list(paths),
         *after,

@@ -118,11 +118,12 @@ async def find(
     place = f"({at}, {stream}, {number})"
     way, less = ("ASC", ">") if oldest_first else ("DESC", "<")
     rows = await connection.fetch(
-        f"""SELECT e.*, before.hash AS previous
+        f"""SELECT e.*, COALESCE(before.hash, pruned.hash) AS previous
             FROM (SELECT * FROM audit_entries
                   WHERE at {less}= {at} AND (at, stream, number) {less} {place} {conditions}
                   ORDER BY at {way}, stream {way}, number {way} LIMIT {most}) AS e
             LEFT JOIN audit_entries AS before ON before.stream = e.stream AND before.number = e.number - 1
+            LEFT JOIN audit_pruned AS pruned ON pruned.stream = e.stream AND pruned.number = e.number - 1
             ORDER BY e.at {way}, e.stream {way}, e.number {way}""",  # noqa: S608 - conditions of ours
         *values,
     )

@@ -141,13 +141,22 @@ class Second:
 
 
 @contextlib.asynccontextmanager
-async def started(settings: NodeSettings, handles: Handles) -> AsyncIterator[Second]:
-    """Start a second process with the actors of this one; it is gone afterwards."""
+async def started(
+    settings: NodeSettings, handles: Handles, *, script: str = __file__, words: tuple[str, ...] = ()
+) -> AsyncIterator[Second]:
+    """Start a second process with the actors of this one; it is gone afterwards.
+
+    Args:
+        settings: of its node.
+        handles: of this process's actors.
+        script: started instead of this file; it calls :func:`main`.
+        words: its further arguments.
+    """
     folder = Path(settings.run_dir)
     write_node_file(folder / "node.json", settings)
     async with offered(handles, folder / "actors.sock"):
         child = subprocess.Popen(  # noqa: ASYNC220 - it must be possible to stop and kill it
-            [sys.executable, __file__, str(folder / "node.json"), str(folder / "actors.sock")],
+            [sys.executable, script, str(folder / "node.json"), str(folder / "actors.sock"), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
@@ -169,7 +178,8 @@ async def started(settings: NodeSettings, handles: Handles) -> AsyncIterator[Sec
                     pipe.close()
 
 
-async def _main(node_file: str, socket: str) -> None:
+async def main(node_file: str, socket: str) -> None:
+    """Be the second process."""
     settings = read_node_file(node_file)
     process = Process(settings, SocketHandles(socket), ("gateway",), "second")
     await process.start()
@@ -182,4 +192,4 @@ async def _main(node_file: str, socket: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], sys.argv[2]))
+    asyncio.run(main(sys.argv[1], sys.argv[2]))

@@ -43,6 +43,24 @@ def place_of(settings: NodeSettings, text: str) -> tuple[PurePosixPath, PurePosi
     raise InvalidRequest(f"file_path must be below {allowed} (audit.dirs in the server's settings)")
 
 
+def open_below(settings: NodeSettings, folder: PurePosixPath, names: Sequence[str]) -> int:
+    """Return a descriptor of a directory below one of the settings; no link is followed on the way down.
+
+    Raises:
+        OSError: it is not there.
+    """
+    if not settings.audit_dirs:
+        Path(folder).mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(folder, _FOLDER)
+    for name in names:
+        try:
+            below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    return descriptor
+
+
 class FileTarget:
     """The file at a path."""
 
@@ -53,7 +71,7 @@ class FileTarget:
             InvalidRequest: the path is not below a directory of the settings.
         """
         self._folder, self._place = place_of(settings, path)
-        self._own = not settings.audit_dirs
+        self._settings = settings
         self._file: int | None = None
 
     async def check(self) -> None:
@@ -77,7 +95,7 @@ class FileTarget:
             raise TargetFailed(f"{self._folder / self._place}: {exc.strerror or exc}") from exc
 
     def _append(self, lines: Sequence[bytes]) -> None:
-        folder = self._open_folder()
+        folder = open_below(self._settings, self._folder, self._place.parts[:-1])
         try:
             file = self._open(folder)
         finally:
@@ -98,19 +116,6 @@ class FileTarget:
             if os.fstat(file).st_size == size + written:
                 os.ftruncate(file, size)
             raise
-
-    def _open_folder(self) -> int:
-        """Return the directory that the file is in."""
-        if self._own:
-            Path(self._folder).mkdir(mode=0o700, exist_ok=True)
-        folder = os.open(self._folder, _FOLDER)
-        for name in self._place.parts[:-1]:
-            try:
-                below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-            finally:
-                os.close(folder)
-            folder = below
-        return folder
 
     def _open(self, folder: int) -> int:
         """Return the file, opened again if it is another one by now."""

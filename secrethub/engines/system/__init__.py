@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from secrethub.engines.engine import Operation
+from secrethub.engines.system.archive import archive_operations
 from secrethub.engines.system.auth_mounts import auth_operations
 from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
@@ -54,6 +55,7 @@ class SystemEngine:
             *entries_operations(),
             *export_operations(),
             *why_operations(),
+            *archive_operations(),
             *sink_operations(),
             *capability_operations(),
             *wrapping_operations(),

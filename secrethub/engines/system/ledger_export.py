@@ -8,15 +8,17 @@ before the answer's end, so that no part is taken for the whole.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import msgspec
 
-from secrethub.audit.export_file import csv_lines, end_line, entry_line, header_line
+from secrethub.audit.event import Record, StreamHead
+from secrethub.audit.export_file import base_line, csv_lines, end_line, entry_line, header_line
 from secrethub.engines.engine import Answer, Context, Flow, Operation
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.ledger_entries import PLAIN, Criteria, filter_of, shown
 from secrethub.errors import InvalidRequest, TooManyRequests
+from secrethub.storage.archive import bases
 from secrethub.storage.database import FAILURES, unavailable
 from secrethub.storage.ledger_read import pages_of
 from secrethub.storage.ledger_search import Filter, Found, Place, find
@@ -105,21 +107,35 @@ async def _counted(running: set[str], name: str, chunks: AsyncIterator[bytes]) -
 
 async def _whole(core: Core, now: int) -> AsyncIterator[bytes]:
     yield header_line(core.keys.cluster_id, now)
-    count = 0
+    count, stream = 0, ""
     # Outside the pool: a slow reader holds it for long.
     connection = await core.database.connect()
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute(_PAUSE)
+            begins = await bases(connection)
             async for page in pages_of(connection):
                 count += len(page)
-                yield b"".join(map(entry_line, page))
+                yield b"".join(_lines(page, stream, begins))
+                stream = page[-1].entry.stream
     except FAILURES as exc:
         raise unavailable(exc) from exc
     finally:
         with contextlib.suppress(*FAILURES):
             await connection.close(timeout=2)
     yield end_line(count)
+
+
+def _lines(page: Sequence[Record], stream: str, begins: Mapping[str, StreamHead]) -> Iterator[bytes]:
+    """Yield the lines of a page that comes after entries of ``stream``."""
+    for record in page:
+        entry = record.entry
+        if entry.stream != stream:
+            stream = entry.stream
+            base = begins.get(stream)
+            if base is not None and entry.number > 1:
+                yield base_line(base)
+        yield entry_line(record)
 
 
 async def _selected(core: Core, wanted: Filter, now: int) -> AsyncIterator[bytes]:

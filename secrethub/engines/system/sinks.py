@@ -22,7 +22,7 @@ from secrethub.storage.authority import AUDIT_SETTINGS
 from secrethub.storage.sinks import SinkState, begin, forget, state_of
 from secrethub.wire.durations import format_rfc3339
 
-RESERVED = frozenset({"archive", "entries", "export", "refusals", "verify"})
+RESERVED = frozenset({"archive", "entries", "export", "public-key", "refusals", "verify"})
 """Paths below ``sys/audit/`` that are something else."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -111,6 +111,33 @@ BEGIN
 END $$
 """
 
+# Removes parts of months that are over and were emptied, and returns how many.
+_LEDGER_DROP_MONTHS = """
+CREATE FUNCTION ledger_drop_months() RETURNS integer LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_present text := 'audit_entries_' || to_char(now() AT TIME ZONE 'UTC' - interval '1 day', 'YYYY_MM');
+    v_name text;
+    v_empty boolean;
+    v_dropped integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(7305086391846020);
+    FOR v_name IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'audit_entries'::regclass AND c.relname ~ '^audit_entries_[0-9]{4}_[0-9]{2}$'
+              AND c.relname < v_present
+    LOOP
+        EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %I)', v_name) INTO v_empty;
+        CONTINUE WHEN NOT v_empty;
+        LOCK TABLE audit_entries IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %I)', v_name) INTO v_empty;
+        CONTINUE WHEN NOT v_empty;
+        EXECUTE format('DROP TABLE %I', v_name);
+        v_dropped := v_dropped + 1;
+    END LOOP;
+    RETURN v_dropped;
+END $$
+"""
+
 _KV_PUT = """
 CREATE FUNCTION kv_put(
     p_generation bigint, p_epoch bigint, p_store text, p_path text, p_id text, p_revision bigint,
@@ -221,6 +248,7 @@ def upgrade() -> None:
         _LEDGER_APPEND,
         _LEDGER_COMMIT,
         _LEDGER_MONTHS,
+        _LEDGER_DROP_MONTHS,
         _KV_PUT,
         _KV_PUT_MANY,
         _ANNOUNCE,
@@ -243,6 +271,7 @@ def downgrade() -> None:
         _KV_PUT_MANY,
         _KV_PUT,
         _LEDGER_MONTHS,
+        _LEDGER_DROP_MONTHS,
         _LEDGER_COMMIT,
         _LEDGER_APPEND,
         _FRESHNESS,

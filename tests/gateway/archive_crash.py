@@ -1,0 +1,81 @@
+"""A second process that kills itself (SIGKILL) at a step of archiving, started by tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+# As a script it finds the project by itself.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from secrethub.engines.archive import archiver
+from secrethub.engines.archive.folder import FolderStore
+from secrethub.storage import archive as rows
+from tests.gateway.second_process import main
+
+
+def die() -> NoReturn:
+    """End here and now."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+class _Dying:
+    """Gives some bytes, and then there is no more process."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._given = False
+
+    def read(self, _size: int = -1) -> bytes:
+        if self._given:
+            die()
+        self._given = True
+        return self._file.read(100)
+
+
+def arm(step: str) -> None:
+    """Die at a step."""
+    put, prune = FolderStore.put, rows.prune
+    if step == "planned":
+
+        async def no_write(*_args: Any) -> Any:
+            die()
+
+        archiver._write = no_write
+    elif step == "uploading":
+        FolderStore.put = lambda self, name, source: put(self, name, _Dying(source))  # type: ignore[method-assign,arg-type]
+    elif step == "file":
+
+        def first(self: FolderStore, name: str, source: IO[bytes]) -> None:
+            put(self, name, source)
+            die()
+
+        FolderStore.put = first  # type: ignore[method-assign]
+    elif step == "uploaded":
+        archiver.rows.restated = lambda *_args: die()  # type: ignore[attr-defined]
+    elif step == "noted":
+
+        async def no_prune(*_args: Any) -> None:
+            die()
+
+        rows.prune = no_prune
+    elif step == "pruning":
+
+        async def half(*args: Any) -> None:
+            await prune(*args)
+            die()
+
+        rows.prune = half
+    elif step == "pruned":
+        archiver.Outcome = lambda **_fields: die()  # type: ignore[misc,assignment]
+        archiver.locks.release = lambda *_args: die()  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    arm(sys.argv[3])
+    asyncio.run(main(sys.argv[1], sys.argv[2]))
