@@ -14,6 +14,7 @@
     ├── UnsupportedOperation      the path exists, the method does not apply
     ├── TooLarge                  a body or name above its limit
     ├── TooManyRequests           throttled; ``retry_after`` seconds
+    │   └── QuotaExceeded         more than a quota admits
     ├── Conflict                  the state forbids it (already initialised, name taken)
     ├── Sealed                    keys are not available
     │   └── PutBack               … until K shares accept that the database was put back
@@ -143,6 +144,12 @@ class TooManyRequests(SecretHubError):
     def __init__(self, message: str = "", retry_after: float = 1.0) -> None:
         super().__init__(message, retry_after)
         self.retry_after = retry_after
+
+
+class QuotaExceeded(TooManyRequests):
+    """More than a quota admits; counted, and in the ledger in a summary later."""
+
+    code = "quota_exceeded"
 
 
 class Conflict(SecretHubError):

@@ -23,6 +23,7 @@ STATUS: dict[str, int] = {
     "conflict": 400,
     "too_large": 413,
     "too_many_requests": 429,
+    "quota_exceeded": 429,
     "sealed": 503,
     "rolled_back": 503,
     "not_initialised": 400,

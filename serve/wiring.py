@@ -32,6 +32,7 @@ from secrethub.operations.deliveries import Deliveries
 from secrethub.operations.key_rotation import rotate_when_due
 from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
+from secrethub.operations.quotas import run_exchange, summarise
 from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
 from serve.agent_gateway import AgentGateway
@@ -135,6 +136,7 @@ class Process:
         if self._agents is not None:
             await self._agents.start(self.core, self._handles)
         self._tasks.append(asyncio.create_task(self._summarise(), name="throttle-summary"))
+        self._tasks.append(asyncio.create_task(run_exchange(self.core), name="quota-exchange"))
 
     async def stop(self) -> None:
         """Drain and close everything, in the opposite order."""
@@ -179,6 +181,10 @@ class Process:
                 core.throttle_logins,
                 seal_throttle(core),
             )
+            try:
+                await summarise(core)
+            except SecretHubError as exc:
+                _log.warning("requests beyond quotas could not be summarised: %s", exc.code)
             count = sum(bound.take_refused() for bound in bounds)
             if not count:
                 continue

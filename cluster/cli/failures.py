@@ -23,6 +23,7 @@ _ADVICE = {
     "unavailable": "nothing was disclosed; try again, and look at the server's log if it lasts",
     "cas_mismatch": "read the current version with `secrethub kv get` and write again",
     "too_many_requests": "try again later",
+    "quota_exceeded": "try again later",
     "integrity_failure": "a stored row was changed from outside; look at the server's log first",
 }
 

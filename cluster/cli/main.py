@@ -24,6 +24,7 @@ _COMMANDS = {
     "policy": ("cluster.cli.policy:policy", "Read and write policies."),
     "auth": ("cluster.cli.mounts:auth", "List, enable, tune and disable auth methods."),
     "mount": ("cluster.cli.mounts:mount", "List, enable, tune and disable secrets engines."),
+    "quota": ("cluster.cli.quotas:quota", "Limit how many requests are admitted."),
     "approle": ("cluster.cli.approle:approle", "Roles, RoleIDs and SecretIDs for machines."),
     "user": ("cluster.cli.users:user", "People who log in with a name and a password."),
     "token": ("cluster.cli.tokens:token", "Create, look up, renew and revoke tokens."),

@@ -47,6 +47,8 @@ class Identity:
         accessor: HMAC-masked accessor for the ledger, or empty.
         expires_at: when the identity ends, or None.
         good_until: when it or an ancestor ends, or None.
+        entity: who it is whichever token is shown: the role or user of the login that it comes from, the
+            agent, or the token itself.
         lineage: keys of the token and of those it was made from.
         life: seconds that its token lives in all, renewals so far included; 0 for one without an end.
         metadata: what the auth method attached.
@@ -63,6 +65,7 @@ class Identity:
     accessor: str = ""
     expires_at: datetime | None = None
     good_until: datetime | None = None
+    entity: str = ""
     lineage: tuple[str, ...] = ()
     life: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)

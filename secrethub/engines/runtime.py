@@ -17,6 +17,7 @@ from secrethub.engines.engine import Engine
 from secrethub.engines.memo import DecisionMemo
 from secrethub.engines.metrics import Metrics
 from secrethub.engines.mounts import MountTable
+from secrethub.engines.quotas import Exchange, QuotaTable
 from secrethub.engines.rights import PolicyCache
 from secrethub.engines.throttle import Throttle
 from secrethub.errors import PutBack, Sealed, Stale, UnknownKey
@@ -204,6 +205,8 @@ class Core:
         self.role_ids = WholeTable(self.authority, self.caches, ROLE_IDS)
         self.approles = WholeTable(self.authority, self.caches, APPROLES)
         """Whole, so that a login with an unknown RoleID takes as long as one with a known one."""
+        self.quotas = QuotaTable(self.authority, self.caches)
+        self.exchange = Exchange()
         self.memo = DecisionMemo(self.caches)
         self.data_keys = DataKeys(self.database, self.caches, clock, self.keyring, self._fetch_keyring)
         self.keys.on_wipe(self.authority.drop)
@@ -212,6 +215,7 @@ class Core:
         self.keys.on_wipe(self.bindings.drop)
         self.keys.on_wipe(self.role_ids.drop)
         self.keys.on_wipe(self.approles.drop)
+        self.keys.on_wipe(self.quotas.drop)
         self.keys.on_wipe(self.memo.drop)
         self.caches.subscribe(self._announced)
 

@@ -103,18 +103,19 @@ class Throttle:
         return [self._of(address if address is not None else _UNKNOWN), self._all]
 
     def _of(self, address: str) -> Bucket:
-        site = _site(address)
-        bucket = self._addresses.get(site)
+        where = site(address)
+        bucket = self._addresses.get(where)
         if bucket is None:
-            bucket = self._addresses[site] = Bucket(self.address_rate, self.address_burst)
+            bucket = self._addresses[where] = Bucket(self.address_rate, self.address_burst)
             if len(self._addresses) > _ADDRESSES:
                 self._addresses.popitem(last=False)
         else:
-            self._addresses.move_to_end(site)
+            self._addresses.move_to_end(where)
         return bucket
 
 
-def _site(address: str) -> str:
+def site(address: str) -> str:
+    """Return what stands for a client: its address, or its network where it chooses the rest itself."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

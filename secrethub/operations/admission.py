@@ -6,9 +6,11 @@ What succeeds with a login does not count. What is refused is counted, and a sum
 
 from __future__ import annotations
 
+from secrethub.engines.engine import Identity
 from secrethub.engines.mounts import Route
 from secrethub.engines.runtime import Core
 from secrethub.operations.call import Call
+from secrethub.operations.quotas import limit
 
 _LONGEST = 300
 
@@ -21,6 +23,7 @@ class Admission:
         self._call = call
         self._admitted = False
         self._claim: str | None = None
+        self._counted = False
 
     def ask(self, route: Route | None) -> None:
         """Count the request, once.
@@ -40,6 +43,16 @@ class Admission:
                 self._core.throttle_public.give_back(self._call.client_address)
                 raise
         self._claim, self._admitted = claim, True
+
+    async def limit(self, path: str, route: Route | None, identity: Identity | None) -> None:
+        """Count the request against the quota that applies to it, once.
+
+        Raises:
+            QuotaExceeded: there were too many.
+        """
+        if not self._counted:
+            await limit(self._core, self._call, path, route, identity)
+            self._counted = True
 
     def give_back(self) -> None:
         """Take the request out of what was counted: it has turned out to be somebody."""

@@ -30,6 +30,7 @@ from secrethub.errors import (
     LoginFailed,
     NotFound,
     PermissionDenied,
+    QuotaExceeded,
     Sealed,
     SecretHubError,
     Stale,
@@ -228,11 +229,15 @@ class _Request:
         try:
             if operation is not None and operation.public:
                 self.admission.ask(self.route)
+                await self.admission.limit(self.path, self.route, None)
                 return self._context(now)
             self.identity = None
-            self.identity = await identify(
-                core, self.call.credential, now, self.call.client_address, spent=self.left is not None
-            )
+            try:
+                self.identity = await identify(
+                    core, self.call.credential, now, self.call.client_address, spent=self.left is not None
+                )
+            finally:
+                await self.admission.limit(self.path, self.route, self.identity)
             context = self._context(now)
             verdict, self.trouble = await allowed(context, self.route, self.call.method, self.trouble)
             if self.trouble is not None:
@@ -266,7 +271,7 @@ class _Request:
     async def _refuse(self, exc: SecretHubError, position: int) -> None:
         """Write down a refusal and raise it, or Stale when it may no longer be true."""
         core = self.core
-        if isinstance(exc, (Sealed, Unavailable, Stale)):
+        if isinstance(exc, (Sealed, Unavailable, Stale, QuotaExceeded)):
             raise exc
         if self.identity is None:
             if isinstance(exc, TooManyRequests):

@@ -13,6 +13,7 @@ from secrethub.engines.token.tidying import alone, tidy_tokens
 from secrethub.engines.unmounting import empty
 from secrethub.errors import IntegrityFailure
 from secrethub.operations.note import note
+from secrethub.storage import quota_levels
 from secrethub.storage.authority import LOGIN_FAILURES, SECRET_IDS
 
 _ROUNDS = 200
@@ -54,6 +55,7 @@ async def _forget(core: Core) -> bool:
         if not await alone(connection):
             return False
         await connection.execute("DELETE FROM enrollments WHERE expires_at < now()")
+        await quota_levels.forget(connection)
         # Whoever was away for longer than this drops its caches (see storage/freshness.py).
         gone = await connection.fetchval(
             """WITH gone AS (

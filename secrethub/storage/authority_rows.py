@@ -47,6 +47,7 @@ CERTIFICATE_AUTHORITIES = Table("certificate_authorities", 64)
 BINDINGS = Table("bindings", 1024)
 AUDIT_SETTINGS = Table("audit_settings", 64)
 SETTINGS = Table("settings", 64)
+QUOTAS = Table("quotas", 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ TABLES = (
     BINDINGS,
     AUDIT_SETTINGS,
     SETTINGS,
+    QUOTAS,
 )
 
 

@@ -63,6 +63,8 @@ SETTINGS: dict[str, Setting] = {
     "agents.begin": Setting(statuses=frozenset({403})),
     "sys.tools.random": Setting(params={"first": "platform", "bytes": "16"}),
     "sys.policies.write": Setting(body={"policy": {"path": {}}}),
+    "sys.quotas.rate-limit.write": Setting(body={"rate": 1_000_000}),
+    "sys.quotas.config.write": Setting(),
     "sys.seal": Setting(),
 }
 """By the operation's name. Enrolment asks for an AppRole login, whatever policies say."""

@@ -1,4 +1,4 @@
-"""The hvac client, unmodified, on what the system offers: auth methods, mounts, tools."""
+"""The hvac client, unmodified, on what the system offers: auth methods, mounts, tools, quotas."""
 
 from __future__ import annotations
 
@@ -79,5 +79,25 @@ async def test_data_keys(node: Node) -> None:
         assert client.sys.rotate_encryption_key().status_code == 204
         status = client.sys.get_encryption_key_status()
         assert status["data"]["term"] == status["term"] == client.key_status["term"] == 2
+
+    await with_client(node, work)
+
+
+async def test_quotas(node: Node) -> None:
+    """Write, read, list and delete a rate limit; the excess is what hvac calls rate-limited."""
+
+    def work(client: hvac.Client) -> None:
+        client.sys.create_or_update_quota(
+            "store", rate=2, path="secret/", interval="700h", rate_limit_type="rate-limit", inheritable=False
+        )
+        assert client.sys.read_quota("store")["data"]["rate"] == 2
+        assert client.sys.list_quotas()["data"]["keys"] == ["store"]
+        kv = client.secrets.kv.v2
+        kv.create_or_update_secret("a", {"k": "v"})
+        kv.read_secret_version("a", raise_on_deleted_version=True)
+        with pytest.raises(exceptions.RateLimitExceeded):
+            kv.read_secret_version("a", raise_on_deleted_version=True)
+        client.sys.delete_quota("store")
+        assert kv.read_secret_version("a", raise_on_deleted_version=True)["data"]["data"] == {"k": "v"}
 
     await with_client(node, work)

@@ -13,6 +13,7 @@ from secrethub.engines.system.ledger_export import export_operations
 from secrethub.engines.system.locked_users import locked_user_operations
 from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
+from secrethub.engines.system.quotas import quota_operations
 from secrethub.engines.system.rekey import rekey_operations
 from secrethub.engines.system.replay import replay_operations
 from secrethub.engines.system.restore import restore_operations
@@ -61,6 +62,7 @@ class SystemEngine:
             *wrapping_operations(),
             *tool_operations(),
             *spec_operations(),
+            *quota_operations(),
         )
 
     def native_prefix(self, mount: str) -> str:

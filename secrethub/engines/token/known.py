@@ -167,6 +167,7 @@ async def holder_of(core: Core, row: Row, now: datetime, *, spent: bool = False)
         accessor=row.key[:16],
         expires_at=row.expires_at,
         good_until=min(ends, default=None),
+        entity=_entity(lineage),
         lineage=tuple(one.key for one in lineage),
         life=life_of(row),
         metadata=body["meta"],
@@ -179,6 +180,15 @@ async def holder_of(core: Core, row: Row, now: datetime, *, spent: bool = False)
 def life_of(row: Row) -> int:
     """Return seconds from a token's creation to its present end; 0 for one without an end."""
     return 0 if row.expires_at is None else int(row.expires_at.timestamp()) - int(row.body["created_at"])
+
+
+def _entity(lineage: list[Row]) -> str:
+    """Return who holds a token: whom the nearest login in its lineage was of, or the token itself."""
+    for row in lineage:
+        origin = row.body["origin"]
+        if origin is not None:
+            return f"{origin['table']}/{origin['uuid']}"
+    return lineage[0].key
 
 
 async def bound_to(core: Core, row: Row) -> tuple[str, ...]:

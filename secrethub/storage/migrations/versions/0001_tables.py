@@ -28,6 +28,7 @@ AUTHORITY_TABLES = (
     "bindings",
     "audit_settings",
     "settings",
+    "quotas",
 )
 
 _CLUSTER = """
@@ -106,6 +107,18 @@ CREATE TABLE authority_buckets (
 _USED_UP = "CREATE INDEX tokens_used_up ON tokens (key) WHERE body->'uses_left' = '0'::jsonb"
 
 _BY_ACCESSOR = "CREATE INDEX secret_ids_accessor ON secret_ids ((body->>'accessor'))"
+
+# Spent budgets of the last seconds: nobody is harmed when a crash of the server makes them whole again.
+_QUOTA_LEVELS = """
+CREATE UNLOGGED TABLE quota_levels (
+    key text COLLATE "C" PRIMARY KEY,
+    level double precision NOT NULL,
+    granted double precision NOT NULL,
+    at timestamptz NOT NULL,
+    blocked_until timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL
+)
+"""
 
 _KV = (
     """
@@ -315,6 +328,8 @@ def upgrade() -> None:
         op.execute(f"CREATE INDEX {name}_owner ON {name} (owner) WHERE owner IS NOT NULL")
         op.execute(f"CREATE INDEX {name}_expires ON {name} (expires_at) WHERE expires_at IS NOT NULL")
     op.execute(_BUCKETS)
+    op.execute(_QUOTA_LEVELS)
+    op.execute("CREATE INDEX quota_levels_expires ON quota_levels (expires_at)")
     op.execute(_USED_UP)
     op.execute(_BY_ACCESSOR)
     for statement in (

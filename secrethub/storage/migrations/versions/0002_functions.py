@@ -238,6 +238,7 @@ _TABLES = (
     "bindings",
     "audit_settings",
     "settings",
+    "quotas",
 )
 
 
