@@ -24,11 +24,12 @@ class CheckpointVerifier:
         bad: the first that is not in order.
         count: how many were fed.
         claims: what they say of each stream.
+        cluster: whose they are.
         last: the newest that was fed.
         tree: of the newest; None where the first one was not fed.
     """
 
-    __slots__ = ("_cluster", "_pending", "_previous", "_public", "bad", "claims", "count", "last", "tree")
+    __slots__ = ("_pending", "_previous", "_public", "bad", "claims", "cluster", "count", "last", "tree")
 
     def __init__(self, cluster: str, public: bytes) -> None:
         """Begin.
@@ -37,7 +38,7 @@ class CheckpointVerifier:
             cluster: id of the cluster.
             public: the notary's public key, 32 bytes.
         """
-        self._cluster = cluster
+        self.cluster = cluster
         self._public = public
         self._previous = BEFORE_FIRST
         self._pending: list[Signed] = []
@@ -84,7 +85,7 @@ class CheckpointVerifier:
 
     def _judge(self, signed: Signed) -> Reason | None:
         checkpoint = signed.checkpoint
-        if checkpoint.cluster != self._cluster:
+        if checkpoint.cluster != self.cluster:
             return "inserted"
         if self.last is not None:
             before = self.last.checkpoint

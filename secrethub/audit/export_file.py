@@ -6,6 +6,8 @@ A JSON Lines file is UTF-8, one object a line, told apart by ``type``:
   format :data:`SELECTION` is that of a file with gaps, which nobody can verify as a whole.
 * ``base``: ``stream``, ``number``, ``head``: what comes next of this stream follows the entry with this
   number and digest, which is elsewhere.
+* ``checkpoint``: every field of :class:`~secrethub.audit.checkpoint.Checkpoint` but the cluster, digests in
+  hexadecimal digits, and ``signature``. Before the entries, in order.
 * ``entry``: every field of :class:`~secrethub.audit.event.Entry` by its name, with the text of ``detail`` as
   it was hashed; ``hash`` and ``signature`` in hexadecimal digits. In order of streams and numbers.
 * ``end``: ``entries``, how many there were. The last line: without it the file was cut.
@@ -22,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.audit.checkpoint import Signed
 from secrethub.audit.event import Entry, Record, StreamHead
 
 FORMAT = "secrethub-audit/1"
@@ -53,6 +56,25 @@ def header_line(cluster_id: str, at: int, *, selection: bool = False) -> bytes:
 def base_line(head: StreamHead) -> bytes:
     """Return the line before a stream's first entry when that does not have the number 1."""
     return _line({"type": "base", "stream": head.stream, "number": head.number, "head": head.head.hex()})
+
+
+def checkpoint_line(signed: Signed) -> bytes:
+    """Return the line of a checkpoint."""
+    c = signed.checkpoint
+    return _line(
+        {
+            "type": "checkpoint",
+            "timeline": c.timeline,
+            "sequence": c.sequence,
+            "epoch": c.epoch,
+            "at": c.at,
+            "previous": c.previous.hex(),
+            "streams": c.streams,
+            "root": c.root.hex(),
+            "heads": [[head.stream, head.number, head.head.hex()] for head in c.heads],
+            "signature": signed.signature.hex(),
+        }
+    )
 
 
 def entry_line(record: Record) -> bytes:

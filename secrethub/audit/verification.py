@@ -47,6 +47,7 @@ class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
         entries: records that were read.
         streams: streams they belong to.
         checkpoints: checkpoints that were read.
+        elsewhere: streams that begin after entries which are not here.
         unproven: records that no checkpoint vouches for, because they are newer than the last one.
         bad: the first bad checkpoint, and the first bad record of every stream that is not in order.
     """
@@ -54,6 +55,7 @@ class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     streams: int
     checkpoints: int = 0
+    elsewhere: int = 0
     unproven: int = 0
     bad: tuple[Bad, ...]
 
@@ -105,7 +107,17 @@ class LedgerVerifier:
     The checkpoints come first.
     """
 
-    __slots__ = ("_bases", "_checkpoints", "_claims", "_entries", "_key", "_mac", "_pruned", "_streams")
+    __slots__ = (
+        "_bases",
+        "_checkpoints",
+        "_claims",
+        "_entries",
+        "_key",
+        "_mac",
+        "_partial",
+        "_pruned",
+        "_streams",
+    )
 
     def __init__(
         self,
@@ -113,6 +125,7 @@ class LedgerVerifier:
         *,
         checkpoints: CheckpointVerifier | None = None,
         bases: Iterable[StreamHead] = (),
+        elsewhere: bool = False,
     ) -> None:
         """Begin.
 
@@ -121,6 +134,7 @@ class LedgerVerifier:
                 are checked, signatures of entries are not.
             checkpoints: has been fed with every checkpoint.
             bases: up to where streams were pruned, as ``prune`` entries say that are among the records.
+            elsewhere: whether a stream may begin after its base without such an entry; it is counted.
         """
         self._key = key
         self._mac = None if key is None else PreparedMac(key)
@@ -130,6 +144,7 @@ class LedgerVerifier:
             known = self._bases.get(base.stream)
             if known is None or base.number > known.number:
                 self._bases[base.stream] = base
+        self._partial = elsewhere
         self._entries = 0
         self._streams: dict[str, _Stream] = {}
         self._claims: list[tuple[Claim, bool]] = []
@@ -182,9 +197,13 @@ class LedgerVerifier:
             for name, state in self._streams.items()
             if state.verifier.bad is not None
         }
-        for name, state in self._streams.items():
-            if state.base.number and state.base not in self._pruned.get(name, ()):
-                bad[name] = Bad(name, 1, "gap")
+        begin = [
+            name
+            for name, state in self._streams.items()
+            if state.base.number and state.base not in self._pruned.get(name, ())
+        ]
+        if not self._partial:
+            bad |= {name: Bad(name, 1, "gap") for name in begin}
         keyless = {name: state for name, state in self._streams.items() if state.heads is not None}
         adopted = {name: state.base.number for name, state in keyless.items()}
         for claim, adopts in self._claims:
@@ -210,6 +229,7 @@ class LedgerVerifier:
             entries=self._entries,
             streams=len(self._streams),
             checkpoints=0 if chain is None else chain.count,
+            elsewhere=len(begin),
             unproven=sum(self._unproven(state) for state in self._streams.values()),
             bad=(*(one for one in first if one is not None), *(bad[name] for name in order if name in bad)),
         )

@@ -64,7 +64,7 @@ async def test_a_whole_export_verifies(node: Node, monkeypatch: pytest.MonkeyPat
         await asyncio.gather(*writers, return_exceptions=True)
     assert lines[0]["format"] == "secrethub-audit/1"
     assert lines[0]["cluster_id"] == node.process.core.keys.cluster_id
-    assert lines[-1] == {"type": "end", "entries": len(lines) - 2}
+    assert lines[-1] == {"type": "end", "entries": sum(line["type"] == "entry" for line in lines)}
     verifier = LedgerVerifier(node.process.core.keyring().derived("audit-sign"))
     for record in records(lines):
         verifier.feed(record)
@@ -269,7 +269,7 @@ async def test_the_command(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
     place = tmp_path / "ledger.jsonl"
     assert "bytes" in await _errors(cli, "audit", "export", "--output", str(place))
     lines = [json.loads(line) for line in place.read_text().splitlines()]
-    assert lines[-1] == {"type": "end", "entries": len(lines) - 2}
+    assert lines[-1] == {"type": "end", "entries": sum(line["type"] == "entry" for line in lines)}
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     table = tmp_path / "reads.csv"
     await cli("audit", "export", "--format", "csv", "--operation", "kv.write", "--output", str(table))

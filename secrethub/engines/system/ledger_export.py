@@ -13,12 +13,20 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 import msgspec
 
 from secrethub.audit.event import Record, StreamHead
-from secrethub.audit.export_file import base_line, csv_lines, end_line, entry_line, header_line
+from secrethub.audit.export_file import (
+    base_line,
+    checkpoint_line,
+    csv_lines,
+    end_line,
+    entry_line,
+    header_line,
+)
 from secrethub.engines.engine import Answer, Context, Flow, Operation
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.ledger_entries import PLAIN, Criteria, filter_of, shown
 from secrethub.errors import InvalidRequest, TooManyRequests
 from secrethub.storage.archive import bases
+from secrethub.storage.checkpoints import checkpoint_pages
 from secrethub.storage.database import FAILURES, unavailable
 from secrethub.storage.ledger_read import pages_of
 from secrethub.storage.ledger_search import Filter, Found, Place, find
@@ -114,6 +122,8 @@ async def _whole(core: Core, now: int) -> AsyncIterator[bytes]:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute(_PAUSE)
             begins = await bases(connection)
+            async for checkpoints in checkpoint_pages(connection):
+                yield b"".join(map(checkpoint_line, checkpoints))
             async for page in pages_of(connection):
                 count += len(page)
                 yield b"".join(_lines(page, stream, begins))

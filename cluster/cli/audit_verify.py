@@ -1,0 +1,127 @@
+"""``secrethub audit verify`` and ``public-key``: the ledger in Core, or exports of it without Core."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cluster.cli.output import fields
+from cluster.cli.session import Session, with_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@click.command()
+@click.option(
+    "--file",
+    "files",
+    metavar="FILE",
+    type=Path,
+    multiple=True,
+    help="Verify an export instead, without asking the server; archive segments in order, then the export.",
+)
+@click.option("--public-key", metavar="FILE", type=Path, help="The notary's public key, for --file.")
+@with_session
+def verify(session: Session, files: tuple[Path, ...], public_key: Path | None) -> None:
+    """Recompute the whole ledger and name the first bad record.
+
+    Exits with 1 when a record was changed, removed, added or moved. With --file nothing but the files and
+    the public key is needed: what a checkpoint vouches for cannot have been changed by anybody.
+    """
+    if bool(files) is not bool(public_key):
+        raise click.UsageError("--file and --public-key go together")
+    with _progress() as tell:
+        found = _in_core(session, tell) if public_key is None else _in_files(files, public_key, tell)
+    session.show(found, fields(_summary(found)))
+    if not found["ok"]:
+        raise click.ClickException(f"the ledger is damaged: {_where(found.get('first_bad') or {})}")
+
+
+@click.command("public-key")
+@with_session
+def public_key(session: Session) -> None:
+    """Print the public key that the ledger's checkpoints are verified with (PEM).
+
+    Keep it away from the cluster: exports are verified with it, also when nobody trusts the cluster any more.
+    """
+    with session.client() as client:
+        found = client.read("sys/audit/public-key").data
+    if session.format == "table":
+        click.echo(found["public_key"], nl=False)
+    else:
+        session.show(found)
+
+
+def _in_core(session: Session, tell: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
+    from secrethub.client.messages import Request
+
+    request = Request(method="POST", path="sys/audit/verify", body={}, accept="application/x-ndjson")
+    found: Mapping[str, Any] = {}
+    with session.client() as client, client.lines(request) as lines:
+        for line in lines:
+            if line.strip():
+                found = json.loads(line)
+                tell(found)
+    if "ok" not in found:
+        raise click.ClickException("the verification broke off before its end; look at the server's log")
+    return found
+
+
+def _in_files(
+    files: tuple[Path, ...], key: Path, tell: Callable[[Mapping[str, Any]], None]
+) -> Mapping[str, Any]:
+    from secrethub.audit.export_reader import read_public_key, verify_files
+    from secrethub.errors import InvalidRequest
+
+    try:
+        public = read_public_key(key.read_bytes())
+        report = verify_files(files, public, lambda count: tell({"verified": count}))
+    except InvalidRequest as exc:
+        raise click.ClickException(str(exc)) from exc
+    except OSError as exc:
+        raise click.ClickException(f"{exc.filename}: {exc.strerror}") from exc
+    bad = report.first_bad
+    return {
+        "entries": report.entries,
+        "streams": report.streams,
+        "checkpoints": report.checkpoints,
+        "elsewhere": report.elsewhere,
+        "unproven": report.unproven,
+        "ok": report.ok,
+        "first_bad": bad and {"stream": bad.stream, "number": bad.number, "reason": bad.reason},
+    }
+
+
+def _summary(found: Mapping[str, Any]) -> dict[str, Any]:
+    verdict = "intact" if found["ok"] else "damaged"
+    shown = {"Verdict": verdict, "Entries": found.get("entries"), "Checkpoints": found.get("checkpoints")}
+    if found.get("unproven"):
+        shown["Unproven"] = f"{found['unproven']:,} entries that no checkpoint vouches for"
+    if found.get("elsewhere"):
+        shown["Elsewhere"] = f"{found['elsewhere']:,} streams begin in files that are not here"
+    return shown
+
+
+def _where(bad: Mapping[str, Any]) -> str:
+    return f"stream {bad.get('stream')} record {bad.get('number')}: {bad.get('reason')}"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show how far it is, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda _line: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("Verifying …") as status:
+        yield lambda line: status.update(
+            f"Verifying … {line.get('verified', 0):,} of {line.get('of', 0):,} entries"
+        )

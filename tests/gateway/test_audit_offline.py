@@ -1,0 +1,154 @@
+"""An export, verified without Core: every kind of tampering with the file is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from secrethub.audit.chain import Bad
+from secrethub.audit.export_reader import read_public_key, verify_files
+from secrethub.audit.verification import LedgerReport
+from secrethub.errors import InvalidRequest
+from tests.gateway.behind import until
+from tests.gateway.conftest import Node
+from tests.gateway.test_ledger_tamper import settled, stream
+
+__all__ = ["stream"]
+
+Lines = list[dict[str, Any]]
+
+
+@pytest.fixture
+async def exported(node: Node, stream: str, tmp_path: Path) -> tuple[Path, bytes]:
+    """A file with the whole ledger, and the public key."""
+    await until(lambda: settled(node.settings.database_url))
+    answer = await node.call("GET", "sys/audit/export")
+    assert answer.status_code == 200, answer.text
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(answer.content)
+    pem = (await node.call("GET", "sys/audit/public-key")).json()["data"]["public_key"]
+    return path, read_public_key(pem.encode())
+
+
+def changed(path: Path, change: Callable[[Lines], Lines | None]) -> Path:
+    """Write the file again with its lines changed; the count at the end fits."""
+    lines: Lines = [json.loads(line) for line in path.read_text().splitlines()]
+    result = change(lines)
+    lines = lines if result is None else result
+    lines[-1]["entries"] = sum(line["type"] == "entry" for line in lines)
+    other = path.with_name("changed.jsonl")
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return other
+
+
+async def test_an_export_as_it_is(exported: tuple[Path, bytes], stream: str) -> None:
+    """An untouched export verifies, compressed or not, and every entry but the last ones is proven."""
+    path, public = exported
+    report = verify_files([path], public)
+    assert report.ok
+    assert report.checkpoints >= 4
+    assert report.entries > 25
+    assert report.unproven < 5
+    packed = path.with_suffix(".jsonl.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert verify_files([packed], public) == report
+    assert isinstance(report, LedgerReport)
+
+
+def _entry(lines: Lines, stream: str, number: int) -> int:
+    return next(
+        place
+        for place, line in enumerate(lines)
+        if (line.get("stream"), line.get("number")) == (stream, number)
+    )
+
+
+async def test_tampered_files(exported: tuple[Path, bytes], stream: str) -> None:
+    """Edited, deleted, cut, moved, inserted and doubled records, and replaced checkpoints, are all named."""
+    path, public = exported
+
+    def bad(change: Callable[[Lines], Lines | None]) -> Bad | None:
+        return verify_files([changed(path, change)], public).first_bad
+
+    def edit(lines: Lines) -> None:
+        lines[_entry(lines, stream, 7)]["actor"] = "nobody"
+
+    def delete(lines: Lines) -> None:
+        del lines[_entry(lines, stream, 7)]
+
+    def cut(lines: Lines) -> Lines:
+        return [line for line in lines if line.get("stream") != stream or line["number"] <= 12]
+
+    def swap(lines: Lines) -> None:
+        one, other = _entry(lines, stream, 6), _entry(lines, stream, 9)
+        lines[one], lines[other] = lines[other], lines[one]
+
+    def insert(lines: Lines) -> None:
+        place = _entry(lines, stream, 6)
+        lines.insert(place, {**lines[place], "path": "x"})
+
+    def replace(lines: Lines) -> None:
+        next(line for line in lines if line.get("sequence") == 3)["at"] += 1
+
+    def drop(lines: Lines) -> Lines:
+        return [line for line in lines if line.get("sequence") != 2]
+
+    assert bad(edit) == Bad(stream, 7, "edited")
+    assert bad(delete) == Bad(stream, 7, "gap")
+    assert bad(cut) == Bad(stream, 13, "truncated")
+    assert bad(swap) == Bad(stream, 6, "reordered")
+    assert bad(insert) == Bad(stream, 6, "edited")
+    assert bad(replace) == Bad("checkpoints", 3, "bad signature")
+    assert bad(drop) == Bad("checkpoints", 2, "gap")
+    other = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    assert verify_files([path], other).first_bad == Bad("checkpoints", 1, "bad signature")
+
+
+async def test_files_that_cannot_be_verified(exported: tuple[Path, bytes], node: Node) -> None:
+    """A file that was cut, has gaps on purpose, or is something else, is refused with a reason."""
+    path, public = exported
+    other = path.with_name("other.jsonl")
+    text = path.read_bytes()
+    selection = await node.call("GET", "sys/audit/export?operation=kv.read")
+    for content in (
+        b"",
+        b"nonsense\n",
+        text[: len(text) // 2],
+        text.rsplit(b"\n", 2)[0] + b"\n",
+        text + text,
+        selection.content,
+    ):
+        other.write_bytes(content)
+        with pytest.raises(InvalidRequest):
+            verify_files([other], public)
+    for key in (b"", b"x", b"-----BEGIN PUBLIC KEY-----\nMA==\n-----END PUBLIC KEY-----\n"):
+        with pytest.raises(InvalidRequest):
+            read_public_key(key)
+
+
+async def test_a_file_that_goes_on_from_another(exported: tuple[Path, bytes], stream: str) -> None:
+    """Parts of one ledger in their order are verified as one; a later part alone says where it begins."""
+    path, public = exported
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    place = _entry(lines, stream, 7)
+    header, end = lines[0], lines[-1]
+    early = [line for line in lines if line.get("stream") == stream and line["number"] < 7]
+    base = {"type": "base", "stream": stream, "number": 6, "head": lines[place - 1]["hash"]}
+    late = [line for line in lines[:-1] if line not in early]
+    late.insert(late.index(lines[place]), base)
+    first, second = path.with_name("1.jsonl"), path.with_name("2.jsonl")
+    for file, content in ((first, [header, *early]), (second, late)):
+        count = sum(line["type"] == "entry" for line in content)
+        whole = [*content, {**end, "entries": count}]
+        file.write_text("".join(json.dumps(line) + "\n" for line in whole))
+    both = verify_files([first, second], public)
+    assert (both.ok, both.elsewhere) == (True, 0)
+    assert both.entries == verify_files([path], public).entries
+    alone = verify_files([second], public)
+    assert (alone.ok, alone.elsewhere) == (True, 1)
