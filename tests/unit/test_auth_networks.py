@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from secrethub.auth.networks import parse_networks, within
+from secrethub.auth.networks import bounds_somebody, intersection, parse_networks, within
 from secrethub.errors import InvalidRequest
 
 
@@ -25,3 +27,38 @@ def test_who_is_within() -> None:
     for address in ("11.0.0.1", "::1", None, "", "unix", "10.0.0.1:80"):
         assert not within(address, networks)
         assert within(address, [])
+
+
+NETWORKS = st.lists(
+    st.sampled_from(
+        ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "192.0.2.0/24", "0.0.0.0/0", "::/0", "2001:db8::/32"]
+    ),
+    max_size=4,
+)
+ADDRESSES = (
+    "10.1.2.3",
+    "10.1.9.9",
+    "10.9.9.9",
+    "192.0.2.7",
+    "198.51.100.1",
+    "2001:db8::1",
+    "2001:db9::1",
+    None,
+)
+
+
+@given(NETWORKS, NETWORKS)
+def test_an_address_is_in_the_intersection_if_it_is_in_both(one: list[str], other: list[str]) -> None:
+    """Networks of two origins together let in exactly what each of them lets in."""
+    both = intersection(one, other)
+    for address in ADDRESSES:
+        assert (both is not None and within(address, both)) == (
+            within(address, one) and within(address, other)
+        )
+
+
+def test_networks_that_bind_nobody() -> None:
+    """Every address of a family, or no network at all, is no bound."""
+    assert bounds_somebody(["10.0.0.0/8", "::1/128"])
+    for networks in ([], ["0.0.0.0/0"], ["10.0.0.0/8", "::/0"]):
+        assert not bounds_somebody(networks)
