@@ -205,25 +205,30 @@ async def prepare(handles: Handles, psk: bytes, following: RootKey, row: Cluster
     await _each_node(handles, give, "was not given the next root key")
 
 
-async def take_back(handles: Handles, epoch: int) -> None:
+async def take_back(handles: Handles, epoch: int) -> list[str]:
     """Have every node's holder wipe its key after the seal that began ``epoch``.
 
-    One that is missed gives nothing any more, and wipes its key when it looks at the database.
+    Returns:
+        Those that did not say that they have: they give nothing any more, and wipe their keys when they
+        look at the database.
     """
 
     async def drop(node: str) -> None:
         await handles.key_holder(node).call("drop", epoch, timeout=PEER_SECONDS)
 
-    await _each_node(handles, drop, "was not told to wipe its key")
+    return await _each_node(handles, drop, "was not told to wipe its key")
 
 
-async def _each_node(handles: Handles, tell: Callable[[str], Awaitable[None]], failed: str) -> None:
+async def _each_node(handles: Handles, tell: Callable[[str], Awaitable[None]], failed: str) -> list[str]:
     try:
         nodes = await handles.live_nodes()
     except Unavailable:
         _log.warning("no key-holder %s: they cannot be listed", failed)
-        return
+        return ["the key-holders, which cannot be listed"]
     results = await asyncio.gather(*(tell(node) for node in nodes), return_exceptions=True)
+    missed = []
     for node, result in zip(nodes, results, strict=True):
         if isinstance(result, BaseException):
             _log.warning("the key-holder of node %s %s: %s", node, failed, type(result).__name__)
+            missed.append(f"{node}/key-holder")
+    return missed

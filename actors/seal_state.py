@@ -251,10 +251,13 @@ class SealState(SealOpenings):
                 return asdict(SealStatus(initialised=False, sealed=True))
             return self._described(await self._following())
 
-    async def seal(self, origin: Origin | None = None) -> None:
+    async def seal(self, origin: Origin | None = None) -> list[str]:
         """Seal the cluster: commit it, wipe every holder that can be reached, then this one.
 
         The holders and SealState itself are replaced by fresh processes afterwards.
+
+        Returns:
+            The holders that did not say that they have dropped their keys.
 
         Raises:
             NotInitialised: there is no cluster.
@@ -265,8 +268,8 @@ class SealState(SealOpenings):
             if row is None:
                 raise NotInitialised
             if row.sealed and self._held is None:
-                await take_back(self._handles, row.seal_epoch)  # the answer to the same call was lost
-                return
+                # The answer to the same call was lost.
+                return await take_back(self._handles, row.seal_epoch)
             epoch = row.seal_epoch
             if not row.sealed:
                 await self._journal.record(origin, "sys.seal", "intent")
@@ -275,8 +278,9 @@ class SealState(SealOpenings):
             try:
                 await self._journal.record(origin, "sys.seal", "done", detail={"epoch": epoch})
             finally:
-                await take_back(self._handles, epoch)
+                missed = await take_back(self._handles, epoch)
                 self._done.set()
+            return missed
 
     async def rotate(self, after: int, origin: Origin | None = None) -> int:
         """Add a data key to the keyring, unless there is one after ``after``; return the newest's number.

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.seal_status import described
 from secrethub.errors import SecretHubError, Unavailable
+from secrethub.ids import new_uuid
 from secrethub.storage.freshness import Changed
+from secrethub.storage.key_users import BEAT_SECONDS, dropped_keys, hold_keys
 from secrethub.storage.seal_slots import load_slots
 from secrethub.storage.seal_store import load_cluster
 
@@ -28,8 +31,12 @@ _log = logging.getLogger(__name__)
 class KeySync:
     """The loop and what wakes it."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, name: str) -> None:
         self._core = core
+        self._name = name
+        self._process = new_uuid()
+        self._said_at = 0.0
+        """When the database was last told that the keys are here; 0 when it was told that they are not."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._said = ""
@@ -52,6 +59,9 @@ class KeySync:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self._said_at:
+            with contextlib.suppress(SecretHubError):
+                await dropped_keys(self._core.database, self._process)
 
     async def _run(self) -> None:
         while True:
@@ -73,12 +83,23 @@ class KeySync:
             _log.warning("keys of this process: %s", text)
         self._said = text
 
+    async def _say_held(self, epoch: int) -> None:
+        at = time.monotonic()
+        shown = f"{self._core.settings.node}/{self._name}"
+        await hold_keys(self._core.database, self._process, shown, epoch)
+        self._said_at = at
+
     async def step(self) -> bool:
         """Look once; return whether something is still to come."""
         core = self._core
         if core.unsealed:
+            if time.monotonic() - self._said_at >= BEAT_SECONDS:
+                await self._say_held(core.keys.epoch)
             await core.data_keys.keep_up()
             return False
+        if self._said_at and not core.keys.held:
+            await dropped_keys(core.database, self._process)
+            self._said_at = 0.0
         cluster = await load_cluster(core.database)
         if cluster is None:
             core.seal_status = SealStatus(initialised=False, sealed=True)
@@ -89,6 +110,7 @@ class KeySync:
                 core.lock()
             return True
         keyring = await core.seal.keyring(cluster.cluster_id, core.settings.node, cluster.seal_epoch)
+        await self._say_held(cluster.seal_epoch)
         await core.unseal(keyring, cluster.seal_epoch, cluster.cluster_id)
         if not core.unsealed:
             raise Unavailable("the seal changed while the keyring was on its way")

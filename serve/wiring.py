@@ -92,7 +92,7 @@ class Process:
         )
         self._parts = parts
         self._handles = handles
-        self._keys = KeySync(self.core)
+        self._keys = KeySync(self.core, name)
         self._metrics = NodeMetrics(self.core, name)
         self._checkpoints = CheckpointWatch(self.core)
         self._agents = AgentGateway() if "agents" in parts and settings.agents is not None else None

@@ -122,14 +122,18 @@ class SealClient:
         """
         return SealStatus(**await self._state.call("status"))
 
-    async def seal(self, origin: Origin | None = None) -> None:
+    async def seal(self, origin: Origin | None = None) -> list[str]:
         """Seal the cluster: effective everywhere when this returns.
+
+        Returns:
+            The key-holders that did not say that they have dropped their keys.
 
         Raises:
             NotInitialised: there is no cluster.
             Unavailable: it could not be committed, or that is unknown; call again.
         """
-        await self._state.call("seal", origin, timeout=_SECONDS)
+        missed: list[str] = await self._state.call("seal", origin, timeout=_SECONDS)
+        return missed
 
     async def keyring(self, cluster_id: str, node: str, epoch: int) -> Keyring:
         """Return the keyring from the KeyHolder of ``node``.

@@ -96,7 +96,8 @@ def unseal(session: Session, source: str | None, refused: tuple[str, ...], reset
 def seal(session: Session) -> None:
     """Seal the cluster: no secret is answered until it is unsealed again."""
     with session.client() as client:
-        client.write("sys/seal")
+        reply = client.write("sys/seal")
+    session.warn(reply.warnings)
     session.say("Sealed.")
 
 

@@ -101,8 +101,8 @@ class SealPort(Protocol):
         """Return the seal's state."""
         ...
 
-    async def seal(self, origin: Origin | None = None) -> None:
-        """Seal the cluster."""
+    async def seal(self, origin: Origin | None = None) -> list[str]:
+        """Seal the cluster; return the key-holders that did not say that they have dropped their keys."""
         ...
 
     async def keyring(self, cluster_id: str, node: str, epoch: int) -> Keyring:

@@ -20,6 +20,7 @@ from secrethub.engines.system.restore import restore_operations
 from secrethub.engines.system.root_token import root_token_operations
 from secrethub.engines.system.rotation import rotation_operations
 from secrethub.engines.system.seal import seal_operations
+from secrethub.engines.system.sealing import sealing_operations
 from secrethub.engines.system.simulate import simulate_operations
 from secrethub.engines.system.sinks import sink_operations
 from secrethub.engines.system.slots import slot_operations
@@ -39,6 +40,7 @@ class SystemEngine:
         """Return what ``sys/`` offers."""
         return (
             *seal_operations(),
+            *sealing_operations(),
             *restore_operations(),
             *auth_operations(),
             *rekey_operations(),

@@ -1,4 +1,4 @@
-"""Init, unseal, seal, and what tells the state: seal-status, health, leader."""
+"""Init, unseal, and what tells the state: seal-status, health, leader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 import secrethub
 from secrethub.audit.event import Origin
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
 from secrethub.engines.system.init_token import check_init_token
@@ -124,17 +124,6 @@ def seal_operations() -> tuple[Operation, ...]:
             public=True,
             keyless=True,
             summary="Give an unseal share.",
-        ),
-        Operation(
-            name="sys.seal",
-            method="write",
-            pattern="seal",
-            handler=seal,
-            capability="update",
-            changes=True,
-            sudo=True,
-            sealing=True,
-            summary="Seal the cluster.",
         ),
     )
 
@@ -376,13 +365,3 @@ async def opened(context: Context) -> Answer:
         if not core.unsealed:
             raise Unavailable("the cluster is unsealed, but this node has not got its keys yet; see its log")
     return Answer(data=_status_body(context, status), bare=True)
-
-
-async def seal(context: Context, _body: None) -> Answer:
-    """Seal: when this returns no node answers any more."""
-    core = context.core
-    await core.seal.seal(origin_of(context))
-    with contextlib.suppress(SecretHubError):
-        await core.ledger.look()
-    core.lock()
-    return EMPTY

@@ -67,6 +67,15 @@ CREATE TABLE seal_slots (
 # How often each data key of the keyring may have been used (secrethub/storage/data_keys.py).
 _DATA_KEYS = "CREATE TABLE data_keys (number bigint PRIMARY KEY, reserved bigint NOT NULL)"
 
+_KEY_USERS = """
+CREATE TABLE key_users (
+    process text PRIMARY KEY,
+    shown text NOT NULL,
+    seal_epoch bigint NOT NULL,
+    seen_at timestamptz NOT NULL
+)
+"""
+
 _EPOCHS = "CREATE TABLE epochs (name text PRIMARY KEY, epoch bigint NOT NULL)"
 
 _CHANGES = """
@@ -316,6 +325,7 @@ def upgrade() -> None:
     for statement in (
         _CLUSTER,
         _SLOTS,
+        _KEY_USERS,
         _DATA_KEYS,
         _EPOCHS,
         _CHANGES,

@@ -1,0 +1,50 @@
+"""A seal ends when nobody has keys any more, and names who did not say so."""
+
+from __future__ import annotations
+
+from tests.gateway.behind import sql, until
+from tests.gateway.conftest import Node
+from tests.gateway.pair import second
+from tests.gateway.second_process import Second
+
+__all__ = ["second"]  # the fixture
+
+
+async def test_a_seal_waits_for_every_process(node: Node, second: Second) -> None:
+    """When the seal is answered no process holds keys, and none of them answers a secret."""
+    await node.call("POST", "secret/data/a", json={"data": {"k": "v"}})
+    holders = await sql(node.settings.database_url, "SELECT shown FROM key_users ORDER BY shown")
+    assert [row["shown"] for row in holders] == ["n1/single", "n2/second"]
+    answer = await node.call("PUT", "sys/seal")
+    assert answer.status_code == 204, answer.text
+    assert not await sql(node.settings.database_url, "SELECT 1 FROM key_users")
+    for process in (node, second):
+        assert (await process.call("GET", "secret/data/a", node.root)).status_code == 503
+
+
+async def test_a_process_that_does_not_answer_is_named_and_fenced(node: Node, second: Second) -> None:
+    """A stopped process keeps nobody from sealing; it is named, and answers nothing when it goes on."""
+    await node.call("POST", "secret/data/a", json={"data": {"k": "v"}})
+    assert (await second.call("GET", "secret/data/a", node.root)).status_code == 200
+    second.stop()
+    answer = await node.call("PUT", "sys/seal")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"] == {"sealed": True, "unreached": ["n2/second"]}
+    assert "n2/second" in answer.json()["warnings"][0]
+    second.go_on()
+    assert (await second.call("GET", "secret/data/a", node.root)).status_code == 503
+
+    async def dropped() -> bool:
+        return not await sql(node.settings.database_url, "SELECT 1 FROM key_users")
+
+    await until(dropped)
+
+
+async def test_a_killed_process_is_forgotten(node: Node, second: Second) -> None:
+    """A process that ended without a word is named by a seal soon after, and by none later."""
+    second.kill()
+    await sql(
+        node.settings.database_url,
+        "UPDATE key_users SET seen_at = seen_at - interval '2 minutes' WHERE shown = 'n2/second'",
+    )
+    assert (await node.call("PUT", "sys/seal")).status_code == 204
