@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from actors.handles import Handles, SealClient
@@ -33,6 +34,7 @@ from secrethub.operations.key_rotation import rotate_when_due
 from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
 from secrethub.operations.quotas import run_exchange, summarise
+from secrethub.operations.reencrypt import reencrypt
 from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
 from serve.agent_gateway import AgentGateway
@@ -129,7 +131,8 @@ class Process:
             for listener in self._listeners:
                 await listener.start()
             self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
-            self._tasks.append(asyncio.create_task(self._care_for_keys(), name="data-keys"))
+            for work in (rotate_when_due, reencrypt):
+                self._tasks.append(asyncio.create_task(self._care_for_keys(work), name=work.__name__))
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
             self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))
@@ -213,13 +216,16 @@ class Process:
             except SecretHubError as exc:
                 _log.warning("expired rows could not be removed: %s", exc.code)
 
-    async def _care_for_keys(self) -> None:
-        """Rotate data keys when it is time to. Every node asks itself; SealState makes one key a time."""
+    async def _care_for_keys(self, work: Callable[[Core], Awaitable[int | None]]) -> None:
+        """Look again and again whether data keys, or what older ones sealed, are to be renewed.
+
+        Every node does. One makes a key a time, and values are claimed with SKIP LOCKED.
+        """
         while True:
             await asyncio.sleep(_KEY_SECONDS)
             if not self.core.unsealed:
                 continue
             try:
-                await rotate_when_due(self.core)
+                await work(self.core)
             except SecretHubError as exc:
-                _log.warning("the data keys could not be looked after: %s", exc.code)
+                _log.warning("%s: not now: %s", work.__name__, exc.code)

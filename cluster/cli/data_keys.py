@@ -1,7 +1,9 @@
-"""``secrethub operator rotate`` and ``key-status``: the keys that values are sealed with."""
+"""``secrethub operator rotate``, ``key-status`` and ``reencrypt``: the keys that values are sealed with."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +11,9 @@ import click
 
 from cluster.cli.output import Table, fields
 from cluster.cli.session import Session, with_session
+
+_STATUS = "sys/rotate/status"
+_POLL_SECONDS = 1.0
 
 
 @click.command()
@@ -28,6 +33,22 @@ def key_status(session: Session) -> None:
     with session.client() as client:
         found = client.read("sys/key-status").data
     session.show(found, _status_table(found))
+
+
+@click.command()
+@click.option("--wait", is_flag=True, help="Return when nothing is left.")
+@with_session
+def reencrypt(session: Session, wait: bool) -> None:
+    """Show how much is still sealed with older data keys. It is sealed anew in the background."""
+    with session.client() as client:
+        found = client.read(_STATUS).data
+        while wait and found["left"]:
+            if sys.stderr.isatty():
+                click.echo(f"{found['left']} left", err=True)
+            time.sleep(_POLL_SECONDS)
+            found = client.read(_STATUS).data
+    rows = tuple((row["table"], row["column"], str(row["left"])) for row in found["columns"])
+    session.show(found, Table(columns=("Table", "Column", "Left"), rows=rows))
 
 
 def _status_table(found: Mapping[str, Any]) -> Table:

@@ -23,6 +23,7 @@ from cluster.cli.lazy import LazyGroup
             "Make a root token, with enough shares.",
         ),
         "rotate": ("cluster.cli.data_keys:rotate", "Make a new data key."),
+        "reencrypt": ("cluster.cli.data_keys:reencrypt", "Show what older data keys still seal."),
         "key-status": ("cluster.cli.data_keys:key_status", "Show the newest data key."),
         "slot": ("cluster.cli.slots:slot", "What opens the cluster: shares and keys of clouds."),
     },

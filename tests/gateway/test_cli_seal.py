@@ -57,3 +57,17 @@ async def test_generate_root(cli: Cli, node: Node) -> None:
     found = await cli.json("operator", "generate-root", "decode", encoded, stdin=begun["otp"])
     assert (await cli.json("token", "lookup", SECRETHUB_TOKEN=found["token"]))["policies"] == ["root"]
     assert "do not fit" in await cli("operator", "generate-root", "decode", encoded, stdin="x", code=1)
+
+
+async def test_data_keys(cli: Cli, node: Node) -> None:
+    """Rotate, see the new key, wait until older keys seal nothing any more."""
+    assert (await cli.json("operator", "key-status"))["term"] == 1
+    await node.call("POST", "secrets/a", json={"data": {"k": "v"}})
+    assert (await cli.json("operator", "rotate"))["term"] == 2
+    assert "Key term" in await cli("operator", "key-status")
+    before = await cli.json("operator", "reencrypt")
+    assert before["left"] > 0
+    after = await cli.json("operator", "reencrypt", "--wait")
+    assert (after["left"], after["sealing"]) == (0, 2)
+    assert "kv_versions" in await cli("operator", "reencrypt")
+    assert (await node.call("GET", "secrets/a")).json()["data"]["data"] == {"k": "v"}

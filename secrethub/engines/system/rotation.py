@@ -12,6 +12,7 @@ from secrethub.engines.system.seal import origin_of
 from secrethub.errors import Stale
 from secrethub.storage.authority import SETTINGS
 from secrethub.storage.data_keys import MAX_USES, uses
+from secrethub.storage.sealed_columns import left
 from secrethub.wire.durations import format_go_duration, format_rfc3339, parse_duration
 
 
@@ -53,6 +54,14 @@ def rotation_operations() -> tuple[Operation, ...]:
             summary="Say when data keys are rotated without being asked for.",
         ),
         Operation(
+            name="sys.rotate.status",
+            method="read",
+            pattern="rotate/status",
+            handler=read_status,
+            capability="read",
+            summary="Tell how much is still sealed with older data keys than the newest.",
+        ),
+        Operation(
             name="sys.rotate",
             method="write",
             pattern="rotate",
@@ -92,6 +101,26 @@ async def key_status(context: Context, _body: None) -> Answer:
     used = await uses(core.database, number)
     made_at = datetime.fromtimestamp(keyring.made_at(number), UTC)
     return Answer(data={"term": number, "install_time": format_rfc3339(made_at), "encryptions": used})
+
+
+async def read_status(context: Context, _body: None) -> Answer:
+    """Answer what is still sealed with older data keys; that is sealed anew in the background."""
+    core = context.core
+    await core.ledger.look()
+    await core.data_keys.hear()
+    keyring = core.keyring()
+    counted = await left(core.database, keyring.newest)
+    return Answer(
+        data={
+            "term": keyring.newest,
+            "sealing": keyring.sealing,
+            "left": sum(counted.values()),
+            "columns": [
+                {"table": table, "column": column, "left": count}
+                for (table, column), count in counted.items()
+            ],
+        }
+    )
 
 
 async def read_config(context: Context, _body: None) -> Answer:

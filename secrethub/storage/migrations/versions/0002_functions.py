@@ -219,6 +219,39 @@ BEGIN
 END $$
 """
 
+# The number of the data key that a value is sealed with (secrethub/crypto/aead.py): how values of older keys
+# are found and counted. What cannot be such a value counts as sealed with the oldest.
+# Neither calls the other: while an index is built only functions of PostgreSQL itself are found.
+_SEALED_UNDER = (
+    """
+CREATE FUNCTION sealed_under(p_sealed bytea) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN length(p_sealed) >= 5
+        THEN ('x' || encode(substring(p_sealed FROM 2 FOR 4), 'hex'))::bit(32)::bigint ELSE 0 END
+$$
+""",
+    """
+CREATE FUNCTION sealed_under(p_sealed text) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_sealed = '' OR p_sealed IS NULL THEN NULL
+        WHEN left(p_sealed, 8) ~ '^[A-Za-z0-9+/]{8}$'
+        THEN ('x' || encode(substring(decode(left(p_sealed, 8), 'base64') FROM 2 FOR 4), 'hex'))
+             ::bit(32)::bigint
+        ELSE 0 END
+$$
+""",
+    "CREATE INDEX kv_versions_sealed_under ON kv_versions (sealed_under(sealed))",
+    *(
+        f"CREATE INDEX {table}_{field}_under ON {table} (sealed_under(body->>'{field}'))"
+        for table, field in (
+            ("tokens", "accessor"),
+            ("cubbyholes", "entries"),
+            ("cubbyholes", "response"),
+            ("certificate_authorities", "key"),
+            ("audit_settings", "authorization"),
+            ("audit_settings", "secret_access_key"),
+        )
+    ),
+)
+
 _TABLES = (
     "tokens",
     "accessors",
@@ -255,6 +288,8 @@ def upgrade() -> None:
         _ANNOUNCE,
     ):
         op.execute(statement)
+    for statement in _SEALED_UNDER:
+        op.execute(statement)
     op.execute("SELECT ledger_months(3)")
     for name in _TABLES:
         op.execute(
@@ -265,6 +300,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the functions."""
+    for kind in ("bytea", "text"):
+        op.execute(f"DROP FUNCTION sealed_under({kind}) CASCADE")
     for name in _TABLES:
         op.execute(f"DROP TRIGGER {name}_announce ON {name}")
     for statement in (
