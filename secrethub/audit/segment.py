@@ -108,14 +108,18 @@ def read_manifest(data: bytes) -> Manifest:
         raise ValueError("not a manifest") from exc
 
 
-def file_name(number: int) -> str:
-    """Return the name of a segment's file."""
-    return f"{number:08d}.jsonl.gz"
+def file_name(manifest: Manifest) -> str:
+    """Return the name of a segment's file.
+
+    It has a part of the file's digest: after an older database was put back numbers are given again, and what
+    was archived before must not be overwritten.
+    """
+    return f"{manifest.number:08d}-{manifest.sha256[:16]}.jsonl.gz"
 
 
-def manifest_name(number: int) -> str:
+def manifest_name(manifest: Manifest) -> str:
     """Return the name of a segment's manifest."""
-    return f"{number:08d}.manifest.json"
+    return f"{manifest.number:08d}-{manifest.sha256[:16]}.manifest.json"
 
 
 def _signature(manifest: Manifest, key: bytes) -> str:

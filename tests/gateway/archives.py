@@ -33,9 +33,15 @@ async def run(node: Node) -> dict[str, Any]:
     return done
 
 
+def segment(folder: Path, number: int, end: str = "jsonl.gz") -> Path:
+    """Return the one file of a segment with this end."""
+    (found,) = folder.glob(f"{number:08d}-*.{end}")
+    return found
+
+
 def lines_of(folder: Path, number: int) -> list[dict[str, Any]]:
     """Return a segment's lines."""
-    text = gzip.decompress((folder / f"{number:08d}.jsonl.gz").read_bytes()).decode()
+    text = gzip.decompress(segment(folder, number).read_bytes()).decode()
     return [json.loads(line) for line in text.splitlines()]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from secrethub.engines.archive import archiver
 from secrethub.operations.months import drop_months
-from tests.gateway.archives import configure, lines_of, nothing_is_lost, old_entries, run
+from tests.gateway.archives import configure, lines_of, nothing_is_lost, old_entries, run, segment
 from tests.gateway.audit_sinks import caught_up, enable, with_sinks
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native, node_settings, running
@@ -166,7 +166,7 @@ async def test_a_damaged_archive(
     await configure(node, folder)
     await old_entries(node, 60)
     assert len((await run(node))["segments"]) >= 3
-    file, manifest = folder / "00000002.jsonl.gz", folder / "00000002.manifest.json"
+    file, manifest = segment(folder, 2), segment(folder, 2, "manifest.json")
     if victim == "file":
         text = gzip.decompress(file.read_bytes()).replace(b"secret/data/old", b"secret/data/0ld")
         file.write_bytes(gzip.compress(text))
@@ -175,7 +175,7 @@ async def test_a_damaged_archive(
     elif victim == "gone":
         file.unlink()
     else:
-        file.write_bytes((folder / "00000001.jsonl.gz").read_bytes())
+        file.write_bytes(segment(folder, 1).read_bytes())
     verdict = await ok(node, "POST", "sys/audit/archive/verify", {})
     assert not verdict["ok"]
     assert verdict["first_bad"]["segment"] == 2
@@ -245,6 +245,20 @@ async def test_one_at_a_time(node: Node, folder: Path) -> None:
     assert set(codes) <= {200, 400, 409}
     await ledger_is_good(node)
     assert await nothing_is_lost(node, folder)
+
+
+async def test_a_number_that_is_given_again(node: Node, folder: Path) -> None:
+    """After an older database was put back, what was archived under the same number is not overwritten."""
+    await configure(node, folder)
+    await old_entries(node, 10)
+    await run(node)
+    first = segment(folder, 1)
+    content = first.read_bytes()
+    await sql(node.settings.database_url, "DELETE FROM audit_segments")
+    await old_entries(node, 3)
+    assert (await run(node))["segments"] == [1]
+    assert first.read_bytes() == content
+    assert len(list(folder.glob("00000001-*.jsonl.gz"))) == 2
 
 
 async def test_months_that_are_over_and_empty_go(node: Node) -> None:
@@ -334,9 +348,9 @@ async def test_the_command(node: Node, folder: Path, tmp_path: Path) -> None:
     await old_entries(node, 5)
     done = await cli.json("audit", "archive", "run")
     assert done["segments"] == [1]
-    assert "00000001.jsonl.gz" in await cli("audit", "archive", "list")
+    assert segment(folder, 1).name in await cli("audit", "archive", "list")
     assert "intact" in await cli("audit", "archive", "verify")
-    (folder / "00000001.jsonl.gz").unlink()
+    segment(folder, 1).unlink()
     assert "missing" in await cli("audit", "archive", "verify", code=1)
     await cli("audit", "archive", "off")
     await cli("audit", "archive", "run", code=1)

@@ -132,11 +132,11 @@ async def _archive(core: Core, store: Store, planned: Manifest) -> None:
         file.seek(0)
         digest = await asyncio.to_thread(_digest, file)
         manifest = msgspec.structs.replace(planned, size=size, sha256=digest).signed(key)
-        await _put(store, file_name(manifest.number), file, size, digest)
+        await _put(store, file_name(manifest), file, size, digest)
     with tempfile.TemporaryFile(dir=core.settings.run_dir) as file:
         file.write(manifest.encoded())
         file.seek(0)
-        await _put(store, manifest_name(manifest.number), file, file.seek(0, 2), manifest.digest())
+        await _put(store, manifest_name(manifest), file, file.seek(0, 2), manifest.digest())
     heads = rows.restated(prunes, manifest.parts)
     await core.ledger.append(
         Note(

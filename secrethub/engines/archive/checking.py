@@ -105,7 +105,7 @@ def _check_one(store: Store, manifest: Manifest, key: bytes, ends: dict[str, tup
     if not manifest.is_authentic(key):
         raise Damaged("the signature of its manifest is wrong")
     with tempfile.TemporaryFile() as file:
-        if not _got(store, manifest_name(manifest.number), file, _MANIFEST_BYTES):
+        if not _got(store, manifest_name(manifest), file, _MANIFEST_BYTES):
             raise Damaged("its manifest is missing")
         file.seek(0)
         try:
@@ -115,7 +115,7 @@ def _check_one(store: Store, manifest: Manifest, key: bytes, ends: dict[str, tup
         if kept != manifest:
             raise Damaged("its manifest was changed")
     with tempfile.TemporaryFile() as file:
-        if not _got(store, file_name(manifest.number), file, manifest.size):
+        if not _got(store, file_name(manifest), file, manifest.size):
             raise Damaged("its file is missing or was changed")
         file.seek(0)
         if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256:

@@ -237,7 +237,7 @@ def _shown(manifest: Manifest, key: bytes, *, pruned: bool) -> dict[str, Any]:
     return {
         "number": manifest.number,
         "state": state,
-        "file": file_name(manifest.number),
+        "file": file_name(manifest) if manifest.sha256 else "",
         "since": _time(manifest.since),
         "until": _time(manifest.until),
         "entries": manifest.entries,
