@@ -1,0 +1,75 @@
+"""Segments of the archive and an export, verified together without Core."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from secrethub.audit.export_reader import read_public_key, verify_files
+from secrethub.audit.verification import LedgerReport
+from secrethub.engines.archive import archiver
+from tests.gateway.archives import configure, old_entries, run
+from tests.gateway.audit_sinks import with_sinks
+from tests.gateway.behind import sql, until
+from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.kv import ok
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the archive is."""
+    made = tmp_path / "allowed" / "archive"
+    made.mkdir(parents=True, mode=0o700)
+    return made
+
+
+@pytest.fixture
+async def node(database_url: str, tmp_path: Path, folder: Path) -> AsyncIterator[Node]:
+    """A node that may write there."""
+    async with running(with_sinks(node_settings(tmp_path, database_url), folder.parent)) as one:
+        await one.initialise()
+        await one.unseal()
+        yield one
+
+
+async def _vouched_for(node: Node) -> bool:
+    """Tell whether a checkpoint has every entry."""
+    rows = await sql(
+        node.settings.database_url,
+        """SELECT 1 FROM audit_streams s LEFT JOIN notarised_streams n USING (stream)
+           WHERE n.number IS NULL OR n.number < s.number""",
+    )
+    return not rows
+
+
+async def test_the_archive_verifies_elsewhere(
+    node: Node, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Segments and an export are verified as one with the public key alone; an edit, or a gap, is found."""
+    monkeypatch.setattr(archiver, "_ENTRIES", 20)
+    await configure(node, folder)
+    await old_entries(node, 50)
+    assert len((await run(node))["segments"]) >= 2
+    await until(lambda: _vouched_for(node))
+    export = tmp_path / "export.jsonl"
+    export.write_bytes((await node.call("GET", "sys/audit/export")).content)
+    key = read_public_key((await ok(node, "GET", "sys/audit/public-key"))["public_key"].encode())
+    segments = sorted(folder.glob("*.jsonl.gz"))
+
+    def verdict(*paths: Path) -> LedgerReport:
+        return verify_files(paths, key)
+
+    whole = verdict(*segments, export)
+    assert whole.ok, whole
+    assert whole.entries > 50
+    assert verdict(export).ok
+    assert not verdict(segments[0], *segments[2:], export).ok
+    text = gzip.decompress(segments[1].read_bytes())
+    assert b"secret/data/old" in text
+    segments[1].write_bytes(gzip.compress(text.replace(b"secret/data/old", b"secret/data/0ld", 1)))
+    bad = verdict(*segments, export).first_bad
+    assert bad is not None
+    assert bad.reason == "edited"
