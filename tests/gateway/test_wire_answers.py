@@ -232,6 +232,8 @@ async def test_health(node: Node) -> None:
         "cluster_id",
         "recovery_seal",
         "storage_type",
+        "rolled_back",
+        "slots",
         "secrethub_version",
     }
     assert status["version"] == body["version"]
