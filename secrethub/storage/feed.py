@@ -80,7 +80,7 @@ class Feed:
             try:
                 connection = await self._database.connect()
                 await connection.add_listener(CHANNEL, lambda *_: self._heard.set())
-                await self._ledger.look()
+                await self._look()
                 await self._follow(connection)
             except _LOST as exc:
                 self._say(str(exc) if isinstance(exc, SecretHubError) else type(exc).__name__)
@@ -103,7 +103,10 @@ class Feed:
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._heard.wait()
             self._heard.clear()
-            await self._ledger.look()
-            self.healthy_at = time.monotonic()
-            self._said = ""
+            await self._look()
         raise Unavailable("the listening connection was closed")
+
+    async def _look(self) -> None:
+        await self._ledger.look()
+        self.healthy_at = time.monotonic()
+        self._said = ""

@@ -257,7 +257,8 @@ async def test_a_node_that_starts_without_a_database(server: Server, tmp_path: P
         await until(lambda: _uninitialised(node))
         await node.initialise()
         await node.unseal()
-        assert await _healthy(node)
+        # The feed of changes is not back at once.
+        await until(lambda: _healthy(node))
 
 
 async def _uninitialised(node: Node) -> bool:
