@@ -231,6 +231,7 @@ async def test_options_that_cannot_be(node: Node, tmp_path: Path) -> None:
     body = {"type": "file", "options": {"file_path": place}}
     for name in ("verify", "entries", "export", "archive", "a b", "é", "x" * 65):
         assert await status(node, "PUT", f"sys/audit/{name}", body) in {400, 405}, name
-        assert await status(node, "DELETE", f"sys/audit/{name}") in {400, 405}, name
+        if name != "archive":  # which ends the archive, and is no sink
+            assert await status(node, "DELETE", f"sys/audit/{name}") in {400, 405}, name
     await ok(node, "PUT", "sys/audit/x", body)
     assert await status(node, "PUT", "sys/audit/X", body) == 400

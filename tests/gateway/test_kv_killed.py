@@ -18,7 +18,7 @@ ROUNDS = 3
 WRITERS = 6
 
 
-async def test_no_acknowledged_write_is_lost(node: Node, tmp_path: Path) -> None:
+async def test_no_write_is_lost(node: Node, tmp_path: Path) -> None:
     """Whoever wrote with check-and-set through killed processes finds every version that was acknowledged."""
     promised: dict[str, dict[int, int]] = {f"own-{number}": {} for number in range(WRITERS)}
     promised["shared"] = {}
@@ -46,7 +46,7 @@ async def test_no_acknowledged_write_is_lost(node: Node, tmp_path: Path) -> None
     kept = await node.call("POST", "secret/config", json={"max_versions": 1000})
     assert kept.status_code == 204, kept.text
     for number in range(ROUNDS):
-        settings = node_settings(tmp_path, node.settings.database_url, f"killed-{number}", key)
+        settings = node_settings(tmp_path, node.settings.database_url, f"k{number}", key)
         async with started(settings, node.tree.handles) as process:
             await until(lambda process=process: healthy(process))
             before = count

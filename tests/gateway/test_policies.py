@@ -127,6 +127,8 @@ async def test_root_and_default(node: Node) -> None:
         "sys/capabilities-self",
         "sys/internal/ui/mounts",
         "sys/internal/ui/mounts/*",
+        "sys/tools/hash",
+        "sys/tools/hash/*",
         "sys/wrapping/lookup",
         "sys/wrapping/unwrap",
         "sys/wrapping/wrap",

@@ -127,12 +127,15 @@ async def test_a_replaced_incarnation_adds_no_key(
         await newer.close()
 
 
+_ROTATES = "NEW.operation = 'sys.rotate' AND NEW.outcome ="
+
+
 @pytest.mark.parametrize(
     ("table", "when", "told"),
     [
-        ("audit_entries", "NEW.operation = 'sys.rotate' AND NEW.outcome = 'intent'", ["intent", "done"]),
-        ("changes", "NEW.kind = 'keyring'", ["intent", "intent", "done"]),
-        ("audit_entries", "NEW.operation = 'sys.rotate' AND NEW.outcome = 'done'", ["intent"]),
+        ("audit_entries", f"{_ROTATES} 'intent'", (["intent", "done"], ["intent", "intent", "done"])),
+        ("changes", "NEW.kind = 'keyring'", (["intent", "intent", "done"],)),
+        ("audit_entries", f"{_ROTATES} 'done'", (["intent"], ["intent", "done"])),
     ],
     ids=["writing down the intent", "committing the keyring", "writing down the outcome"],
 )
@@ -144,9 +147,12 @@ async def test_a_crash_in_between_adds_one_key(
     database: Database,
     table: str,
     when: str,
-    told: list[str],
+    told: tuple[list[str], ...],
 ) -> None:
-    """Whatever SealState was doing when it died, its successor answers, with one key and its intent."""
+    """Whatever SealState was doing when it died, its successor answers, with one key and its intent.
+
+    The database may still carry out the statement whose sender died.
+    """
     await unsealed(client)
     first = await keyring(tree, psk, database)
     old = await tree.handles.find(SEAL_STATE)
@@ -158,7 +164,7 @@ async def test_a_crash_in_between_adds_one_key(
     assert await asked == 2
     last = await keyring(tree, psk, database)
     assert (last.newest, last.open(first.seal(b"x", PLACE), PLACE)) == (2, b"x")
-    assert [outcome for outcome, _ in await events(database)] == told
+    assert [outcome for outcome, _ in await events(database)] in told
     assert not (await client.status()).sealed
 
 
