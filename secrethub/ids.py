@@ -11,8 +11,8 @@ import string
 import uuid
 
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_KEEP = ~(0xF << 76 | 0x3 << 62)
-_VERSION_4 = 0x4 << 76 | 0x2 << 62
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in string.hexdigits}
+"""The first digit of a UUID's fourth group, for a random digit."""
 _IDENTITY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -37,8 +37,8 @@ def new_accessor() -> str:
 
 def new_uuid() -> str:
     """Return a random UUID (RFC 9562 version 4) in its canonical text form."""
-    text = f"{int.from_bytes(os.urandom(16), 'big') & _KEEP | _VERSION_4:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
 def is_uuid(text: str) -> bool:

@@ -145,6 +145,11 @@ def record_from(row: Row) -> Record:
     return Record(Entry(*row[:FIELDS]), row[FIELDS], row[FIELDS + 1])
 
 
+def row_from(record: Record) -> Row:
+    """Return the row of a record."""
+    return *msgspec.structs.astuple(record.entry), record.hash, record.signature
+
+
 def open_detail(origin: Mapping[str, Any], follows: StreamHead | None = None) -> str:
     """Return the detail of an ``open`` entry.
 

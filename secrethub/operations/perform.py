@@ -62,6 +62,7 @@ async def perform(core: Core, call: Call) -> Answer:
     path = flat_view(call.method, call.path)
     request: _Request | None = None
     name, outcome = "unknown", "internal"
+    core.ledger.open += 1
     try:
         known = await reread(core, call, path)
         if known is not None:
@@ -75,6 +76,7 @@ async def perform(core: Core, call: Call) -> Answer:
         outcome = exc.code
         raise
     finally:
+        core.ledger.open -= 1
         name = name if request is None else request.operation_name
         core.metrics.requests.count(name, outcome, time.monotonic() - started)
 

@@ -22,7 +22,7 @@ import asyncpg
 import msgspec
 
 from secrethub.audit.chain import Chain
-from secrethub.audit.event import GENESIS, Kind, Record, StreamHead, lost_detail, open_detail
+from secrethub.audit.event import GENESIS, Kind, StreamHead, lost_detail, open_detail
 from secrethub.errors import IntegrityFailure, Sealed, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage.database import FAILURES, Database, unavailable
@@ -33,6 +33,9 @@ _BATCH = 512
 _MOST_WAITING = 20_000
 _SLOW_SECONDS = 1.0
 _IDLE_TURNS = 2
+_FADING = 0.98
+_LEAST = 32
+"""Entries of a group below which a commit takes longer than the work on as many requests."""
 _LOOKS = 3
 _LOOK = "SELECT * FROM freshness($1)"
 _NEWEST = """SELECT stream, number, hash FROM audit_entries WHERE signature <> ''::bytea
@@ -95,6 +98,10 @@ class Ledger:
         self._connection: asyncpg.Connection[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._asked = 0.0
+        self._busiest = 0.0
+        """The most requests that were under way, or entries that waited, lately."""
+        self.open = 0
+        """Requests under way in this process; each may come for an entry."""
         self.entries = 0
         self.behind = 0
         """How often the database turned out to have lost entries of this process."""
@@ -186,8 +193,9 @@ class Ledger:
             self._wake.clear()
             while self._waiting:
                 await self._gathered()
-                batch = self._waiting[:_BATCH]
-                del self._waiting[:_BATCH]
+                group = self._group()
+                batch = self._waiting[:group]
+                del self._waiting[:group]
                 notes = [note for note, future in batch if not future.done()]
                 try:
                     await self._commit(notes)
@@ -214,13 +222,21 @@ class Ledger:
     async def _gathered(self) -> None:
         """Let requests that are ready to run come into this group too: fewer, larger commits.
 
-        A request needs two turns of the loop: its bytes are read in one, it runs in the next.
+        A request needs two turns of the loop: its bytes are read in one, it runs in the next. Half of all
+        are enough: while they are committed this process works on the others, instead of standing still.
         """
         idle = 0
         while idle < _IDLE_TURNS and len(self._waiting) < _BATCH:
             before = len(self._waiting)
+            if before >= self._group():
+                return
             await asyncio.sleep(0)
             idle = idle + 1 if len(self._waiting) == before else 0
+
+    def _group(self) -> int:
+        """How many entries to commit together, at most."""
+        self._busiest = max(self._busiest * _FADING, self.open, len(self._waiting))
+        return max(_LEAST, min(_BATCH, int(self._busiest / 2)))
 
     def _refuse(self, exc: Exception) -> None:
         for _, future in self._waiting:
@@ -271,7 +287,7 @@ class Ledger:
         start = StreamHead(chain.stream, chain.number, chain.head)
         at = int(self._wall() * 1_000_000)
         try:
-            records = [_chained(chain, note, at) for note in notes]
+            records = chain.extend(at, map(msgspec.structs.astuple, notes))
         except BaseException:
             # A stream that has no entry yet is begun again, with what it opens with.
             begun = start.number > 0
@@ -320,7 +336,3 @@ class Ledger:
 def _now() -> float:
     """Seconds on a clock that also counts while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _chained(chain: Chain, note: Note, at: int) -> Record:
-    return chain.append(at, *msgspec.structs.astuple(note))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import asyncpg
 
 from secrethub.audit.chain import Chain
-from secrethub.audit.event import Origin, StreamHead, adopt_detail, open_detail
+from secrethub.audit.event import Origin, StreamHead, adopt_detail, open_detail, row_from
 from secrethub.audit.masking import canonical_json
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import Unavailable
@@ -126,7 +126,7 @@ class SealedStream:
         )
         try:
             async with self._database.write() as connection:
-                await connection.execute(APPEND, *appended(before, records))
+                await connection.execute(APPEND, *appended(before, [row_from(record) for record in records]))
         except asyncpg.PostgresError as exc:
             if exc.sqlstate != BEHIND:
                 raise
