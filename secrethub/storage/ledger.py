@@ -197,6 +197,8 @@ class Ledger:
                 batch = self._waiting[:group]
                 del self._waiting[:group]
                 notes = [note for note, future in batch if not future.done()]
+                if not notes:
+                    continue
                 try:
                     await self._commit(notes)
                 except (Unavailable, Sealed, IntegrityFailure) as exc:
