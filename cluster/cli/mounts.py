@@ -20,7 +20,7 @@ def auth() -> None:
 
 @click.group()
 def mount() -> None:
-    """Secrets engines: list, enable, tune and disable them."""
+    """Secrets engines: list, enable, tune, move and disable them."""
 
 
 @auth.command("list")
@@ -98,6 +98,18 @@ def tune_auth(session: Session, /, path: str, **settings: str | None) -> None:
 def tune_mount(session: Session, /, path: str, **settings: str | None) -> None:
     """Change the settings of the secrets engine at PATH, or show them when none is given."""
     _tune(session, f"sys/mounts/{path.strip('/')}/tune", settings)
+
+
+@mount.command("move")
+@click.argument("source", metavar="FROM")
+@click.argument("to", metavar="TO")
+@with_session
+def move_mount(session: Session, source: str, to: str) -> None:
+    """Move the secrets engine at FROM, with everything in it, to TO. Policies are not changed."""
+    with session.client() as client:
+        reply = client.write("sys/remount", {"from": source.strip("/"), "to": to.strip("/")})
+    session.warn(reply.warnings)
+    session.say(f"The secrets engine at {source.strip('/')}/ is at {to.strip('/')}/ now.")
 
 
 @auth.command("disable")

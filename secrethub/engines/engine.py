@@ -268,6 +268,10 @@ class Context(msgspec.Struct, kw_only=True):
         """
         self.touched.add((kind, key))
 
+    def stored(self, path: str) -> str:
+        """Return how ``changes`` rows call what is at ``path`` below the mount, wherever that is mounted."""
+        return f"{self.mount_id}/{path}"
+
     @property
     def when(self) -> Circumstances:
         """What conditions of policies are about."""

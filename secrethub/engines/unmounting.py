@@ -40,9 +40,7 @@ async def empty(core: Core, path: str) -> None:
                 row = await change.get(MOUNTS, path)
                 if row is None or not row.body.get("leaving"):
                     return
-                if is_auth(path) or not await kv.remove_some(
-                    change.connection, row.body["uuid"], path, _BATCH
-                ):
+                if is_auth(path) or not await kv.remove_some(change.connection, row.body["uuid"], _BATCH):
                     await change.delete(MOUNTS, path)
                     return
         except Stale:

@@ -32,7 +32,7 @@ async def watch(core: Core, credential: AgentCertificate, path: str, client_addr
         client_address: the socket's peer.
 
     Returns:
-        The key under which the stream of changes announces the secret, ``secret/prod/db``.
+        The key under which the stream of changes announces the secret, ``<uuid of the mount>/prod/db``.
 
     Raises:
         InvalidPath: not the canonical path of a secret.
@@ -110,7 +110,7 @@ async def _decide(
     assert declared.subject is not None
     when = circumstances(identity, core.clock.now(), client_address)
     await require(core, identity, route, "read", real, when)
-    return route.mount.path + route.params[declared.subject]
+    return f"{route.mount.uuid}/{route.params[declared.subject]}"
 
 
 def _denied(core: Core, exc: PermissionDenied | IntegrityFailure) -> PermissionDenied:

@@ -44,7 +44,7 @@ class Changed:
         sequence: its number, unique and roughly ascending.
         kind: ``kv``, ``authority``, ``issued`` or ``seal``. ``issued`` tells of new rows and counted
             uses, which take no right away from anybody.
-        key: ``<mount>/<path>`` for kv, ``<table>/<key>`` for authority and issued.
+        key: ``<uuid of the mount>/<path>`` for kv, ``<table>/<key>`` for authority and issued.
         version: the secret's version, the row's bucket revision, or the seal epoch.
         revision: of the secret's head; 0 for anything else.
     """

@@ -276,24 +276,22 @@ async def _announce(
     )
 
 
-async def remove_some(connection: asyncpg.Connection[Any], store: str, mount: str, limit: int) -> int:
+async def remove_some(connection: asyncpg.Connection[Any], store: str, limit: int) -> int:
     """Remove secrets of a store with all their versions; return how many, 0 when none is left.
 
     Args:
         connection: inside a transaction that holds the fence.
         store: the store's id.
-        mount: where it was; the secrets' ends are announced below.
         limit: how many at most.
     """
     count: int = await connection.fetchval(
         """WITH gone AS (
                 DELETE FROM kv_secrets WHERE store = $1 AND path IN (
-                    SELECT path FROM kv_secrets WHERE store = $1 ORDER BY path LIMIT $3)
+                    SELECT path FROM kv_secrets WHERE store = $1 ORDER BY path LIMIT $2)
                 RETURNING path),
-            told AS (INSERT INTO changes (kind, key, version) SELECT 'kv', $2 || path, 0 FROM gone)
+            told AS (INSERT INTO changes (kind, key, version) SELECT 'kv', $1 || '/' || path, 0 FROM gone)
             SELECT count(*) FROM gone""",
         store,
-        mount,
         limit,
     )
     return count

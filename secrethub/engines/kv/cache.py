@@ -71,7 +71,7 @@ class SecretCache:
 
     async def newest(self, context: Context, path: str) -> Found | None:
         """Return the head and newest version of a secret."""
-        key = context.mount + path
+        key = context.stored(path)
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
@@ -97,7 +97,7 @@ class SecretCache:
         Raises:
             IntegrityFailure: they are not authentic, or not as new as this process knows them.
         """
-        core, key = context.core, context.mount + path
+        core, key = context.core, context.stored(path)
         for attempt in range(_LOOKS):
             # What is announced while the statement is under way may be newer than what it sees.
             floor = self.floor(key)

@@ -133,7 +133,7 @@ async def version_asked_for(context: Context) -> tuple[kv.Head, kv.Version, dict
         NotFound: it never was, or is not kept any more.
     """
     path = path_of(context)
-    context.depends("kv", context.mount + path)
+    context.depends("kv", context.stored(path))
     wanted = whole_number(context.query.get("version"))
     cache = cache_of(context.core)
     found = await (cache.newest(context, path) if wanted is None else cache.load(context, path, wanted))

@@ -68,7 +68,7 @@ async def compare(context: Context, _body: None) -> Answer:
     """Answer which fields were added, removed and changed from one version to another, with their values."""
     (await Rights.of(context)).require("read", "data", path_of(context))
     path = path_of(context)
-    context.depends("kv", context.mount + path)
+    context.depends("kv", context.stored(path))
     after = whole_number(context.query.get("to"), name="to")
     before = whole_number(context.query.get("from"), name="from")
     new, new_metadata = await _version(context, after)

@@ -127,7 +127,7 @@ def metadata_operations() -> tuple[Operation, ...]:
 async def list_names(context: Context, _body: None) -> Answer:
     """List names, folders with a trailing slash; ``after`` and ``limit`` page through them."""
     prefix = folder_of(context)
-    context.depends("kv", context.mount + prefix)
+    context.depends("kv", context.stored(prefix))
     limit = whole_number(context.query.get("limit"), name="limit") or _MAX_LIST
     after = context.query.get("after", "")
     names: list[str] = []
@@ -164,7 +164,7 @@ def native_prefix(mount: str) -> str:
 async def read(context: Context, _body: None) -> Answer:
     """Answer which versions exist, and what holds for the secret."""
     path = path_of(context)
-    context.depends("kv", context.mount + path)
+    context.depends("kv", context.stored(path))
     found = await cache_of(context.core).load(context, path)
     if found is None:
         raise NotFound("no such secret")

@@ -51,7 +51,7 @@ async def search(context: Context, _body: None) -> Answer:
     folder, text = folder_of(context), context.query.get("q", "")
     if len(text) > _TEXT:
         raise InvalidRequest(f"q is longer than {_TEXT} characters")
-    context.depends("kv", context.mount + folder)
+    context.depends("kv", context.stored(folder))
     limit, rights, core = page_size(context), await Rights.of(context), context.core
     async with core.database.read() as connection:
         heads, following = await search_page(

@@ -131,7 +131,7 @@ async def exists(context: Context) -> bool:
     """Tell whether a write would update rather than create; that it creates is not to change."""
     if await cache_of(context.core).newest(context, path_of(context)) is not None:
         return True
-    context.depends("kv", context.mount + path_of(context))
+    context.depends("kv", context.stored(path_of(context)))
     return False
 
 
@@ -151,7 +151,7 @@ def _check_decision(context: Context, *, there: bool) -> None:
     Raises:
         Stale: somebody else made the secret, or removed it, meanwhile.
     """
-    if there == (("kv", context.mount + path_of(context)) in context.touched):
+    if there == (("kv", context.stored(path_of(context))) in context.touched):
         raise Stale("the secret was made or removed meanwhile")
 
 
@@ -200,7 +200,7 @@ async def write_version(
                 raise TooLarge("the secret is larger than 1 MiB")
             head = with_version(before, settings, now, first=found is None, keep=keep)
             sealed = core.keyring().seal(plain, kv.value_place(head.id, head.current_version))
-            result = await cache.writer.put(core.keyring(), context.fence, head, sealed, context.mount + path)
+            result = await cache.writer.put(core.keyring(), context.fence, head, sealed, context.stored(path))
             if result == "done":
                 core.feed.notify()
                 return Answer(
@@ -211,7 +211,7 @@ async def write_version(
                 raise Stale("authority moved on")
             # Somebody else wrote first: look again, one writer of this process after the other.
             if attempt == 0:
-                await turns.enter_async_context(cache.turn(context.mount + path))
+                await turns.enter_async_context(cache.turn(context.stored(path)))
             found = await cache.load(context, path, base)
     raise Unavailable("too many writers at this path")
 
@@ -231,7 +231,7 @@ async def change_state(
         Stale: the decision is older than the database.
         IntegrityFailure: the head is not authentic.
     """
-    keyring, key = context.core.keyring(), context.mount + path_of(context)
+    keyring, key = context.core.keyring(), context.stored(path_of(context))
     result: kv.Head | None = None
 
     async def act(connection: Connection[Any], old: kv.Head | None) -> bool:
@@ -265,7 +265,7 @@ async def remove(context: Context) -> kv.Head | None:
         nonlocal removed
         removed = head
         if head is not None:
-            await kv.remove_head(connection, head, context.mount + path_of(context))
+            await kv.remove_head(connection, head, context.stored(path_of(context)))
         return True
 
     await _under_lock(context, act)
@@ -279,7 +279,7 @@ async def _under_lock(
     core, path = context.core, path_of(context)
     cache = cache_of(core)
     for attempt in range(_ATTEMPTS):
-        floor = cache.floor(context.mount + path)
+        floor = cache.floor(context.stored(path))
         async with core.database.write() as connection:
             await hold_shared(connection, context.fence)
             head = await kv.load_head(connection, core.keyring(), context.mount_id, path, lock=True)

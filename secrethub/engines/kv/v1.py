@@ -75,7 +75,7 @@ class KvV1Engine:
 async def read(context: Context, _body: None) -> Answer:
     """Answer the value; its own ``ttl`` says when to ask again."""
     path = path_of(context)
-    context.depends("kv", context.mount + path)
+    context.depends("kv", context.stored(path))
     found = await cache_of(context.core).newest(context, path)
     plain = None if found is None else opened(context.core, found)
     if plain is None:

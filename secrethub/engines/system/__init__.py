@@ -15,6 +15,7 @@ from secrethub.engines.system.mounts import mount_operations
 from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.quotas import quota_operations
 from secrethub.engines.system.rekey import rekey_operations
+from secrethub.engines.system.remount import remount_operations
 from secrethub.engines.system.replay import replay_operations
 from secrethub.engines.system.restore import restore_operations
 from secrethub.engines.system.root_token import root_token_operations
@@ -49,6 +50,7 @@ class SystemEngine:
             *rotation_operations(),
             *slot_operations(),
             *mount_operations(),
+            *remount_operations(),
             *policy_operations(),
             *simulate_operations(),
             *replay_operations(),

@@ -20,9 +20,9 @@ from secrethub.storage.authority import MOUNTS
 from secrethub.storage.authority_rows import micros
 from secrethub.wire.canonical_path import check_path
 
-_RESERVED = ("auth/", "sys/", "cubbyhole/", "identity/", "audit/")
+RESERVED = ("auth/", "sys/", "cubbyhole/", "identity/", "audit/")
 _STORE = "secret/"
-_KEPT = frozenset({*(mount.path for mount in BUILT_IN), "pki/", "secrets/"})
+KEPT = frozenset({*(mount.path for mount in BUILT_IN), "pki/", "secrets/"})
 """Agents and listeners live by these; ``secrets/`` is a view of ``secret/`` and holds nothing itself."""
 
 
@@ -42,8 +42,8 @@ async def enable(context: Context, body: EnableRequest) -> Answer:
     made = new_mount(body)
     if path == _STORE and made["options"]["version"] != "2":
         raise InvalidRequest("secrets/ is a view of secret/, which therefore has version 2")
-    await _check_free(context, path)
-    if path.startswith(_RESERVED):
+    await check_free(context, path)
+    if path.startswith(RESERVED):
         raise InvalidRequest("this path is reserved")
     return await _enable(context, path, made)
 
@@ -52,11 +52,11 @@ async def enable_auth(context: Context, body: EnableRequest) -> Answer:
     """Enable an auth method at a free path."""
     path = auth_path(context)
     made = new_auth_mount(body)
-    await _check_free(context, path)
+    await check_free(context, path)
     return await _enable(context, path, {**made, "enabled_at": micros(context.now)})
 
 
-async def _check_free(context: Context, path: str) -> None:
+async def check_free(context: Context, path: str) -> None:
     """Check that a mount can be made at ``path``.
 
     Raises:
@@ -64,6 +64,8 @@ async def _check_free(context: Context, path: str) -> None:
     """
     if "*" in path or "/+/" in f"/{path}":
         raise InvalidRequest("a mount's path has no wildcards of policies")
+    if path.endswith("/tune/"):
+        raise InvalidRequest("a mount's path does not end with tune, by which its settings are asked for")
     core = context.core
     for mount in await core.mounts.load():
         if path.startswith(mount.path) or mount.path.startswith(path):
@@ -85,7 +87,7 @@ async def _enable(context: Context, path: str, made: dict[str, Any]) -> Answer:
 async def tune(context: Context, body: MountConfig) -> Answer:
     """Change a mount's description or the limits of its leases."""
     path = mount_path(context)
-    if path.startswith(_RESERVED) or path in {mount.path for mount in BUILT_IN}:
+    if path.startswith(RESERVED) or path in {mount.path for mount in BUILT_IN}:
         raise InvalidRequest(f"cannot tune {path}")
     return await _tune(context, path, body, "no secrets engine is mounted at")
 
@@ -107,7 +109,7 @@ async def _tune(context: Context, path: str, body: MountConfig, nothing: str) ->
 async def disable(context: Context, _body: None) -> Answer:
     """Remove a mount and everything in it; that there is none is no error, as in Vault."""
     path = mount_path(context)
-    if path.startswith(_RESERVED) or path in _KEPT:
+    if path.startswith(RESERVED) or path in KEPT:
         raise InvalidRequest(f"cannot unmount {path}")
     return await _disable(context, path)
 
