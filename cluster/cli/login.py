@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from cluster.cli.output import fields
 from cluster.cli.session import Session, with_session
 from secrethub.sensitive import Sensitive
 
-_METHODS = ("token", "approle", "userpass")
+_METHODS = ("token", "approle", "userpass", "cert")
 
 
 @click.command()
@@ -29,11 +30,15 @@ _METHODS = ("token", "approle", "userpass")
     metavar="PATH",
     help="The SecretID's file holds a wrapping token that was made at this path.",
 )
+@click.option("--client-cert", metavar="FILE", help="PEM file with the certificate, for --method cert.")
+@click.option("--client-key", metavar="FILE", help="PEM file with its key, if that is not in the same file.")
+@click.option("--role", metavar="NAME", help="The certificate role, for --method cert [default: any].")
 @click.option("--no-store", is_flag=True, help="Print the token instead of storing it.")
 @with_session
 def login(session: Session, /, method: str, no_store: bool, **given: str | None) -> None:
     """Log in and store the token for later commands.
 
+    With a certificate, renewing the token shows it again: SECRETHUB_CLIENT_CERT and SECRETHUB_CLIENT_KEY.
     Token, password or SecretID are asked for on a terminal, otherwise read from standard input. The token
     is kept in ~/.secrethub/token (SECRETHUB_TOKEN_FILE), readable by you alone.
     """
@@ -53,6 +58,8 @@ def login(session: Session, /, method: str, no_store: bool, **given: str | None)
             raise click.UsageError("--method userpass needs --username")
         body = {"password": read_secret("Password", given["password_file"])}
         auth = _login(session, f"auth/{mount}/login/{given['username']}", body)
+    elif method == "cert":
+        auth = _cert_login(session, mount, given)
     else:
         auth = _token_login(session)
     token = auth.pop("client_token")
@@ -83,6 +90,17 @@ def approle_login(
     return _login(session, f"auth/{mount}/login", {"role_id": role_id, "secret_id": secret_id})
 
 
+def _cert_login(session: Session, mount: str, given: Mapping[str, str | None]) -> dict[str, Any]:
+    files = {name: given[name] for name in ("client_cert", "client_key") if given[name]}
+    shown = replace(session, options={**session.options, **files})
+    settings = shown.settings(anonymous=True)
+    if settings.client_cert is None:
+        raise click.UsageError("--method cert needs --client-cert (or SECRETHUB_CLIENT_CERT)")
+    if settings.endpoint.scheme != "https":
+        raise click.ClickException("certificates are shown over TLS: name the server as https://…:4443")
+    return _login(shown, f"auth/{mount}/login", {"name": given["role"]} if given["role"] else {})
+
+
 def _login(session: Session, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     with session.client(anonymous=True) as client:
         reply = client.write(path, body)
@@ -98,8 +116,6 @@ def _login(session: Session, path: str, body: Mapping[str, Any]) -> dict[str, An
 
 def _unwrapped(session: Session, token: str, made_at: str) -> str:
     """Open a wrapped SecretID, unless its token says that it comes from elsewhere."""
-    from dataclasses import replace
-
     from cluster.cli.failures import explain
     from cluster.cli.wrapping import OPENED
     from secrethub.client import Client, ClientError
@@ -121,8 +137,6 @@ def _unwrapped(session: Session, token: str, made_at: str) -> str:
 
 
 def _token_login(session: Session) -> dict[str, Any]:
-    from dataclasses import replace
-
     from cluster.cli.failures import ABOUT_ITSELF, explain
     from secrethub.client import Client, ClientError
 

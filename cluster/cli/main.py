@@ -26,6 +26,7 @@ _COMMANDS = {
     "mount": ("cluster.cli.mounts:mount", "List, enable, tune and disable secrets engines."),
     "quota": ("cluster.cli.quotas:quota", "Limit how many requests are admitted."),
     "approle": ("cluster.cli.approle:approle", "Roles, RoleIDs and SecretIDs for machines."),
+    "cert": ("cluster.cli.certs:cert", "Whose client certificates log in."),
     "user": ("cluster.cli.users:user", "People who log in with a name and a password."),
     "token": ("cluster.cli.tokens:token", "Create, look up, renew and revoke tokens."),
     "wrap": ("cluster.cli.wrapping:wrap", "Keep a secret for whoever holds a one-time token."),

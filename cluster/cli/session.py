@@ -20,6 +20,13 @@ from cluster.cli.output import Format, Table, render
 if TYPE_CHECKING:
     from secrethub.client import Client, ClientSettings
 
+_VARIABLES = (
+    ("address", "ADDR"),
+    ("ca_file", "CACERT"),
+    ("ca_sha256", "CA_SHA256"),
+    ("client_cert", "CLIENT_CERT"),
+    ("client_key", "CLIENT_KEY"),
+)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -29,7 +36,8 @@ class Session:
     """One command's way to the server and to its reader.
 
     Attributes:
-        options: ``address``, ``ca_file``, ``ca_sha256``, ``wrap_ttl`` as given, None where not.
+        options: ``address``, ``ca_file``, ``ca_sha256``, ``client_cert``, ``client_key``, ``wrap_ttl`` as
+            given, None where not.
         format: how answers are printed.
     """
 
@@ -45,7 +53,7 @@ class Session:
         from secrethub.client import BadSettings, ClientSettings
 
         environ = dict(os.environ)
-        for option, variable in (("address", "ADDR"), ("ca_file", "CACERT"), ("ca_sha256", "CA_SHA256")):
+        for option, variable in _VARIABLES:
             if value := self.options.get(option):
                 environ[f"SECRETHUB_{variable}"] = value
         if anonymous:

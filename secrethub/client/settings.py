@@ -26,6 +26,8 @@ class ClientSettings:
         ca_file: PEM file with the root to trust instead of the system's roots.
         ca_sha256: SHA-256 fingerprint (hexadecimal, colons allowed) of the root, or of the
             certificate that a server shows while it has not been unsealed since its start.
+        client_cert: PEM file with a certificate of the client's own and those above it, for logins with it.
+        client_key: PEM file with its key, unencrypted; None when it is in ``client_cert``.
         plain_http: allow ``http://`` beyond loopback, where anyone on the way reads the token.
         connect_timeout: seconds to reach the server.
         timeout: seconds to wait for an answer, or for the next piece of a streamed one.
@@ -37,6 +39,8 @@ class ClientSettings:
     token: Sensitive[str] | None = None
     ca_file: Path | None = None
     ca_sha256: str | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
     plain_http: bool = False
     connect_timeout: float = 5.0
     timeout: float = 30.0
@@ -56,7 +60,9 @@ class ClientSettings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, token: str | None = None) -> ClientSettings:
-        """Read ``SECRETHUB_ADDR``, ``_TOKEN``, ``_CACERT`` and ``_CA_SHA256`` (then Vault's names).
+        """Read ``SECRETHUB_ADDR``, ``_TOKEN``, ``_CACERT``, ``_CA_SHA256``, ``_CLIENT_CERT``, ``…_KEY``.
+
+        Vault's names come after ours.
 
         Args:
             environ: usually ``os.environ``.
@@ -66,12 +72,18 @@ class ClientSettings:
             BadSettings: a value cannot work.
         """
         chosen = _first(environ, "SECRETHUB_TOKEN", "VAULT_TOKEN") or token
-        ca_file = _first(environ, "SECRETHUB_CACERT", "VAULT_CACERT")
+
+        def file(name: str) -> Path | None:
+            found = _first(environ, f"SECRETHUB_{name}", f"VAULT_{name}")
+            return Path(found) if found else None
+
         return cls(
             address=_first(environ, "SECRETHUB_ADDR", "VAULT_ADDR") or DEFAULT_ADDRESS,
             token=Sensitive(chosen) if chosen else None,
-            ca_file=Path(ca_file) if ca_file else None,
+            ca_file=file("CACERT"),
             ca_sha256=_first(environ, "SECRETHUB_CA_SHA256"),
+            client_cert=file("CLIENT_CERT"),
+            client_key=file("CLIENT_KEY"),
         )
 
 

@@ -33,20 +33,23 @@ def context_for(settings: ClientSettings) -> ssl.SSLContext:
     """Return the TLS context for ``settings``; one that trusts nobody for an address without TLS.
 
     Raises:
-        BadSettings: the CA file cannot be used.
+        BadSettings: the CA file, or the client's own certificate, cannot be used.
         NotReached: the server to be pinned does not answer.
         NotTrusted: no certificate of the server has the pinned fingerprint.
     """
     if settings.endpoint.scheme != "https":
         return _Context(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ca_file is not None:
-        return _from_file(settings.ca_file, settings.ca_sha256)
-    if settings.ca_sha256 is not None:
+        context = _from_file(settings.ca_file, settings.ca_sha256)
+    elif settings.ca_sha256 is not None:
         chain = presented_chain(settings.endpoint, settings.connect_timeout)
-        return _pinned(chain, settings.ca_sha256, settings.endpoint)
-    system = ssl.create_default_context()
-    system.minimum_version = ssl.TLSVersion.TLSv1_2
-    return system
+        context = _pinned(chain, settings.ca_sha256, settings.endpoint)
+    else:
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.client_cert is not None:
+        _show(context, settings.client_cert, settings.client_key)
+    return context
 
 
 def fingerprint(certificate: bytes) -> str:
@@ -96,6 +99,19 @@ def _pinned(chain: list[bytes], pin: str, endpoint: Endpoint) -> ssl.SSLContext:
             return context
     shown = ", ".join(fingerprint(certificate) for certificate in chain)
     raise NotTrusted(f"{endpoint.url}: no certificate has the pinned SHA-256 fingerprint (shown: {shown})")
+
+
+def _show(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Let servers that ask see the client's own certificate."""
+    try:
+        # Without a password OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as exc:
+        files = certificate if key is None else f"{certificate}, {key}"
+        reason = "no certificate with its key, unencrypted"
+        if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError):
+            reason = str(exc.strerror)
+        raise BadSettings(f"client certificate {files}: {reason}") from exc
 
 
 def _from_file(path: Path, pin: str | None) -> ssl.SSLContext:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.gateway.client_certificates import until_trusted
+from tests.gateway.conftest import Node
 from tests.gateway.shell import Cli, cli
+from tests.gateway.test_tls import root_of, until_issued
+from tests.private_authority import certify
 
 __all__ = ["cli"]  # the fixture
 
@@ -54,3 +58,40 @@ async def test_wrapped_secret_ids(cli: Cli) -> None:
     await cli("approle", "secret-ids", "destroy", "web", accessor)
     await cli("approle", "secret-ids", "lookup", "web", accessor, code=1)
     await cli("approle", "secret-ids", "tidy")
+
+
+async def test_certificates(cli: Cli, node: Node, tmp_path: Path) -> None:
+    """A role trusts an authority's file, its client logs in over TLS, and renews with the same key."""
+    ours = await root_of(node)
+    await until_issued(node, ours)
+    root = certify("Root", authority=True)
+    client = certify("web-1", root, dns=("web-1.example.com",))
+    (tmp_path / "root.pem").write_text(root.pem)
+    certificate, key = (str(path) for path in client.files(tmp_path))
+    made = ("cert", "write", "web", "--certificate", str(tmp_path / "root.pem"), "--policy", "ops")
+    await cli(*made, "--allowed-dns-name", "*.example.com", "--token-ttl", "10m")
+    assert await cli.json("cert", "list") == ["web"]
+    told = await cli.json("cert", "read", "web")
+    assert (told["token_policies"], told["allowed_dns_sans"]) == (["ops"], ["*.example.com"])
+    await until_trusted(node, client, tmp_path)
+    (tmp_path / "ca.pem").write_text(ours)
+    assert node.settings.tls is not None
+    secure = {
+        "SECRETHUB_ADDR": f"https://127.0.0.1:{node.settings.tls.port}",
+        "SECRETHUB_CACERT": str(tmp_path / "ca.pem"),
+        "SECRETHUB_TOKEN": "",
+    }
+    login = ("login", "--method", "cert", "--client-cert", certificate)
+    assert "stored in" in await cli(*login, "--client-key", key, "--role", "web", **secure)
+    shown = {"SECRETHUB_CLIENT_CERT": certificate, "VAULT_CLIENT_KEY": key}
+    assert "cert-web" in await cli("token", "lookup", **secure)
+    await cli("token", "renew", **secure, **shown)
+    await cli("token", "renew", code=1, **secure)
+    # Mistakes are named before anything is sent.
+    assert "https://" in await cli(*login, "--client-key", key, code=1)
+    await cli("login", "--method", "cert", code=2, **secure)
+    assert "no certificate with its key" in await cli(*login, code=1, **secure)
+    assert "No such file" in await cli(*login, "--client-key", str(tmp_path / "none"), code=1, **secure)
+    assert "invalid certificate" in await cli(*login, "--client-key", key, "--role", "x", code=1, **secure)
+    assert "deleted" in await cli("cert", "delete", "web")
+    assert await cli("cert", "delete", "web") == ""
