@@ -9,6 +9,7 @@ import click
 from cluster.cli.bindings import bind, bindings, unbind
 from cluster.cli.inputs import read_text
 from cluster.cli.output import Table, fields, names
+from cluster.cli.policy_passwords import password
 from cluster.cli.policy_replay import replay
 from cluster.cli.policy_templates import template
 from cluster.cli.session import Session, is_there, with_session
@@ -21,7 +22,7 @@ def policy() -> None:
     """Read and write policies."""
 
 
-for command in (bind, unbind, bindings, template, replay):
+for command in (bind, unbind, bindings, template, replay, password):
     policy.add_command(command)
 
 

@@ -48,6 +48,7 @@ BINDINGS = Table("bindings", 1024)
 AUDIT_SETTINGS = Table("audit_settings", 64)
 SETTINGS = Table("settings", 64)
 QUOTAS = Table("quotas", 64)
+PASSWORD_POLICIES = Table("password_policies", 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ TABLES = (
     AUDIT_SETTINGS,
     SETTINGS,
     QUOTAS,
+    PASSWORD_POLICIES,
 )
 
 

@@ -63,6 +63,9 @@ SETTINGS: dict[str, Setting] = {
     "agents.begin": Setting(statuses=frozenset({403})),
     "sys.tools.random": Setting(params={"first": "platform", "bytes": "16"}),
     "sys.policies.write": Setting(body={"policy": {"path": {}}}),
+    "sys.password-policies.write": Setting(
+        body={"policy": 'length = 20 rule "charset" { charset = "abcdefghijk" }'}
+    ),
     "sys.quotas.rate-limit.write": Setting(body={"rate": 1_000_000}),
     "sys.quotas.config.write": Setting(),
     "sys.seal": Setting(),

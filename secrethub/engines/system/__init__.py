@@ -12,6 +12,7 @@ from secrethub.engines.system.ledger_entries import entries_operations
 from secrethub.engines.system.ledger_export import export_operations
 from secrethub.engines.system.locked_users import locked_user_operations
 from secrethub.engines.system.mounts import mount_operations
+from secrethub.engines.system.password_policies import password_policy_operations
 from secrethub.engines.system.policies import policy_operations
 from secrethub.engines.system.quotas import quota_operations
 from secrethub.engines.system.rekey import rekey_operations
@@ -52,6 +53,7 @@ class SystemEngine:
             *mount_operations(),
             *remount_operations(),
             *policy_operations(),
+            *password_policy_operations(),
             *simulate_operations(),
             *replay_operations(),
             *binding_operations(),

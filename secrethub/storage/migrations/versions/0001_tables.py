@@ -29,6 +29,7 @@ AUTHORITY_TABLES = (
     "audit_settings",
     "settings",
     "quotas",
+    "password_policies",
 )
 
 _CLUSTER = """

@@ -272,6 +272,7 @@ _TABLES = (
     "audit_settings",
     "settings",
     "quotas",
+    "password_policies",
 )
 
 
