@@ -156,6 +156,20 @@ async def test_seal_takes_every_key_away_and_replaces_the_holders(
     assert await keyring_bytes(tree, psk, database)
 
 
+async def test_who_is_about_to_be_replaced_takes_no_share(tree: LocalTree, client: SealClient) -> None:
+    """After a seal the old process refuses shares, which would be lost; its successor takes them."""
+    keys = await unsealed(client, 3, 2)
+    old = await tree.handles.find(SEAL_STATE)
+    assert isinstance(old, SealState)
+    await client.seal()
+    with pytest.raises(Unavailable, match="again"):
+        await old.submit_share(b"any")
+    await successor(tree, SEAL_STATE, old)
+    for share in keys[:2]:
+        await client.submit_share(share)
+    assert not (await client.status()).sealed
+
+
 async def test_a_storage_failure_is_neither_sealed_nor_uninitialised(
     tree: LocalTree,
     client: SealClient,
