@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import signal
 from typing import Any
@@ -12,6 +13,7 @@ import asyncpg
 import pytest
 
 from actors.handles.remote import RayHandle
+from secrethub.errors import WrongShare
 from secrethub.seal.wishes import Rekey
 from tests.postgres.seal.seal_steps import stopped_at
 from tests.ray.test_actors_on_ray import HOLDER, PATIENCE, SEAL_STATE, keyring_of, pid_of, replaced, row_of
@@ -22,9 +24,12 @@ async def opened_with(cluster: Any, shares: tuple[bytes, ...]) -> None:
     old = await pid_of(RayHandle(SEAL_STATE))
     await cluster.seal().seal()
     await replaced(SEAL_STATE, old)
-    for share in shares:
-        await cluster.seal().submit_share(share)
-    assert not (await cluster.seal().status()).sealed
+    async with asyncio.timeout(PATIENCE):
+        # A process that is lost in between, by a supervisor that gave up, takes what it was given along.
+        while (await cluster.seal().status()).sealed:
+            for share in shares:
+                with contextlib.suppress(WrongShare):
+                    await cluster.seal().submit_share(share)
 
 
 @pytest.mark.parametrize("victim", [SEAL_STATE, HOLDER])
