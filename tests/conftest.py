@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ from cluster.postgres import EmbeddedPostgres
 T = TypeVar("T")
 
 _TEMPLATE = "migrated"
+
+# Children inherit an ignored signal; tests that run under nohup would tell deaf processes.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
