@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from agent.sink import Sink, Written
 from agent.templates import NeedsSecret, Template, TemplateError
 from agent.watches import FILES
 from secrethub.errors import Misconfigured, SecretHubError
-from secrethub.wire.messages import Confirm
 
 _PASSES = 64
 """Paths that a template may compute one after the other."""
@@ -85,7 +84,7 @@ class Delivery:
         reader: where secrets come from.
         ledger: notes what Core does not hear of.
         reloads: tells the program.
-        confirm: tells Core that a version is in use.
+        confirm: takes note of the versions in the file, once its program was told.
         noticed: called when the state changed.
         ttl: seconds after which secrets are read again without an occasion.
 
@@ -106,7 +105,7 @@ class Delivery:
         reader: Reader,
         ledger: LocalLedger,
         reloads: Reloads,
-        confirm: Callable[[Confirm], Awaitable[None]],
+        confirm: Callable[[Delivery, Mapping[str, int]], None],
         noticed: Callable[[], None],
         ttl: float,
     ) -> None:
@@ -181,7 +180,7 @@ class Delivery:
         if written is Written.CONTENT:
             self.owe_reload()
         elif self._told:
-            await self._confirm_all(versions)
+            self._confirm(self, versions)
 
     async def _fail(self, reason: str, defect: Exception | None = None) -> None:
         present = await asyncio.to_thread(_is_there, self.settings.destination)
@@ -216,12 +215,8 @@ class Delivery:
         self._enter(replace(self.state, unheard=None))
         if not self._owed.is_set():  # else there is newer content, and it is told next
             self._told = True
-            await self._confirm_all(self._versions)
+            self._confirm(self, self._versions)
         return True
-
-    async def _confirm_all(self, versions: Mapping[str, int]) -> None:
-        for path, version in versions.items():
-            await self._confirm(Confirm(path=path, version=version))
 
     async def _render(self) -> tuple[bytes, Mapping[str, int]]:
         """Return the content and the versions of the secrets in it."""

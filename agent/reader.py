@@ -108,6 +108,7 @@ class Reader:
         clocks: reads the wall and the boot clock.
         backoff: source of jitter.
         pinned: the paths that stay watched whether they are cached or not.
+        kept: told of the newest versions that the cache has got.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Reader:
         clocks: Callable[[], Instant],
         backoff: Backoff,
         pinned: Callable[[], set[str]] = set,
+        kept: Callable[[str, int], None] = lambda _path, _version: None,
     ) -> None:
         self._core = core
         self._cache = cache
@@ -127,6 +129,7 @@ class Reader:
         self._clocks = clocks
         self._backoff = backoff
         self._pinned = pinned
+        self._kept = kept
         self._flights: dict[tuple[str, int | None], _Flight] = {}
         self._stale_paths: set[str] = set()
         self._stirred = asyncio.Event()
@@ -261,6 +264,8 @@ class Reader:
                     self._disk.note(key, self._cache.peek(key))  # what is held, not a second copy
                 self._note_gone(gone)
                 idle.update(other.path for other in gone)
+            if version is None and not reading.moved:
+                self._kept(path, entry.version)
         except SecretHubError as exc:
             if isinstance(exc, NotFound | PermissionDenied):
                 refused = isinstance(exc, PermissionDenied)

@@ -19,6 +19,7 @@ from agent import systemd
 from agent.backoff import Backoff
 from agent.cache import Cache
 from agent.clocks import read_clocks
+from agent.confirmations import Confirmations
 from agent.connection import Connection, IdentityRefused
 from agent.delivery import Delivery
 from agent.disk_cache import open_disk_cache
@@ -77,8 +78,16 @@ class _Agent:
         self._state = state
         self._disk = open_disk_cache(state.path, _runtime_dirs()) if settings.cache.disk else None
         self._connection = Connection(enrolled, settings.host.name, urls, clock, backoff, guesses)
+        self._confirmations = Confirmations(self._connection.tell)
         self._reader = Reader(
-            self._connection, cache, self._disk, settings.cache, read_clocks, backoff, self._pinned
+            self._connection,
+            cache,
+            self._disk,
+            settings.cache,
+            read_clocks,
+            backoff,
+            self._pinned,
+            self._confirmations.cached,
         )
         self._renewal = Renewal(self._connection, state, settings.auth.key_type, clock)
         self._ledger = LocalLedger(state.path)
@@ -94,12 +103,13 @@ class _Agent:
                 self._reader,
                 self._ledger,
                 reloads,
-                confirm=self._connection.tell,
+                confirm=self._confirmations.delivered,
                 noticed=self._changed.set,
                 ttl=settings.cache.ttl,
             )
             for template in settings.templates
         ]
+        self._confirmations.watch_over(self._deliveries)
         owed = reloads.expected(settings.templates)
         for delivery in self._deliveries:
             if delivery.settings in owed:
@@ -115,6 +125,7 @@ class _Agent:
                 "refresh": self._reader.run_refresh(),
                 "sweep": self._reader.run_sweep(),
                 "renewal": self._renewal.run(),
+                "confirmations": self._confirmations.run(),
                 "report": self._report(),
                 "endpoints": self._keep_endpoints(),
                 "ready": self._announce(),
