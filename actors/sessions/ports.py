@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from secrethub.ids import new_uuid
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peer:
@@ -18,6 +20,7 @@ class Peer:
         address: the socket's peer address.
         not_before: start of the certificate's life.
         not_after: its end; the connection ends with it.
+        session: identity of the connection.
     """
 
     agent_id: str
@@ -25,6 +28,7 @@ class Peer:
     address: str
     not_before: datetime
     not_after: datetime
+    session: str = field(default_factory=new_uuid)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +126,14 @@ class Access(Protocol):
         Raises:
             SecretHubError: this cannot be told now.
         """
+        ...
+
+    def unwatched(self, peer: Peer, key: str) -> None:
+        """Take note that the peer watches a key no more. Returns at once."""
+        ...
+
+    def confirmed(self, peer: Peer, path: str, version: int) -> None:
+        """Take note that the peer says to use a version. Returns at once."""
         ...
 
     async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:

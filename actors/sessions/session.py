@@ -319,6 +319,7 @@ class AgentSession:
             case wire.Status():
                 self.condition = condition_of(message)
             case wire.Confirm():
+                self._around.access.confirmed(self.peer, message.path, message.version)
                 since = self._pushed.pop(message.path, None)
                 if since is not None:
                     self._around.observer.confirmed(self._around.clock.monotonic() - since)
@@ -376,6 +377,7 @@ class AgentSession:
     def _unwatch(self, key: str, path: str) -> None:
         self._around.secrets.remove(key, self)
         if self._watched.pop(key, None) is not None:
+            self._around.access.unwatched(self.peer, key)
             self._watched_text -= len(key) + len(path)
         self._changed.pop(path, None)
         self._pushed.pop(path, None)

@@ -26,9 +26,10 @@ from secrethub.operations.call import AgentCertificate, Call
 from secrethub.operations.identify import IDENTITIES
 from secrethub.operations.note import note
 from secrethub.operations.perform import perform
-from secrethub.operations.watch import may_watch, watch
+from secrethub.operations.watch import may_watch, watch, watched_key
 from secrethub.storage.authority import APPROLES
 from secrethub.wire.canonical_path import check_path
+from serve.agent_gateway.uses import UsesWriter
 
 _ATTEMPTS = 16
 _READ = "kv.read"
@@ -43,8 +44,9 @@ class _Metadata(msgspec.Struct, frozen=True):
 class CoreAccess:
     """The way from this process's sessions into Core."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, uses: UsesWriter) -> None:
         self._core = core
+        self._uses = uses
 
     async def admit(self, peer: Peer) -> frozenset[str]:
         """Check the peer's row, write the connection or its refusal down, and return what it rests on."""
@@ -142,7 +144,19 @@ class CoreAccess:
 
     async def watch(self, peer: Peer, path: str) -> str:
         """Decide about a watch."""
-        return await watch(self._core, _credential(peer), path, peer.address)
+        key = await watch(self._core, _credential(peer), path, peer.address)
+        self._uses.watched(peer.agent_id, key, peer.session)
+        return key
+
+    def unwatched(self, peer: Peer, key: str) -> None:
+        """Have it written down that a watch ended."""
+        self._uses.unwatched(peer.agent_id, key, peer.session)
+
+    def confirmed(self, peer: Peer, path: str, version: int) -> None:
+        """Have it written down that a version is in use; of a path that is not watched nothing is."""
+        key = watched_key(path)
+        if key is not None:
+            self._uses.confirmed(peer.agent_id, key, peer.session, version)
 
     async def may_still_watch(self, peer: Peer, path: str) -> bool:
         """Decide again about a watch."""

@@ -32,6 +32,7 @@ from serve.agent_gateway.admission import Admission, Later, Visits
 from serve.agent_gateway.connection import AgentConnection, Refused
 from serve.agent_gateway.identity import take_identity
 from serve.agent_gateway.listener import AgentListener, allow_descriptors, bind
+from serve.agent_gateway.uses import UsesWriter
 
 _log = logging.getLogger(__name__)
 
@@ -127,8 +128,9 @@ class AgentGateway:
             clock=core.clock,
             replaced=self._replaced_elsewhere,
         )
+        uses = UsesWriter(core.database)
         self._supervisor = SessionSupervisor(
-            access=CoreAccess(core),
+            access=CoreAccess(core, uses),
             observer=self,
             clock=core.clock,
             gateway=core.settings.node,
@@ -136,7 +138,7 @@ class AgentGateway:
             limits=self._limits,
             come=self._came,
             gone=self._gone,
-            beside={"registrar": self._registrar.run},
+            beside={"registrar": self._registrar.run, "uses": uses.run},
         )
         self._unsubscribe = core.caches.subscribe(self._announced)
         core.caches.on_flush(self._flushed)

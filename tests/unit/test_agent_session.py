@@ -48,6 +48,7 @@ class House:
         self.failure: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.reads = 0
+        self.uses: list[tuple[str, str, int | None]] = []
 
     async def admit(self, peer: Peer) -> frozenset[str]:
         """Let in whom standing lets stay."""
@@ -83,6 +84,14 @@ class House:
     async def may_still_watch(self, _peer: Peer, path: str) -> bool:
         """Decide anew."""
         return path in self.allowed
+
+    def unwatched(self, peer: Peer, key: str) -> None:
+        """Note the end of a watch."""
+        self.uses.append((peer.agent_id, key, None))
+
+    def confirmed(self, peer: Peer, path: str, version: int) -> None:
+        """Note a confirmation."""
+        self.uses.append((peer.agent_id, path, version))
 
     async def renew(self, peer: Peer, _csr: str) -> IssuedCertificate:
         """Give a certificate."""
