@@ -35,6 +35,7 @@ from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
 from secrethub.operations.quotas import run_exchange, summarise
 from secrethub.operations.reencrypt import reencrypt
+from secrethub.operations.rotations import Rotations
 from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
 from serve.agent_gateway import AgentGateway
@@ -135,6 +136,7 @@ class Process:
                 self._tasks.append(asyncio.create_task(self._care_for_keys(work), name=work.__name__))
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
             self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
+            self._tasks.append(asyncio.create_task(Rotations(self.core).run(), name="rotations"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))
         if self._agents is not None:
             await self._agents.start(self.core, self._handles)

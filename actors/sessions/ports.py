@@ -132,8 +132,8 @@ class Access(Protocol):
         """Take note that the peer watches a key no more. Returns at once."""
         ...
 
-    def confirmed(self, peer: Peer, path: str, version: int) -> None:
-        """Take note that the peer says to use a version. Returns at once."""
+    def confirmed(self, peer: Peer, key: str, version: int) -> None:
+        """Take note that the peer says to use a version of what it watches. Returns at once."""
         ...
 
     async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:

@@ -319,7 +319,8 @@ class AgentSession:
             case wire.Status():
                 self.condition = condition_of(message)
             case wire.Confirm():
-                self._around.access.confirmed(self.peer, message.path, message.version)
+                for key in [key for key, path in self._watched.items() if path == message.path]:
+                    self._around.access.confirmed(self.peer, key, message.version)
                 since = self._pushed.pop(message.path, None)
                 if since is not None:
                     self._around.observer.confirmed(self._around.clock.monotonic() - since)

@@ -121,6 +121,9 @@ class Metrics:
             ("sink",),
             registry=self.registry,
         )
+        self.rotations = Counter(
+            "secrethub_rotations", "Rotations that ended.", ("outcome",), registry=self.registry
+        )
         self.throttled = Counter(
             "secrethub_throttled", "Requests refused by throttling.", registry=self.registry
         )

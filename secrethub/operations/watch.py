@@ -113,12 +113,6 @@ async def _decide(
     return f"{route.mount.uuid}/{route.params[declared.subject]}"
 
 
-def watched_key(path: str) -> str | None:
-    """Return the key of a path that can be watched, as :func:`watch` does; None of any other."""
-    real = flat_view("read", path)
-    return None if real == path else "secret/" + real.removeprefix("secret/data/")
-
-
 def _denied(core: Core, exc: PermissionDenied | IntegrityFailure) -> PermissionDenied:
     """Return what is answered; whoever meets a row that is not authentic is told no more than no."""
     if isinstance(exc, PermissionDenied):

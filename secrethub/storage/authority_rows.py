@@ -49,6 +49,7 @@ AUDIT_SETTINGS = Table("audit_settings", 64)
 SETTINGS = Table("settings", 64)
 QUOTAS = Table("quotas", 64)
 PASSWORD_POLICIES = Table("password_policies", 64)
+ROTATIONS = Table("rotations", 256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ TABLES = (
     SETTINGS,
     QUOTAS,
     PASSWORD_POLICIES,
+    ROTATIONS,
 )
 
 

@@ -7,8 +7,9 @@ fence and on the revision of its secret's head, so one that loses does not hinde
 from __future__ import annotations
 
 import asyncio
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import asyncpg
 import msgspec
 
 from secrethub.crypto.keyring import Keyring
@@ -74,27 +75,7 @@ class KvWriter:
             Unavailable: it could not be written, or that is unknown.
         """
         self._number += 1
-        put = _Put(
-            self._number,
-            fence.generation,
-            fence.seal_epoch,
-            head.store,
-            head.path,
-            head.id,
-            head.revision,
-            head.current_version,
-            head.oldest_version,
-            head.max_versions,
-            head.cas_required,
-            head.delete_version_after,
-            head.custom_metadata,
-            head.created_at,
-            head.updated_at,
-            encode_states(head.versions),
-            head_mac(keyring.derived("kv"), head),
-            sealed,
-            change_key,
-        )
+        put = _put(self._number, keyring, fence, head, sealed, change_key)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((put, future))
         if self._task is None or self._task.done():
@@ -141,10 +122,50 @@ class KvWriter:
                     future.set_result(results[put.n])
 
     async def _write(self, puts: list[_Put]) -> dict[int, Result]:
-        text = msgspec.json.encode(puts).decode()
         async with self._database.read() as connection:
-            rows = await connection.fetch("SELECT * FROM kv_put_many($1::text::json)", text)
-        return {row["number"]: row["result"] for row in rows}
+            return await _write(connection, puts)
+
+
+async def put_within(
+    connection: asyncpg.Connection[Any],
+    keyring: Keyring,
+    fence: Fence,
+    head: Head,
+    sealed: bytes,
+    change_key: str,
+) -> Result:
+    """Write a new version within a transaction that does more, as :meth:`KvWriter.put` does by itself."""
+    return (await _write(connection, [_put(0, keyring, fence, head, sealed, change_key)]))[0]
+
+
+async def _write(connection: asyncpg.Connection[Any], puts: list[_Put]) -> dict[int, Result]:
+    text = msgspec.json.encode(puts).decode()
+    rows = await connection.fetch("SELECT * FROM kv_put_many($1::text::json)", text)
+    return {row["number"]: row["result"] for row in rows}
+
+
+def _put(number: int, keyring: Keyring, fence: Fence, head: Head, sealed: bytes, change_key: str) -> _Put:
+    return _Put(
+        number,
+        fence.generation,
+        fence.seal_epoch,
+        head.store,
+        head.path,
+        head.id,
+        head.revision,
+        head.current_version,
+        head.oldest_version,
+        head.max_versions,
+        head.cas_required,
+        head.delete_version_after,
+        head.custom_metadata,
+        head.created_at,
+        head.updated_at,
+        encode_states(head.versions),
+        head_mac(keyring.derived("kv"), head),
+        sealed,
+        change_key,
+    )
 
 
 def _fail(batch: list[_Waiting], exc: Exception) -> None:

@@ -23,6 +23,7 @@ from secrethub.storage.authority_rows import (
     AUDIT_SETTINGS,
     CERTIFICATE_AUTHORITIES,
     CUBBYHOLES,
+    ROTATIONS,
     TOKENS,
     Table,
 )
@@ -73,6 +74,8 @@ FIELDS = (
     SealedField(CERTIFICATE_AUTHORITIES, "key", version=lambda body: int(body["key_number"])),
     SealedField(AUDIT_SETTINGS, "authorization", row=_uuid, version=lambda _: 1),
     SealedField(AUDIT_SETTINGS, "secret_access_key", row=_uuid, version=lambda _: 1),
+    SealedField(ROTATIONS, "config", row=_uuid, version=lambda _: 1),
+    SealedField(ROTATIONS, "work", row=_uuid, version=lambda body: int(body["runs"])),
 )
 """What is sealed in tables of authority."""
 

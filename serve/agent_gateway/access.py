@@ -26,7 +26,7 @@ from secrethub.operations.call import AgentCertificate, Call
 from secrethub.operations.identify import IDENTITIES
 from secrethub.operations.note import note
 from secrethub.operations.perform import perform
-from secrethub.operations.watch import may_watch, watch, watched_key
+from secrethub.operations.watch import may_watch, watch
 from secrethub.storage.authority import APPROLES
 from secrethub.wire.canonical_path import check_path
 from serve.agent_gateway.uses import UsesWriter
@@ -152,11 +152,9 @@ class CoreAccess:
         """Have it written down that a watch ended."""
         self._uses.unwatched(peer.agent_id, key, peer.session)
 
-    def confirmed(self, peer: Peer, path: str, version: int) -> None:
-        """Have it written down that a version is in use; of a path that is not watched nothing is."""
-        key = watched_key(path)
-        if key is not None:
-            self._uses.confirmed(peer.agent_id, key, peer.session, version)
+    def confirmed(self, peer: Peer, key: str, version: int) -> None:
+        """Have it written down that a version is in use."""
+        self._uses.confirmed(peer.agent_id, key, peer.session, version)
 
     async def may_still_watch(self, peer: Peer, path: str) -> bool:
         """Decide again about a watch."""

@@ -68,6 +68,17 @@ SETTINGS: dict[str, Setting] = {
     ),
     "sys.quotas.rate-limit.write": Setting(body={"rate": 1_000_000}),
     "sys.quotas.config.write": Setting(),
+    "sys.rotation.write": Setting(
+        body={"rotator": "generated"},
+        params={"path": "secret/there/a"},
+        rules={"secret/data/there/a": ["update"]},
+    ),
+    **{
+        f"sys.rotation.{word}": Setting(
+            params={"path": "secret/there/a"}, rules={"secret/data/there/a": ["update"]}, statuses=REACHED
+        )
+        for word in ("run", "pause", "resume", "delete")
+    },
     "sys.seal": Setting(),
 }
 """By the operation's name. Enrolment asks for an AppRole login, whatever policies say."""

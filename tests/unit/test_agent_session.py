@@ -89,9 +89,9 @@ class House:
         """Note the end of a watch."""
         self.uses.append((peer.agent_id, key, None))
 
-    def confirmed(self, peer: Peer, path: str, version: int) -> None:
+    def confirmed(self, peer: Peer, key: str, version: int) -> None:
         """Note a confirmation."""
-        self.uses.append((peer.agent_id, path, version))
+        self.uses.append((peer.agent_id, key, version))
 
     async def renew(self, peer: Peer, _csr: str) -> IssuedCertificate:
         """Give a certificate."""

@@ -136,12 +136,17 @@ async def exists(context: Context) -> bool:
 
 
 def check_writable(context: Context) -> None:
-    """Check that a secret may lie at the path.
+    """Check that a secret may lie at the path that a request names, as :func:`check_unreserved` does."""
+    check_unreserved(context.mount, path_of(context))
+
+
+def check_unreserved(mount: str, path: str) -> None:
+    """Check that a secret may lie at a path of a mount.
 
     Raises:
         InvalidRequest: it belongs to somebody else.
     """
-    if context.mount == "secret/" and path_of(context).partition("/")[0] == _RESERVED:
+    if mount == "secret/" and path.partition("/")[0] == _RESERVED:
         raise InvalidRequest(f"secrets/{_RESERVED}/ belongs to the dynamic engines; choose another path")
 
 

@@ -23,6 +23,8 @@ from secrethub.engines.system.root_token import root_token_operations
 from secrethub.engines.system.rotation import rotation_operations
 from secrethub.engines.system.seal import seal_operations
 from secrethub.engines.system.sealing import sealing_operations
+from secrethub.engines.system.secret_rotation import secret_rotation_operations
+from secrethub.engines.system.secret_rotation_runs import secret_rotation_run_operations
 from secrethub.engines.system.simulate import simulate_operations
 from secrethub.engines.system.sinks import sink_operations
 from secrethub.engines.system.slots import slot_operations
@@ -50,6 +52,8 @@ class SystemEngine:
             *locked_user_operations(),
             *rotation_operations(),
             *slot_operations(),
+            *secret_rotation_operations(),
+            *secret_rotation_run_operations(),
             *mount_operations(),
             *remount_operations(),
             *policy_operations(),

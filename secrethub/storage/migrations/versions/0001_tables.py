@@ -30,6 +30,7 @@ AUTHORITY_TABLES = (
     "settings",
     "quotas",
     "password_policies",
+    "rotations",
 )
 
 _CLUSTER = """
@@ -117,6 +118,39 @@ CREATE TABLE authority_buckets (
 _USED_UP = "CREATE INDEX tokens_used_up ON tokens (key) WHERE body->'uses_left' = '0'::jsonb"
 
 _BY_ACCESSOR = "CREATE INDEX secret_ids_accessor ON secret_ids ((body->>'accessor'))"
+
+# Which agents use which secrets (secrethub/storage/agent_watches.py).
+_AGENT_WATCHES = (
+    """
+CREATE TABLE agent_watches (
+    key text COLLATE "C" NOT NULL,
+    agent text COLLATE "C" NOT NULL,
+    session text NOT NULL,
+    version bigint NOT NULL DEFAULT 0,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (key, agent)
+)
+""",
+    "CREATE INDEX agent_watches_agent ON agent_watches (agent)",
+)
+
+# Rotations that ended (secrethub/storage/rotations.py).
+_ROTATION_HISTORY = """
+CREATE TABLE rotation_history (
+    rotation text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    outcome text NOT NULL,
+    trigger text NOT NULL,
+    old_version integer NOT NULL,
+    new_version integer NOT NULL,
+    began_at bigint NOT NULL,
+    ended_at bigint NOT NULL,
+    missing integer NOT NULL,
+    reason text NOT NULL,
+    mac bytea NOT NULL,
+    PRIMARY KEY (rotation, number)
+)
+"""
 
 # Spent budgets of the last seconds: nobody is harmed when a crash of the server makes them whole again.
 _QUOTA_LEVELS = """
@@ -351,6 +385,8 @@ def upgrade() -> None:
         *_LEDGER_INDEXES,
         *_SINKS,
         *_ARCHIVE,
+        _ROTATION_HISTORY,
+        *_AGENT_WATCHES,
         *_OTHERS,
     ):
         op.execute(statement)

@@ -248,6 +248,8 @@ $$
             ("certificate_authorities", "key"),
             ("audit_settings", "authorization"),
             ("audit_settings", "secret_access_key"),
+            ("rotations", "config"),
+            ("rotations", "work"),
         )
     ),
 )
@@ -273,6 +275,7 @@ _TABLES = (
     "settings",
     "quotas",
     "password_policies",
+    "rotations",
 )
 
 

@@ -1,0 +1,117 @@
+"""What a rotator is: it plans new fields of a secret and makes them good at whatever they open.
+
+It does not write the secret: that is done for it when a run is promoted. Everything else that a rotator does
+can be repeated, for a process may die right after it: the plan is stored before anything is done, and is the
+same each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from secrethub.errors import SecretHubError
+from secrethub.node import NodeSettings
+
+
+class Refused(SecretHubError):
+    """The target refuses what a rotator wants; trying again does not help. The message has no secret."""
+
+    code = "rotation_refused"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What is configured for one secret.
+
+    Attributes:
+        node: settings of the node that does it: where it may connect to.
+        key: the secret's path.
+        run: number of the run.
+        options: what may be shown.
+        secrets: what may not.
+    """
+
+    node: NodeSettings
+    key: str
+    run: int
+    options: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is about to do; stored sealed. Not shown by ``repr``.
+
+    Attributes:
+        fields: of the secret, as they shall be.
+        before: the same fields as they were; those that were not there are missing.
+        notes: what else the rotator has to know.
+    """
+
+    fields: dict[str, Any]
+    before: dict[str, Any]
+    notes: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return "Plan()"
+
+
+class Rotator(Protocol):
+    """A kind of rotator."""
+
+    kind: str
+    options: frozenset[str]
+    """Names of options that may be shown."""
+    secrets: frozenset[str]
+    """Names of options that may not."""
+
+    def check(self, options: Mapping[str, str], secrets: Mapping[str, str]) -> None:
+        """Check a configuration.
+
+        Raises:
+            InvalidRequest: what is wrong with it.
+        """
+        ...
+
+    async def probe(self, setup: Setup, current: Mapping[str, Any]) -> None:
+        """Find out whether a run could succeed, without changing anything.
+
+        Raises:
+            Refused, Unavailable: it could not, or not now.
+        """
+        ...
+
+    def plan(self, setup: Setup, current: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the new fields, and what else to remember.
+
+        Args:
+            setup: what is configured.
+            current: the secret's fields now; empty when there is no secret.
+
+        Raises:
+            Refused: the secret is not as it must be.
+        """
+        ...
+
+    async def create(self, setup: Setup, plan: Plan) -> None:
+        """Make the new value good at the target.
+
+        Raises:
+            Refused, Unavailable: it could not be; whether something happened may be unknown.
+        """
+        ...
+
+    async def verify(self, setup: Setup, plan: Plan) -> None:
+        """Use the new value as its users will. Raises as :meth:`create`."""
+        ...
+
+    async def retire(self, setup: Setup, plan: Plan) -> None:
+        """Take the old value's power away. Raises as :meth:`create`."""
+        ...
+
+    async def undo(self, setup: Setup, plan: Plan) -> None:
+        """Make the old value good and take the new one's power away. Raises as :meth:`create`."""
+        ...
