@@ -32,7 +32,7 @@ from secrethub.storage import agent_watches, rotations
 from secrethub.storage.authority import ROTATIONS
 from secrethub.storage.authority_rows import micros
 
-STEP_SECONDS = 20.0
+STEP_SECONDS = 10.0
 """That a rotator has for one step: less than the claim of whoever lets it."""
 
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.1, 5.0

@@ -24,7 +24,7 @@ _LONGEST_WAIT = 0.25
 _SHORTEST_WAIT = 0.02
 _TROUBLE_SECONDS = 1.0
 _TOGETHER = 16
-_CLAIM_SECONDS = 3 * STEP_SECONDS
+_CLAIM_SECONDS = 2 * STEP_SECONDS
 _SKIPPED_SECONDS = 60.0
 """For which a rotation is left alone whose row is not authentic."""
 
