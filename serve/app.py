@@ -207,7 +207,8 @@ class Application:
 def _encoded(answer: Answer, path: str, request_id: str) -> tuple[int, bytes]:
     if answer.bare:
         return answer.code or 200, msgspec.json.encode(answer.data)
-    if answer.data is None and answer.auth is None and answer.wrap_info is None and not answer.warnings:
+    told = answer.data, answer.auth, answer.wrap_info, answer.warnings or None, answer.lease_id or None
+    if all(part is None for part in told):
         return 204, b""
     auth = None
     if answer.auth is not None:
@@ -231,6 +232,8 @@ def _encoded(answer: Answer, path: str, request_id: str) -> tuple[int, bytes]:
         auth=auth,
         wrap_info=None if answer.wrap_info is None else asdict(answer.wrap_info),
         warnings=answer.warnings or None,
+        lease_id=answer.lease_id,
+        renewable=answer.renewable,
         lease_duration=answer.lease_duration,
         repeat_at_top=path.startswith("sys/"),
     )

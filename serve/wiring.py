@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 from actors.handles import Handles, SealClient
@@ -31,6 +31,7 @@ from secrethub.node import NodeSettings, read_cluster_key
 from secrethub.operations.archiving import keep_archive
 from secrethub.operations.deliveries import Deliveries
 from secrethub.operations.key_rotation import rotate_when_due
+from secrethub.operations.leases import end_leases
 from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
 from secrethub.operations.quotas import run_exchange, summarise
@@ -76,7 +77,14 @@ def engines() -> dict[str, Engine]:
 class Process:
     """A serving process. ``applications`` has one entry a door, for the in-process and Serve wirings."""
 
-    def __init__(self, settings: NodeSettings, handles: Handles, parts: tuple[Part, ...], name: str) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        handles: Handles,
+        parts: tuple[Part, ...],
+        name: str,
+        kinds: Mapping[str, Engine] | None = None,
+    ) -> None:
         """Wire; nothing is opened before :meth:`start`.
 
         Args:
@@ -84,13 +92,14 @@ class Process:
             handles: the way to the actors.
             parts: what this process serves.
             name: what it is called in the ledger and in metrics.
+            kinds: the kinds of engine; None for those of :func:`engines`.
         """
         psk = read_cluster_key(settings)
         self.core = Core(
             settings=settings,
             clock=SystemClock(),
             seal=SealClient(handles, psk),
-            engines=engines(),
+            engines=dict(kinds) if kinds is not None else engines(),
             process=name,
         )
         self._parts = parts
@@ -135,6 +144,7 @@ class Process:
             for work in (rotate_when_due, reencrypt):
                 self._tasks.append(asyncio.create_task(self._care_for_keys(work), name=work.__name__))
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
+            self._tasks.append(asyncio.create_task(end_leases(self.core), name="leases"))
             self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
             self._tasks.append(asyncio.create_task(Rotations(self.core).run(), name="rotations"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))

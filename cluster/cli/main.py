@@ -30,6 +30,7 @@ _COMMANDS = {
     "cert": ("cluster.cli.certs:cert", "Whose client certificates log in."),
     "user": ("cluster.cli.users:user", "People who log in with a name and a password."),
     "token": ("cluster.cli.tokens:token", "Create, look up, renew and revoke tokens."),
+    "lease": ("cluster.cli.leases:lease", "Find, renew and revoke leases."),
     "wrap": ("cluster.cli.wrapping:wrap", "Keep a secret for whoever holds a one-time token."),
     "unwrap": ("cluster.cli.wrapping:unwrap", "Open a wrapped answer, once."),
     "pki": ("cluster.cli.pki:pki", "Issue certificates."),

@@ -118,6 +118,9 @@ class Reply:
         wrap_info: the token that opens the answer, where it was asked to be kept, or None.
         warnings: what the server wants the caller to know.
         request_id: finds the request in the audit ledger.
+        lease_id: of the lease that the answer is about, or empty.
+        renewable: whether that can be renewed.
+        lease_duration: seconds that it lasts.
     """
 
     status: int
@@ -126,6 +129,9 @@ class Reply:
     wrap_info: Mapping[str, Any] | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
     request_id: str = ""
+    lease_id: str = ""
+    renewable: bool = False
+    lease_duration: int = 0
 
 
 def interpret(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
@@ -151,6 +157,9 @@ def interpret(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
             status, "not_json", ("the answer is not JSON: is this a SecretHub server?",), request_id
         )
     auth, wrapped = body.get("auth"), body.get("wrap_info")
+    # An answer without an envelope may have such keys of its own.
+    envelope = body if "request_id" in body else {}
+    lasts = envelope.get("lease_duration")
     return Reply(
         status=status,
         data=data if isinstance(data, dict) else {},
@@ -158,6 +167,9 @@ def interpret(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         wrap_info=wrapped if isinstance(wrapped, dict) else None,
         warnings=_texts(body.get("warnings")),
         request_id=request_id,
+        lease_id=_text(envelope.get("lease_id")),
+        renewable=envelope.get("renewable") is True,
+        lease_duration=lasts if isinstance(lasts, int) else 0,
     )
 
 

@@ -167,7 +167,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         auth: the envelope's ``auth``.
         wrap_info: the envelope's ``wrap_info``, instead of ``data`` and ``auth``.
         warnings: shown to the caller.
-        lease_duration: seconds after which the answer should be asked for again, 0 for nothing to say.
+        lease_id: of the lease that the answer is about, or empty.
+        renewable: whether that can be renewed.
+        lease_duration: seconds that the lease lasts, or after which the answer should be asked for again; 0
+            for nothing to say.
         missing: answer 404 although there is data (a deleted KV version).
         bare: answer ``data`` itself instead of the envelope (sys/init, health, …).
         code: an HTTP-like outcome only where the operation's own protocol asks for it (health).
@@ -182,6 +185,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     auth: Auth | None = None
     wrap_info: WrapInfo | None = None
     warnings: tuple[str, ...] = ()
+    lease_id: str = ""
+    renewable: bool = False
     lease_duration: int = 0
     missing: bool = False
     bare: bool = False

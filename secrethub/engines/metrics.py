@@ -124,6 +124,27 @@ class Metrics:
         self.rotations = Counter(
             "secrethub_rotations", "Rotations that ended.", ("outcome",), registry=self.registry
         )
+        self.leases_ended = Counter(
+            "secrethub_leases_ended",
+            "Leases and intents that this process ended at their targets.",
+            registry=self.registry,
+        )
+        self.leases_failed = Counter(
+            "secrethub_leases_failed",
+            "Attempts to end a lease that failed.",
+            registry=self.registry,
+        )
+        self.leases_due = Gauge(
+            "secrethub_leases_due", "Leases that should be over and are not.", registry=self.registry
+        )
+        self.leases_failing = Gauge(
+            "secrethub_leases_failing",
+            "Leases whose end failed and is tried again within ten minutes.",
+            registry=self.registry,
+        )
+        self.leases_dead = Gauge(
+            "secrethub_leases_dead", "Leases whose end was given up.", registry=self.registry
+        )
         self.throttled = Counter(
             "secrethub_throttled", "Requests refused by throttling.", registry=self.registry
         )

@@ -126,9 +126,22 @@ class MountTable:
         return (self._found or await self._load()).leaving
 
     @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines by their kinds."""
+        return self._engines
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of engine that there are."""
         return tuple(self._engines)
+
+    async def by_uuid(self, uuid: str) -> tuple[Mount, Engine] | None:
+        """Return a mount, one that is being removed too, with its engine; None when it is gone."""
+        found = self._found or await self._load()
+        for mount in (*found.mounts, *found.leaving):
+            if mount.uuid == uuid:
+                return mount, self._engines[mount.kind]
+        return None
 
     def operations(self, mount: Mount) -> list[Operation]:
         """Return what a mount offers, more specific patterns first."""

@@ -1,7 +1,9 @@
 """The end of a mount, in three steps, so that a large store holds nobody up.
 
-1. Its row says that it leaves: from that commit on nobody is led to it, and nothing can take its place.
-2. Its secrets are removed, some in one transaction; of an auth method the tokens and what it keeps.
+1. Its row says that it leaves: from that commit on nobody is led to it, and nothing can take its place. Its
+   leases are ordered to end.
+2. Once they have ended, which takes what the mount knows of their targets, its secrets are removed, some in
+   one transaction; of an auth method the tokens and what it keeps.
 3. Its row is removed.
 
 Steps 2 and 3 are done before the answer; where that fails, the same request or the next tidying goes on.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from secrethub.engines.auth_methods import is_auth, remove_rows
 from secrethub.engines.engine import Fence
+from secrethub.engines.lease_ending import end_leases_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import Stale
 from secrethub.storage import kv
@@ -20,17 +23,22 @@ _BATCH = 100
 """Secrets in one transaction; their versions may come to a gigabyte, and must go before it times out."""
 
 
-async def empty(core: Core, path: str) -> None:
+async def empty(core: Core, path: str) -> bool:
     """Remove what a leaving mount holds, and then the mount; one that is not leaving is left alone.
+
+    Returns:
+        Whether it is done. If not, leases are left that could not be ended yet.
 
     Raises:
         Sealed, Unavailable: it is not done yet.
         IntegrityFailure: the mount's row is not authentic.
     """
-    if is_auth(path):
-        row = await core.authority.fetch(MOUNTS, path)
-        if row is not None and row.body.get("leaving"):
+    row = await core.authority.fetch(MOUNTS, path)
+    if row is not None and row.body.get("leaving"):
+        if is_auth(path):
             await remove_rows(core, path, row.body["type"])
+        elif not await end_leases_of(core, row.body["uuid"]):
+            return False
     while True:
         fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
         try:
@@ -39,9 +47,9 @@ async def empty(core: Core, path: str) -> None:
                 # Locks the row, so that several nodes take turns.
                 row = await change.get(MOUNTS, path)
                 if row is None or not row.body.get("leaving"):
-                    return
+                    return True
                 if is_auth(path) or not await kv.remove_some(change.connection, row.body["uuid"], _BATCH):
                     await change.delete(MOUNTS, path)
-                    return
+                    return True
         except Stale:
             await core.ledger.look()

@@ -34,6 +34,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Any] | None = None
     auth: Auth | None = None
     warnings: tuple[str, ...] = ()
+    lease_id: str = ""
+    renewable: bool = False
     lease_duration: int = 0
     missing: bool = False
 
@@ -54,6 +56,8 @@ def kept(answer: Answer) -> bytes:
             "data": answer.data,
             "auth": answer.auth,
             "warnings": answer.warnings,
+            "lease_id": answer.lease_id,
+            "renewable": answer.renewable,
             "lease_duration": answer.lease_duration,
             "missing": answer.missing,
         },
@@ -68,6 +72,8 @@ def reopened(content: bytes) -> Answer:
         data=found.data,
         auth=found.auth,
         warnings=found.warnings,
+        lease_id=found.lease_id,
+        renewable=found.renewable,
         lease_duration=found.lease_duration,
         missing=found.missing,
     )

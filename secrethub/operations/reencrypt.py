@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+import asyncpg
+
+from secrethub.crypto.keyring import Keyring
 from secrethub.engines.engine import Fence
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, Stale
@@ -23,10 +26,12 @@ from secrethub.operations.note import note
 from secrethub.storage.fence import hold_shared
 from secrethub.storage.sealed_columns import (
     FIELDS,
+    LEASES,
     VALUES,
     Column,
     SealedField,
     any_left,
+    reseal_leases,
     reseal_rows,
     reseal_values,
     stale_rows,
@@ -38,6 +43,10 @@ _ROWS = 16
 _MOST_LEFT_ALONE = 1000
 _STATE = "reencrypt"
 
+_Reseal: TypeAlias = Callable[
+    ["asyncpg.Connection[Any]", Keyring, Collection[str], int], Awaitable[tuple[int, list[IntegrityFailure]]]
+]
+
 
 @dataclass
 class _Damaged:
@@ -45,7 +54,7 @@ class _Damaged:
 
     number: int
     places: dict[Column, set[str]] = field(default_factory=dict)
-    """``<id>/<version>`` of values, buckets of fields."""
+    """``<id>/<version>`` of values, ids of leases, buckets of fields."""
 
     def of(self, column: Column) -> set[str]:
         return self.places.setdefault(column, set())
@@ -64,21 +73,22 @@ async def reencrypt(core: Core) -> int:
     if not await any_left(core.database, number, damaged.places):
         return 0
     await _tell(core, "begun", {"term": number})
-    count = await _values(core, damaged.of(VALUES))
+    count = await _values(core, damaged.of(VALUES), reseal_values)
+    count += await _values(core, damaged.of(LEASES), reseal_leases)
     for column in FIELDS:
         count += await _rows(core, column, damaged.of((column.table.name, column.name)))
     await _tell(core, "done", {"term": number, "count": count})
     return count
 
 
-async def _values(core: Core, damaged: set[str]) -> int:
+async def _values(core: Core, damaged: set[str], reseal: _Reseal) -> int:
     count = 0
     while len(damaged) < _MOST_LEFT_ALONE:
         began = time.monotonic()
         try:
             async with core.database.write() as connection:
                 await hold_shared(connection, _fence(core))
-                taken, failures = await reseal_values(connection, core.keyring(), damaged, _VALUES)
+                taken, failures = await reseal(connection, core.keyring(), damaged, _VALUES)
         except Stale as exc:
             await core.catch_up(exc)
             continue

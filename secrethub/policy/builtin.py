@@ -29,6 +29,11 @@ _DEFAULT_RULES: dict[str, list[str]] = {
     "sys/wrapping/unwrap": ["update"],
     "sys/tools/hash": ["update"],
     "sys/tools/hash/*": ["update"],
+    # Of one's own leases only, and of those that one's own children have.
+    "sys/leases/lookup": ["update"],
+    "sys/leases/renew": ["update"],
+    "sys/leases/revoke": ["update"],
+    "sys/renew": ["update"],
     "sys/internal/ui/mounts": ["read"],
     # These two take nothing but tokens from an AppRole login (see engines/agents).
     "agents/enroll/begin": ["update"],

@@ -18,6 +18,7 @@ import asyncpg
 from secrethub.crypto.aead import Place
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import DecryptionFailed, IntegrityFailure
+from secrethub.storage import leases
 from secrethub.storage.authority_change import Change
 from secrethub.storage.authority_rows import (
     AUDIT_SETTINGS,
@@ -80,12 +81,19 @@ FIELDS = (
 """What is sealed in tables of authority."""
 
 VALUES: tuple[str, str] = ("kv_versions", "sealed")
-"""What is sealed elsewhere: the values of static secrets."""
+"""What is sealed elsewhere: the values of static secrets …"""
+
+LEASES: tuple[str, str] = ("leases", "sealed")
+"""… and what engines know of leases."""
 
 Column: TypeAlias = tuple[str, str]
 
-COLUMNS: tuple[Column, ...] = (VALUES, *((field.table.name, field.name) for field in FIELDS))
+COLUMNS: tuple[Column, ...] = (VALUES, LEASES, *((field.table.name, field.name) for field in FIELDS))
 """(table, column or field) of everything that data keys seal."""
+
+
+_NAMED = {VALUES: "id || '/' || version", LEASES: "id"}
+"""How damaged ones are told of, where they are no fields."""
 
 
 async def left(database: Database, number: int) -> dict[Column, int]:
@@ -110,14 +118,14 @@ async def any_left(database: Database, number: int, but: Mapping[Column, Collect
     Args:
         database: where.
         number: of a data key.
-        but: what to leave out: ``<id>/<version>`` of values, buckets of fields as text.
+        but: what to leave out: ``<id>/<version>`` of values, ids of leases, buckets of fields as text.
 
     Raises:
         Unavailable: the database does not answer.
     """
     async with database.read() as connection:
         for table, name in COLUMNS:
-            named = "id || '/' || version" if (table, name) == VALUES else "bucket::text"
+            named = _NAMED.get((table, name), "bucket::text")
             if await connection.fetchval(
                 f"""SELECT true FROM {table}
                     WHERE {_under(table, name)} < $1 AND {named} <> ALL($2::text[]) LIMIT 1""",  # noqa: S608 - ours
@@ -160,6 +168,29 @@ async def reseal_values(
         except DecryptionFailed:
             failures.append(IntegrityFailure("kv_versions", f"{identifier}/{version}", "it does not open"))
     await connection.executemany("UPDATE kv_versions SET sealed = $3 WHERE id = $1 AND version = $2", fresh)
+    return len(found), failures
+
+
+async def reseal_leases(
+    connection: asyncpg.Connection[Any], keyring: Keyring, but: Collection[str], limit: int
+) -> tuple[int, list[IntegrityFailure]]:
+    """Seal what engines know of leases anew, as :func:`reseal_values` does; ``but`` are ids."""
+    found = await connection.fetch(
+        """SELECT id, state, sealed FROM leases
+           WHERE sealed_under(sealed) < $1 AND id <> ALL($2::text[])
+           LIMIT $3 FOR UPDATE SKIP LOCKED""",
+        keyring.sealing,
+        list(but),
+        limit,
+    )
+    fresh: list[tuple[str, bytes]] = []
+    failures: list[IntegrityFailure] = []
+    for row in found:
+        try:
+            fresh.append((row["id"], leases.resealed(keyring, row["id"], row["state"], row["sealed"])))
+        except (DecryptionFailed, KeyError):
+            failures.append(IntegrityFailure("leases", row["id"], "it does not open"))
+    await connection.executemany("UPDATE leases SET sealed = $2 WHERE id = $1", fresh)
     return len(found), failures
 
 
@@ -222,4 +253,4 @@ async def reseal_rows(
 
 
 def _under(table: str, name: str) -> str:
-    return f"sealed_under({name})" if (table, name) == VALUES else f"sealed_under(body->>'{name}')"
+    return f"sealed_under({name})" if (table, name) in _NAMED else f"sealed_under(body->>'{name}')"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from actors.local import LocalTree
+from secrethub.engines.engine import Engine
 from secrethub.node import Listener, NodeSettings
 from serve.wiring import Process
 
@@ -90,11 +91,11 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: NodeSettings) -> AsyncIterator[Node]:
-    """Start a node that is a cluster by itself."""
+async def running(settings: NodeSettings, kinds: Mapping[str, Engine] | None = None) -> AsyncIterator[Node]:
+    """Start a node that is a cluster by itself; ``kinds`` of engine instead of the usual ones."""
     tree = LocalTree(settings)
     await tree.start()
-    process = Process(settings, tree.handles, ("gateway", "agents"), "single")
+    process = Process(settings, tree.handles, ("gateway", "agents"), "single", kinds)
     try:
         await process.start()
         assert settings.http is not None

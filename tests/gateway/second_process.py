@@ -13,7 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import httpx2
 
 from actors.handles import Handles
+from secrethub.engines.engine import Engine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_node_file, write_node_file
 from serve.wiring import Process
@@ -178,10 +179,10 @@ async def started(
                     pipe.close()
 
 
-async def main(node_file: str, socket: str) -> None:
-    """Be the second process."""
+async def main(node_file: str, socket: str, kinds: Mapping[str, Engine] | None = None) -> None:
+    """Be the second process; ``kinds`` of engine instead of the usual ones."""
     settings = read_node_file(node_file)
-    process = Process(settings, SocketHandles(socket), ("gateway",), "second")
+    process = Process(settings, SocketHandles(socket), ("gateway",), "second", kinds)
     await process.start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

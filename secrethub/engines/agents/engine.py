@@ -18,6 +18,7 @@ from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
 from secrethub.storage import certificates
 from secrethub.storage.authority import AGENTS, APPROLES
+from secrethub.storage.lease_ends import order_for_owners
 
 APPROVAL_LIFE = timedelta(hours=1)
 _PAGE = 1000
@@ -140,8 +141,8 @@ class AgentsEngine:
     async def revoke(self, context: Context, _body: RevokeRequest) -> Answer:
         """Revoke an agent. Effective on every node before this returns; can be repeated.
 
-        What is bound to it goes, too. The host's AppRole credentials are not touched: destroy its
-        SecretID as well, or it may enrol under another name.
+        What is bound to it goes, too, and its leases end. The host's AppRole credentials are not touched:
+        destroy its SecretID as well, or it may enrol under another name.
         """
         agent_id = context.params["agent_id"]
         core = context.core
@@ -156,6 +157,7 @@ class AgentsEngine:
             for failure in await end_bindings(change, [Subject("agent", agent_id)]):
                 core.metrics.integrity_failures.labels(failure.table).inc()
             await certificates.mark_revoked(change.connection, AGENTS_MOUNT, agent_id, context.now)
+            await order_for_owners(change.connection, [agent_id])
         return EMPTY
 
     async def approve(self, context: Context, body: ApproveRequest) -> Answer:

@@ -7,6 +7,8 @@ from secrethub.engines.system.archive import archive_operations
 from secrethub.engines.system.auth_mounts import auth_operations
 from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
+from secrethub.engines.system.leases import lease_operations
+from secrethub.engines.system.leases_many import many_lease_operations
 from secrethub.engines.system.ledger import ledger_operations
 from secrethub.engines.system.ledger_entries import entries_operations
 from secrethub.engines.system.ledger_export import export_operations
@@ -73,6 +75,8 @@ class SystemEngine:
             *tool_operations(),
             *spec_operations(),
             *quota_operations(),
+            *lease_operations(),
+            *many_lease_operations(),
         )
 
     def native_prefix(self, mount: str) -> str:

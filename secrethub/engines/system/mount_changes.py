@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secrethub.engines.engine import EMPTY, Answer, Context
+from secrethub.engines.leasing import leased_kinds
 from secrethub.engines.mounts import AUTH, BUILT_IN, TOKEN_MOUNT
 from secrethub.engines.system.mount_settings import (
     EnableRequest,
@@ -14,10 +15,11 @@ from secrethub.engines.system.mount_settings import (
     tuned,
 )
 from secrethub.engines.unmounting import empty
-from secrethub.errors import InvalidRequest
+from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.ids import new_accessor, new_uuid
 from secrethub.storage.authority import MOUNTS
 from secrethub.storage.authority_rows import micros
+from secrethub.storage.lease_ends import order_for_mount
 from secrethub.wire.canonical_path import check_path
 
 RESERVED = ("auth/", "sys/", "cubbyhole/", "identity/", "audit/")
@@ -37,9 +39,9 @@ def auth_path(context: Context) -> str:
 
 
 async def enable(context: Context, body: EnableRequest) -> Answer:
-    """Mount a key/value store at a free path."""
+    """Mount a key/value store, or an engine that leases things out, at a free path."""
     path = mount_path(context)
-    made = new_mount(body)
+    made = new_mount(body, leased_kinds(context.core))
     if path == _STORE and made["options"]["version"] != "2":
         raise InvalidRequest("secrets/ is a view of secret/, which therefore has version 2")
     await check_free(context, path)
@@ -102,7 +104,7 @@ async def _tune(context: Context, path: str, body: MountConfig, nothing: str) ->
         row = await change.get(MOUNTS, path)
         if row is None or row.body.get("leaving"):
             raise InvalidRequest(f"{nothing} {path}")
-        await change.put(MOUNTS, path, tuned(row.body, body))
+        await change.put(MOUNTS, path, tuned(row.body, body, leased_kinds(context.core)))
     return Answer(detail={"written": change.written})
 
 
@@ -131,5 +133,10 @@ async def _disable(context: Context, path: str) -> Answer:
         row = await change.get(MOUNTS, path)
         if row is not None and not row.body.get("leaving"):
             await change.put(MOUNTS, path, {**row.body, "leaving": True})
-    await empty(core, path)
+            await order_for_mount(change.connection, row.body["uuid"])
+    if not await empty(core, path):
+        raise Unavailable(
+            f"nobody is led to {path} any more, but leases are left that could not be ended yet; "
+            "this goes on by itself"
+        )
     return Answer(detail={"written": change.written})

@@ -6,7 +6,7 @@ unless it is empty, never dropped: who asked for it would rely on something that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -76,12 +76,20 @@ class EnableRequest(msgspec.Struct, frozen=True):
     plugin_version: str = ""
 
 
-def new_mount(body: EnableRequest) -> dict[str, Any]:
+def new_mount(body: EnableRequest, leased: Collection[str] = ()) -> dict[str, Any]:
     """Return what is stored of a new mount, besides what tells it from others.
+
+    Args:
+        body: what is asked for.
+        leased: the kinds of engine that lease things out.
 
     Raises:
         InvalidRequest: it cannot be had.
     """
+    if body.type in leased:
+        if _given(body.options):
+            raise InvalidRequest(f"an engine of type {body.type} has no options")
+        return _made(body, body.type, body.description, {})
     version = _version(body)
     return _made(body, "kv", body.description, {"version": version})
 
@@ -119,14 +127,19 @@ def _made(body: EnableRequest, kind: str, description: str, options: dict[str, s
     return made | lease_limits(made, config)
 
 
-def tuned(mount: Mapping[str, Any], config: MountConfig) -> dict[str, Any]:
+def tuned(mount: Mapping[str, Any], config: MountConfig, leased: Collection[str] = ()) -> dict[str, Any]:
     """Return what is stored of a mount once ``config`` is in force.
+
+    Args:
+        mount: what is stored of it.
+        config: what is to change.
+        leased: the kinds of engine that lease things out.
 
     Raises:
         InvalidRequest: it cannot be had.
     """
     limits = lease_limits(mount, config)
-    if any(limits.values()) and mount["type"] not in _LIMITED:
+    if any(limits.values()) and mount["type"] not in {*_LIMITED, *leased}:
         raise InvalidRequest(f"limits of leases are not supported by type {mount['type']}")
     _check_token_type(config, auth=mount["type"] in _AUTH)
     for name, value in _given(config.options).items():

@@ -3,7 +3,7 @@
 What a mount holds is stored under its UUID, so that moving it is one small change, however much that is:
 from its commit on no node answers at the old path, and all answer at the new one. Policies are not
 rewritten: they speak of paths. Auth methods do not move, because people and roles are called after the
-path of theirs.
+path of theirs. Leases end, as in Vault: their ids name a path where nobody answers any more.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from secrethub.engines.system.mount_changes import KEPT, RESERVED, check_free
 from secrethub.errors import InvalidRequest
 from secrethub.ids import is_uuid, new_uuid
 from secrethub.storage.authority import MOUNTS
+from secrethub.storage.lease_ends import order_for_mount
 from secrethub.wire.canonical_path import check_path
 
 _STORE = "secret/"
@@ -86,6 +87,7 @@ async def remount(context: Context, body: RemountRequest) -> Answer:
         moved = {"id": migration, "from": old}
         await change.put(MOUNTS, new, {**row.body, "moved": moved}, expected_revision=0)
         await change.delete(MOUNTS, old)
+        await order_for_mount(change.connection, row.body["uuid"])
     return Answer(data={"migration_id": migration}, warnings=(_WARNING,), detail={"written": change.written})
 
 

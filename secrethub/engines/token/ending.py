@@ -18,6 +18,7 @@ from secrethub.engines.engine import EMPTY, Answer, Context, Fence
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, Sealed, Stale, Unavailable
 from secrethub.storage.authority import ACCESSORS, CUBBYHOLES, TOKENS, Change
+from secrethub.storage.lease_ends import order_for_owners
 
 _BATCH = 1000
 _ORPHANS = 100
@@ -44,9 +45,15 @@ async def end_token(context: Context, digest: str) -> Answer:
 
 
 async def remove_tokens(
-    change: Change, keyring: Keyring, digests: Sequence[str]
+    change: Change, keyring: Keyring, digests: Sequence[str], *, heirs: bool = True
 ) -> tuple[int, list[IntegrityFailure]]:
-    """Delete tokens, their accessors, what they keep and what is bound to them.
+    """Delete tokens, their accessors, what they keep and what is bound to them, and order their leases' end.
+
+    Args:
+        change: of authority.
+        keyring: opens their accessors.
+        digests: of the tokens.
+        heirs: the leases of what was made from them end, too.
 
     Returns:
         How many went, and what is wrong with those that were left alone.
@@ -56,6 +63,8 @@ async def remove_tokens(
     _, more = await change.delete_many(ACCESSORS, accessors)
     _, kept = await change.delete_many(CUBBYHOLES, [row.key for row in rows])
     unbound = await end_bindings(change, [Subject("token", row.key) for row in rows])
+    if rows:
+        await order_for_owners(change.connection, [row.key for row in rows], heirs=heirs)
     return len(rows), failures + more + kept + unbound
 
 
@@ -82,7 +91,7 @@ async def end_orphaning(context: Context, digest: str) -> Answer:
                     await change.put(TOKENS, row.key, row.body, owner=None, expires_at=row.expires_at)
             done = len(keys) < _ORPHANS
             if done:
-                count, failures = await remove_tokens(change, core.keyring(), [digest])
+                count, failures = await remove_tokens(change, core.keyring(), [digest], heirs=False)
                 _check_ended(count, failures)
         orphans += len(keys)
         if done:

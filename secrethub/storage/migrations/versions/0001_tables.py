@@ -335,7 +335,6 @@ CREATE TABLE enrollments (
 """,
 )
 
-
 # What was taken out of the ledger: the segments of its archive, and where each stream begins now.
 _ARCHIVE = (
     """

@@ -1,0 +1,192 @@
+"""What engines that lease things out have in common: how a lease is made, and what they must be able to do.
+
+The order of an issue: the plan is committed as an intent, the target is changed, the lease is committed, and
+then it is answered (``storage/leases.py``). An engine names what it makes by the lease's ``marker``, never
+adopts what is there already, and never completes what was interrupted: it is undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
+
+from secrethub.auth.tokens import MAX_TTL
+from secrethub.engines.engine import Answer, Context
+from secrethub.engines.mounts import Mount
+from secrethub.engines.runtime import Core
+from secrethub.errors import SecretHubError, Stale, Unavailable
+from secrethub.ids import base62
+from secrethub.leases.deadlines import Terms, seconds_left, terms
+from secrethub.leases.lease import Lease
+from secrethub.storage import lease_ends, leases
+from secrethub.storage.authority_rows import micros
+
+ACT_SECONDS = 20.0
+"""That an engine has for its target; much less than the intent's grace, after which it is undone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """A lease, and what its engine knows of it: the plan's data for an intent, else those of the making."""
+
+    lease: Lease
+    data: Mapping[str, Any] = field(repr=False)
+
+
+@runtime_checkable
+class LeasedEngine(Protocol):
+    """A kind of engine that leases things out. All of this can be repeated, also after it was done."""
+
+    async def revoke(self, core: Core, mount: Mount, target: str, held: Sequence[Held]) -> Mapping[str, str]:
+        """End leases of one target; what is gone already is ended.
+
+        Returns:
+            Why, by the id, for those that could not be. No secret.
+
+        Raises:
+            Unavailable: the target does not answer.
+        """
+        ...
+
+    async def undo(self, core: Core, mount: Mount, target: str, held: Sequence[Held]) -> Mapping[str, str]:
+        """Remove what intents may have left at a target, as :meth:`revoke` does."""
+        ...
+
+    async def extend(self, core: Core, mount: Mount, held: Held, until: datetime) -> None:
+        """Let what was leased out live until an instant.
+
+        Raises:
+            InvalidRequest: it is gone at the target.
+            Unavailable: the target does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is to be leased out.
+
+    Attributes:
+        role: of the engine.
+        target: what is asked for it.
+        ttl: seconds, of the role; 0 for the mount's.
+        max_ttl: likewise.
+        renewable: whether it can be renewed.
+    """
+
+    role: str
+    target: str
+    ttl: int = 0
+    max_ttl: int = 0
+    renewable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What was made at the target.
+
+    Attributes:
+        data: answered; secret.
+        kept: what the engine needs to renew and to end it; no password.
+    """
+
+    data: Mapping[str, Any] = field(repr=False)
+    kept: Mapping[str, Any] = field(repr=False)
+
+
+async def issue(
+    context: Context,
+    plan: Plan,
+    intend: Callable[[Lease], Mapping[str, Any]],
+    act: Callable[[Lease], Awaitable[Made]],
+) -> Answer:
+    """Lease something out, in the operation of an engine.
+
+    Args:
+        context: of the request, with an identity.
+        plan: what.
+        intend: gives what undoing needs to know, e.g. the name of what is about to be made.
+        act: makes it at the target, valid until the lease ends. When it returns or raises, nothing that it
+            began may still happen there, but for a time far below the intent's grace.
+
+    Raises:
+        Stale: the decision was overtaken; nothing is left over.
+        Unavailable: the database or the target does not answer. What may be there is undone.
+        InvalidRequest: the target refuses. What may be there is undone.
+    """
+    core, keyring = context.core, context.core.keyring()
+    held = _terms(context, plan)
+    draft = _draft(context, plan)
+    data = intend(draft)
+    intent = await leases.plan(core.database, keyring, context.fence, draft, held, data)
+    try:
+        async with asyncio.timeout(ACT_SECONDS):
+            made = await act(intent)
+    except TimeoutError:
+        # It may still happen, so it is undone only after the intent's grace.
+        raise Unavailable(f"the target {plan.target} did not answer in time") from None
+    except SecretHubError:
+        await _take_back(core, intent)
+        raise
+    lease = await leases.make(core.database, core.keyring(), intent, made.kept)
+    if lease is None:
+        await _take_back(core, intent)
+        raise Stale("whom the lease was made for has ended")
+    ttl = seconds_left(lease.issued_at, lease.expires_at)
+    return Answer(
+        data=made.data,
+        lease_id=lease.id,
+        renewable=lease.renewable,
+        lease_duration=ttl,
+        detail={"lease": lease.id, "ttl": ttl, "written": [leases.written(keyring, lease)]},
+    )
+
+
+def leased_kinds(core: Core) -> frozenset[str]:
+    """Return the kinds of engine that lease things out."""
+    return frozenset(kind for kind, engine in core.mounts.engines.items() if isinstance(engine, LeasedEngine))
+
+
+async def _take_back(core: Core, intent: Lease) -> None:
+    """Have an intent undone now. If that cannot be said, it is after its grace."""
+    with contextlib.suppress(SecretHubError):
+        await lease_ends.give_up(core.database, intent.id)
+
+
+def _terms(context: Context, plan: Plan) -> Terms:
+    identity = context.identity
+    assert identity is not None
+    ends = identity.good_until or identity.expires_at
+    return terms(
+        ttl=plan.ttl,
+        max_ttl=plan.max_ttl,
+        mount_ttl=context.lease_ttl,
+        mount_max_ttl=context.max_lease_ttl,
+        most=MAX_TTL,
+        owner_ends=0 if ends is None or identity.kind == "agent" else micros(ends),
+    )
+
+
+def _draft(context: Context, plan: Plan) -> Lease:
+    identity = context.identity
+    assert identity is not None
+    return Lease(
+        id=f"{context.path}/{base62(24)}",
+        revision=0,
+        state="intent",
+        mount=context.mount_id,
+        role=plan.role,
+        target=plan.target,
+        owner=identity.key,
+        owner_name=identity.name,
+        lineage=identity.lineage or (identity.key,),
+        issued_at=0,
+        expires_at=0,
+        max_expires_at=0,
+        renewable=plan.renewable,
+        sealed=b"",
+    )

@@ -1,0 +1,1 @@
+"""Rules of leases, without IO: what a lease is, how long it lives, when its end is tried again."""

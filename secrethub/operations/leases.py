@@ -1,0 +1,54 @@
+"""Looking again and again for leases that are due, and ending them.
+
+Every node does, and whichever claims a lease first ends it. Nothing is kept in memory but how the targets
+are: what is next is asked of an index. While the cluster is sealed or the database is away it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from secrethub.engines.lease_ending import BATCH, end_due
+from secrethub.engines.runtime import Core
+from secrethub.errors import SecretHubError
+from secrethub.storage import lease_ends, lease_lists
+
+_LONGEST_WAIT = 0.5
+"""Seconds between two looks: a lease may have been revoked by way of another process."""
+_SHORTEST_WAIT = 0.02
+_TROUBLE_SECONDS = 1.0
+_TELL_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+async def end_leases(core: Core) -> None:
+    """End what is due until cancelled."""
+    told = core.clock.monotonic()
+    while True:
+        await core.opened.wait()
+        try:
+            tried = await end_due(core)
+            if core.clock.monotonic() - told >= _TELL_SECONDS:
+                told = core.clock.monotonic()
+                await _tell(core)
+            wait = 0.0 if tried == BATCH else _bounded(await lease_ends.next_due(core.database))
+        except SecretHubError as exc:
+            _log.warning("leases cannot be ended now: %s", exc.code)
+            wait = _TROUBLE_SECONDS
+        await asyncio.sleep(wait)
+
+
+def _bounded(due: float | None) -> float:
+    """Return how long to wait; what is due already belongs to a target that rests, or to somebody else."""
+    if due is None or due <= 0:
+        return _LONGEST_WAIT
+    return min(max(due, _SHORTEST_WAIT), _LONGEST_WAIT)
+
+
+async def _tell(core: Core) -> None:
+    found = await lease_lists.standing(core.database)
+    core.metrics.leases_due.set(found["due"])
+    core.metrics.leases_failing.set(found["failing"])
+    core.metrics.leases_dead.set(found["dead"])

@@ -1,0 +1,56 @@
+"""Fixtures of tests on leases: a node whose mount ``db/`` leases out files, and their folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve.wiring import engines
+from tests.gateway.behind import until
+from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.lease_engine import FolderEngine
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The target: one file for everything that was made and is not gone."""
+    folder = tmp_path / "target" / "files"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+async def leased(database_url: str, tmp_path: Path, place: Path) -> AsyncIterator[Node]:
+    """A node that leases out files at ``db/``."""
+    kinds = {**engines(), "folder": FolderEngine(place)}
+    async with running(node_settings(tmp_path, database_url), kinds) as node:
+        await node.initialise()
+        await node.unseal()
+        made = await node.call("POST", "sys/mounts/db", json={"type": "folder"})
+        assert made.status_code == 204, made.text
+        yield node
+
+
+async def creds(node: Any, token: str | None = None, role: str = "app") -> dict[str, Any]:
+    """Lease out a file, and return the whole answer."""
+    answer = await node.call("GET", f"db/creds/{role}", token)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def files(place: Path) -> set[str]:
+    """Return what is there at the target."""
+    return {file.name for file in place.iterdir()}
+
+
+async def gone(place: Path, *names: str) -> None:
+    """Wait until none of these is there any more."""
+
+    async def none_left() -> bool:
+        return not files(place) & set(names)
+
+    await until(none_left)
