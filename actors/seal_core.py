@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import TypeVar
 
@@ -76,6 +77,19 @@ class SealCore:
 
     def __repr__(self) -> str:
         return f"SealState(node={self._node})"
+
+    @asynccontextmanager
+    async def _lasting_turn(self) -> AsyncIterator[None]:
+        """Take the turn, in a process that stays. One that is about to be replaced does not answer.
+
+        What is taken in memory here would be lost with the process after it was acknowledged. So the call
+        waits for the end, and whoever made it asks the successor, as of any actor that ends during a call.
+        """
+        async with self._turn:
+            if not self._done.is_set():
+                yield
+                return
+        await asyncio.Event().wait()
 
     async def _present(self) -> ClusterRow | None:
         """Read the cluster's row, after taking this incarnation's number."""

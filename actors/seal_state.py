@@ -32,7 +32,6 @@ from secrethub.errors import (
     PutBack,
     SecretHubError,
     Stale,
-    Unavailable,
     WrongShare,
 )
 from secrethub.operations.seal_lifecycle import RootKeyType, commit_sealed, load_cluster
@@ -159,10 +158,7 @@ class SealState(SealOpenings):
             Unavailable: the database does not answer; the share may be given again.
         """
         operation = "sys.accept-restore" if accepting else "sys.unseal"
-        async with self._turn:
-            if self._done.is_set():
-                # A share that is taken now would be gone with this process.
-                raise Unavailable("the seal's process is being replaced; give the share again")
+        async with self._lasting_turn():
             row = await self._following(lenient=True)
             if accepting is not bool(row.rolled_back) and (accepting or self._held is None):
                 refusal = Conflict("the database was not put back, as far as anybody knows")

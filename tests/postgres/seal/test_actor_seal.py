@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -9,6 +10,7 @@ import pytest
 from seal_steps import NODE, crash, keyring_bytes, row_of, successor, unsealed, until
 
 from actors.handles import SealClient, fetch_keyring
+from actors.handles.keys import SHARE_INFO
 from actors.local import LocalTree
 from actors.seal_state import SealState
 from actors.tree import KEY_HOLDER, SEAL_STATE, actor_name
@@ -16,6 +18,7 @@ from secrethub.audit.event import Entry, Record
 from secrethub.audit.verification import verify_ledger
 from secrethub.clock import SystemClock
 from secrethub.crypto.keyring import Keyring
+from secrethub.crypto.sealed_box import seal_to
 from secrethub.errors import (
     Conflict,
     InvalidRequest,
@@ -156,18 +159,25 @@ async def test_seal_takes_every_key_away_and_replaces_the_holders(
     assert await keyring_bytes(tree, psk, database)
 
 
-async def test_who_is_about_to_be_replaced_takes_no_share(tree: LocalTree, client: SealClient) -> None:
-    """After a seal the old process refuses shares, which would be lost; its successor takes them."""
+async def test_a_share_is_not_taken_by_a_process_that_is_about_to_end(
+    tree: LocalTree, client: SealClient, psk: bytes
+) -> None:
+    """After a seal the replaced SealState answers no share; shares given at once count in its successor."""
     keys = await unsealed(client, 3, 2)
-    old = await tree.handles.find(SEAL_STATE)
-    assert isinstance(old, SealState)
+    state = await tree.handles.find(SEAL_STATE)
+    assert isinstance(state, SealState)
     await client.seal()
-    with pytest.raises(Unavailable, match="again"):
-        await old.submit_share(b"any")
-    await successor(tree, SEAL_STATE, old)
-    for share in keys[:2]:
-        await client.submit_share(share)
-    assert not (await client.status()).sealed
+    box = seal_to(await state.public_key(), keys[2], psk, SHARE_INFO)
+    late = asyncio.create_task(state.submit_share(box))
+    try:
+        for share in keys[:2]:
+            await client.submit_share(share)
+        assert await tree.handles.find(SEAL_STATE) is not state
+        assert not (await client.status()).sealed
+        assert not late.done()
+    finally:
+        late.cancel()
+        await asyncio.gather(late, return_exceptions=True)
 
 
 async def test_a_storage_failure_is_neither_sealed_nor_uninitialised(
