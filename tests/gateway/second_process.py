@@ -27,6 +27,7 @@ from secrethub.node import NodeSettings, read_node_file, write_node_file
 from serve.wiring import Process
 
 _LENGTH = 4
+_ROOT = Path(__file__).parents[2]
 _READY_SECONDS = 60
 
 
@@ -160,7 +161,9 @@ async def started(
             [sys.executable, script, str(folder / "node.json"), str(folder / "actors.sock"), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=_ROOT,
+            # A script's own folder is searched for modules, not the one it is started in.
+            env={**os.environ, "PYTHONPATH": str(_ROOT)},
         )
         try:
             assert child.stdout is not None
