@@ -6,12 +6,13 @@ Counting has transactions of its own, whose fence is the moment's: it rests on n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
-from secrethub.auth.lockout import DURATION, RESET, Failures, attempted
+from secrethub.auth.lockout import Failures, Lockout, attempted
 from secrethub.engines.engine import Context, Fence
 from secrethub.engines.runtime import Core
 from secrethub.errors import PermissionDenied, Stale, Unavailable
@@ -25,6 +26,11 @@ def failures_of(row: Row) -> Failures:
     return msgspec.convert(dict(row.body), Failures)
 
 
+def lockout_of(settings: Mapping[str, Any]) -> Lockout:
+    """Return what the settings of a mount say about locking names."""
+    return msgspec.convert(settings.get("lockout", {}), Lockout)
+
+
 async def begin_attempt(context: Context, key: str, name: str) -> None:
     """Count an attempt before it is looked at.
 
@@ -36,14 +42,17 @@ async def begin_attempt(context: Context, key: str, name: str) -> None:
     Raises:
         PermissionDenied: the name is locked; nothing was counted.
     """
+    rules = lockout_of(context.mount_settings)
+    if rules.disabled:
+        return
 
     async def count(change: Change) -> None:
         row = await change.get(LOGIN_FAILURES, key)
         known = None if row is None else failures_of(row)
-        if known is not None and known.locked(context.now):
+        if known is not None and known.locked(context.now, rules):
             raise PermissionDenied(f"the name {name} is locked after {known.count} failed logins")
-        body = msgspec.to_builtins(attempted(known, context.mount, name, context.now))
-        until = context.now + timedelta(seconds=max(RESET, DURATION))
+        body = msgspec.to_builtins(attempted(known, context.mount, name, context.now, rules))
+        until = context.now + timedelta(seconds=max(rules.reset, rules.duration))
         await change.put(LOGIN_FAILURES, key, body, expires_at=until)
 
     await _now(context.core, count)

@@ -157,6 +157,49 @@ async def test_lockout(node: Node, second: Second, clock: MovingClock, name: str
     await ledger_is_good(node)
 
 
+async def test_lockout_is_tuned(node: Node, second: Second) -> None:
+    """A mount says after how many failures it locks, and whether at all; every process goes by that."""
+    await user(node)
+    tune, tell = "sys/auth/userpass/tune", {"lockout_threshold": "2", "lockout_duration": "1h"}
+    assert (await node.call("POST", tune, json={"user_lockout_config": tell})).status_code == 204
+    told = (await node.call("GET", tune)).json()["data"]["user_lockout_config"]
+    assert told == {
+        "lockout_threshold": 2,
+        "lockout_duration": 3600,
+        "lockout_counter_reset_duration": 900,
+        "lockout_disable": False,
+    }
+    for process in (node, second):
+        assert (await login(process, "ada", "wrong")).json()["errors"] == FAILED
+    for process in (node, second):
+        assert (await login(process, "ada", "canary-password")).status_code == 403
+    assert (await node.call("GET", "sys/locked-users")).json()["data"]["total"] == 1
+    off = {"user_lockout_config": {"lockout_disable": True}}
+    assert (await node.call("POST", tune, json=off)).status_code == 204
+    assert (await node.call("GET", "sys/locked-users")).json()["data"]["total"] == 0
+    for _ in range(4):
+        assert (await login(second, "ada", "wrong")).status_code == 400
+    assert (await login(second, "ada", "canary-password")).status_code == 200
+    for wrong in (
+        {"lockout_threshold": 0},
+        {"lockout_threshold": True},
+        {"lockout_threshold": "many"},
+        {"lockout_duration": "0s"},
+        {"lockout_duration": -1},
+        {"lockout_counter_reset_duration": []},
+        {"lockout_disable": "perhaps"},
+        {"other": 1},
+    ):
+        refused = await node.call("POST", tune, json={"user_lockout_config": wrong})
+        assert refused.status_code == 400, wrong
+    elsewhere = await node.call("POST", "sys/auth/approle/tune", json={"user_lockout_config": tell})
+    assert elsewhere.status_code == 400
+    made = {"type": "userpass", "config": {"user_lockout_config": {"lockout_threshold": 9}}}
+    assert (await node.call("POST", "sys/auth/people", json=made)).status_code == 204
+    told = (await node.call("GET", "sys/auth/people/tune")).json()["data"]["user_lockout_config"]
+    assert (told["lockout_threshold"], told["lockout_duration"]) == (9, 900)
+
+
 async def test_a_right_password_forgets_the_wrong_ones(node: Node) -> None:
     """Failures in a row count; one success, and they begin anew."""
     await user(node)

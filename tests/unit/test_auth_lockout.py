@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secrethub.auth.lockout import DURATION, RESET, THRESHOLD, Failures, attempted
+from secrethub.auth.lockout import DURATION, RESET, THRESHOLD, Failures, Lockout, attempted
 from secrethub.auth.passwords import STAND_IN, fits, make_password
 from secrethub.crypto.keyring import Keyring
 
@@ -40,6 +40,19 @@ def test_the_lock_ends_by_itself() -> None:
     later = START + timedelta(seconds=DURATION)
     assert not known.locked(later)
     assert attempted(known, "auth/userpass/", "ada", later).count == 1
+
+
+def test_a_mount_s_own_rules() -> None:
+    """Threshold and times are the mount's; where it locks nobody, nobody is locked."""
+    rules = Lockout(threshold=2, duration=10, reset=60)
+    known = attempted(None, "auth/userpass/", "ada", START, rules)
+    assert not known.locked(START, rules)
+    known = attempted(known, "auth/userpass/", "ada", START, rules)
+    assert known.locked(START + timedelta(seconds=9), rules)
+    assert not known.locked(START + timedelta(seconds=10), rules)
+    assert not known.locked(START, Lockout(threshold=2, disabled=True))
+    once = attempted(None, "auth/userpass/", "ada", START, rules)
+    assert attempted(once, "auth/userpass/", "ada", START + timedelta(seconds=60), rules).count == 1
 
 
 def test_passwords() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from secrethub.engines.auth_methods import row_name
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.failures import failures_of
+from secrethub.engines.failures import failures_of, lockout_of
 from secrethub.engines.mounts import AUTH, Mount
 from secrethub.errors import InvalidRequest
 from secrethub.storage.authority import LOGIN_FAILURES
@@ -41,13 +41,15 @@ async def list_locked(context: Context, _body: None) -> Answer:
     rows, broken = await context.core.authority.everything(LOGIN_FAILURES)
     for trouble in broken.values():
         raise trouble
+    methods = await _methods(context)
+    rules = {mount.path: lockout_of(mount.settings) for mount in methods}
     locked: dict[str, list[str]] = {}
     for known in map(failures_of, rows):
-        if known.locked(context.now):
+        if known.mount in rules and known.locked(context.now, rules[known.mount]):
             locked.setdefault(known.mount, []).append(known.name)
     found: list[dict[str, Any]] = [
         {"mount_accessor": mount.accessor, "counts": len(names), "alias_identifiers": sorted(names)}
-        for mount in await _methods(context)
+        for mount in methods
         if wanted in {"", mount.accessor} and (names := locked.get(mount.path))
     ]
     total = sum(one["counts"] for one in found)

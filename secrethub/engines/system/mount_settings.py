@@ -13,6 +13,7 @@ import msgspec
 
 from secrethub.auth.tokens import MAX_TTL
 from secrethub.engines.auth_methods import AUTH_METHODS
+from secrethub.engines.system.lockout_settings import changed_lockout
 from secrethub.engines.text import plain_text
 from secrethub.errors import InvalidRequest
 from secrethub.wire.durations import parse_duration
@@ -25,7 +26,15 @@ _LIMITED = frozenset({"kv", "flat", *AUTH_METHODS})
 """What takes limits of leases: auth methods for their tokens, and engines without any, for whoever asks."""
 _MAX_DESCRIPTION = 1024
 _TAKEN = frozenset(
-    {"default_lease_ttl", "max_lease_ttl", "description", "options", "listing_visibility", "token_type"}
+    {
+        "default_lease_ttl",
+        "max_lease_ttl",
+        "description",
+        "options",
+        "listing_visibility",
+        "token_type",
+        "user_lockout_config",
+    }
 )
 _SYSTEM = "system"
 """In place of a duration: what holds for the whole cluster."""
@@ -41,6 +50,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         options: of the engine: ``version`` for a key/value store.
         listing_visibility: ``hidden``, as all mounts are to those who may not use them.
         token_type: of an auth method's tokens: ``default-service``.
+        user_lockout_config: when names are locked (:mod:`secrethub.engines.system.lockout_settings`).
     """
 
     default_lease_ttl: str | int | None = None
@@ -124,7 +134,8 @@ def _made(body: EnableRequest, kind: str, description: str, options: dict[str, s
     if config.description or config.options:
         raise InvalidRequest("description and options are given beside config, not in it")
     _check_token_type(config, auth=kind in _AUTH)
-    return made | lease_limits(made, config)
+    settings = changed_lockout(kind, {}, config.user_lockout_config or {})
+    return made | lease_limits(made, config) | ({"settings": settings} if settings else {})
 
 
 def tuned(mount: Mapping[str, Any], config: MountConfig, leased: Collection[str] = ()) -> dict[str, Any]:
@@ -146,6 +157,9 @@ def tuned(mount: Mapping[str, Any], config: MountConfig, leased: Collection[str]
         if name not in mount["options"] or str(value) != mount["options"][name]:
             raise InvalidRequest(f"the option {name!r} of this mount cannot be changed")
     changed = {**mount, **limits}
+    if config.user_lockout_config:
+        present = mount.get("settings", {})
+        changed["settings"] = changed_lockout(mount["type"], present, config.user_lockout_config)
     if config.description is not None:
         changed["description"] = plain_text(config.description, "description", _MAX_DESCRIPTION)
     return changed

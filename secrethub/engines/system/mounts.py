@@ -9,6 +9,7 @@ from typing import Any
 
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.mounts import AUTH, Mount
+from secrethub.engines.system.lockout_settings import LOCKING, shown_lockout
 from secrethub.engines.system.mount_changes import disable, enable, mount_path, tune
 from secrethub.engines.system.mount_settings import DEFAULT_TTL, EnableRequest, MountConfig
 from secrethub.errors import InvalidRequest, PermissionDenied
@@ -154,6 +155,8 @@ def tuning(mount: Mount) -> dict[str, Any]:
     }
     if mount.options:
         data["options"] = dict(mount.options)
+    if mount.type == LOCKING:
+        data["user_lockout_config"] = shown_lockout(mount.settings)
     return data
 
 
