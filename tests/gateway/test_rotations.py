@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
-from secrethub.storage import rotations as stored
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put, status
@@ -133,15 +130,14 @@ async def test_a_store_that_is_another_is_not_written(node: Node) -> None:
     assert await status(node, "POST", "sys/rotation/run/own/app") == 400
 
 
-async def test_the_past_is_bounded_and_comes_in_pages(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old runs go, and a page goes on behind a run's number."""
-    monkeypatch.setattr(stored, "KEPT", 3)
+async def test_the_past_comes_in_pages(node: Node) -> None:
+    """The newest run is first, and a page goes on behind a run's number."""
     await configured(node)
-    for _ in range(5):
+    for _ in range(3):
         await rotated(node)
-    assert [run["run"] for run in await history(node)] == [5, 4, 3]
-    page = await ok(node, "GET", "sys/rotation/history/secrets/app?before=5&limit=1")
-    assert [run["run"] for run in page["runs"]] == [4]
+    assert [run["run"] for run in await history(node)] == [3, 2, 1]
+    page = await ok(node, "GET", "sys/rotation/history/secrets/app?before=3&limit=1")
+    assert [run["run"] for run in page["runs"]] == [2]
 
 
 async def test_whoever_rotates_may_write_the_secret(node: Node) -> None:
