@@ -1,7 +1,7 @@
 """SealState's slots of key services: adding and trying them, and opening the root key by them.
 
 A key service is asked outside the turn: however long it takes, the seal goes on answering. It is asked at
-three times only: when a slot is added or tried, when the cluster is unsealed in the database and nobody
+these times only: when a slot is made or tried, when the cluster is unsealed in the database and nobody
 holds the root key any more, and when enough recovery shares were given to a sealed cluster. So a service
 that is away takes nothing from a running cluster, and a cluster that was sealed on purpose stays sealed.
 """
@@ -71,10 +71,7 @@ class SealOpenings(SealCeremonies):
             _, row = await self._opened()
         if self._services.kinds().get(service) != kind:
             raise InvalidRequest(f"the nodes' settings have no {kind} key called {service!r}")
-        try:
-            slot = await make_kms_slot(self._services, row.cluster_id, kind, service)
-        except (Misconfigured, DecryptionFailed) as exc:
-            raise InvalidRequest(str(exc)) from exc
+        slot = await self._new_slot(row.cluster_id, kind, service)
         return await self.start("slots", AddSlot(slot=slot), origin)
 
     async def try_slot(self, slot_id: str, origin: Origin | None = None) -> None:
@@ -106,6 +103,13 @@ class SealOpenings(SealCeremonies):
         finally:
             async with self._turn:
                 await self._journal.record(origin, "sys.slot-test", outcome, detail={"slot": slot_id})
+
+    async def _new_slot(self, cluster_id: str, kind: KmsKind, service: str) -> KmsSlot:
+        """Have a key service wrap a new slot's secret."""
+        try:
+            return await make_kms_slot(self._services, cluster_id, kind, service)
+        except (Misconfigured, DecryptionFailed) as exc:
+            raise InvalidRequest(str(exc)) from exc
 
     # -- opening ----------------------------------------------------------------------------------
 

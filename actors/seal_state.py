@@ -12,18 +12,16 @@ import contextlib
 import os
 from dataclasses import asdict
 
-from actors.handles.keys import INITIALISE_INFO, SHARE_INFO
+from actors.handles.keys import SHARE_INFO
 from actors.handles.protocol import Handles
-from actors.handles.seal import init_message
 from actors.key_rotation import Asked, add_data_key
 from actors.pulse import pulse
 from actors.root_key import hand_out, sealed_root, take_back
-from actors.seal_making import make_cluster
-from actors.seal_openings import SealOpenings
+from actors.seal_making import SealMaking
 from actors.tree import SEAL_STATE
 from secrethub.audit.event import Origin
 from secrethub.clock import Clock
-from secrethub.crypto.sealed_box import Recipient, check_proof, seal_to
+from secrethub.crypto.sealed_box import Recipient
 from secrethub.engines.runtime import SealStatus
 from secrethub.errors import (
     Conflict,
@@ -43,7 +41,7 @@ _AUTO_SECONDS = 0.5
 """Between two looks whether a key service is to be asked."""
 
 
-class SealState(SealOpenings):
+class SealState(SealMaking):
     """The seal state machine of the cluster.
 
     Promise: the database decides whether the cluster is sealed. A restart asks a key-holder for the
@@ -88,52 +86,12 @@ class SealState(SealOpenings):
             services=services or NoKeyServices(),
         )
         self._dev = dev
-        self._root_key_type: RootKeyType = root_key_type
+        self._root_key_type = root_key_type
         self._pulse = pulse
-        self._made: tuple[bytes, bytes] | None = None
 
     async def public_key(self) -> bytes:
         """Return the public key that shares are sealed to. It changes with every finished attempt."""
         return self._recipient.public
-
-    async def initialise(
-        self, shares: int, threshold: int, recipient_public: bytes, proof: bytes, origin: Origin | None = None
-    ) -> bytes:
-        """Make the cluster.
-
-        Returns:
-            The shares and the root token (:func:`actors.handles.seal.init_message`), sealed to
-            ``recipient_public``. The cluster stays sealed.
-
-        Raises:
-            PermissionDenied: the requester does not hold the pre-shared key.
-            InvalidRequest: impossible numbers.
-            Conflict: there is a cluster already.
-            Unavailable: the database does not answer.
-        """
-        check_proof(self._psk, recipient_public, INITIALISE_INFO, proof)
-        async with self._turn:
-            if self._made is not None and self._made[0] == recipient_public:
-                return self._made[1]  # the answer to the same request was lost
-            made = await make_cluster(
-                self._database,
-                self._journal,
-                origin,
-                shares,
-                threshold,
-                self._clock.now(),
-                exists=await self._present() is not None,
-                dev=self._dev,
-                root_key_type=self._root_key_type,
-            )
-            box = seal_to(
-                recipient_public,
-                init_message(made.shares, made.root_token, made.cluster_id),
-                self._psk,
-                INITIALISE_INFO,
-            )
-            self._made = (recipient_public, box)
-            return box
 
     async def submit_share(
         self, box: bytes, origin: Origin | None = None, *, accepting: bool = False

@@ -19,6 +19,8 @@ from secrethub.errors import Stale, Unavailable
 _TRIES = 3
 _SECONDS = 30.0
 """How long a transition may take: it commits, and every node's holder is told."""
+_MAKING_SECONDS = 60.0
+"""How long init may take: a key service may be waited for, twice, before anything is made."""
 
 
 class _InitMessage(msgspec.Struct, frozen=True):
@@ -54,18 +56,20 @@ class SealClient:
     def __repr__(self) -> str:
         return "SealClient()"
 
-    async def initialise(self, shares: int, threshold: int, origin: Origin | None = None) -> InitResult:
-        """Make the cluster.
+    async def initialise(
+        self, shares: int, threshold: int, origin: Origin | None = None, service: str | None = None
+    ) -> InitResult:
+        """Make the cluster; arguments as of :meth:`actors.seal_making.SealMaking.initialise`.
 
         Raises:
             Conflict: there is one already.
-            InvalidRequest: impossible numbers.
+            InvalidRequest: impossible numbers, or no such key in the node's settings.
             Unavailable: SealState or the database does not answer; the outcome may be unknown.
         """
         recipient = Recipient()
         shown = proof(self._psk, recipient.public, INITIALISE_INFO)
         box = await self._state.call(
-            "initialise", shares, threshold, recipient.public, shown, origin, timeout=_SECONDS
+            "initialise", shares, threshold, recipient.public, shown, origin, service, timeout=_MAKING_SECONDS
         )
         made = msgspec.json.decode(recipient.open(box, self._psk, INITIALISE_INFO), type=_InitMessage)
         return InitResult(

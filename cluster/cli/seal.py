@@ -23,21 +23,36 @@ if TYPE_CHECKING:
 WRONG_SHARE = frozenset({"wrong_share", "invalid_request"})
 """What the server answers to a share that is none of its own; anything else concerns all of them."""
 
+_FIELDS = {
+    "shares": "secret_shares",
+    "threshold": "secret_threshold",
+    "recovery_shares": "recovery_shares",
+    "recovery_threshold": "recovery_threshold",
+    "service": "service",
+}
+"""Option → field of the request."""
+
 
 @click.command()
-@click.option("--shares", type=int, default=5, show_default=True, help="Shares the unseal key is split into.")
-@click.option("--threshold", type=int, default=3, show_default=True, help="Shares needed to unseal.")
+@click.option("--shares", type=int, help="Shares the unseal key is split into.  [default: 5]")
+@click.option("--threshold", type=int, help="Shares needed to unseal.  [default: 3]")
+@click.option("--recovery-shares", type=int, help="Let a key service unseal; make recovery shares instead.")
+@click.option("--recovery-threshold", type=int, help="Recovery shares needed to decide.")
+@click.option("--service", metavar="NAME", help="The key service, where the settings have several.")
 @click.option("--init-token-file", metavar="FILE", help="One-time token for init from another machine.")
 @click.option("--out", metavar="FILE", type=Path, help="Write keys and token there (JSON, 0600), not here.")
 @with_session
 def init(
-    session: Session, shares: int, threshold: int, init_token_file: str | None, out: Path | None
+    session: Session, /, init_token_file: str | None, out: Path | None, **numbers: int | str | None
 ) -> None:
     """Initialise the cluster: make its keys and the root token.
 
     The shares and the root token are shown once and kept nowhere. Give each share to another person.
+
+    With --recovery-shares or --service a key in the servers' settings ([key_services]) opens the cluster, now
+    and whenever all servers were down. Recovery shares open nothing; they decide, as unseal shares do.
     """
-    body: dict[str, Any] = {"secret_shares": shares, "secret_threshold": threshold}
+    body: dict[str, Any] = {_FIELDS[name]: value for name, value in numbers.items() if value is not None}
     if init_token_file:
         body["init_token"] = read_secret("Init token", init_token_file)
     if out is not None and out.exists():
@@ -58,6 +73,10 @@ def init(
         session.say(f"Initialised. Keys and root token are in {out}; move them to where they belong.")
         return
     session.show(made, *_keys(made))
+    if made.get("recovery_keys"):
+        session.say("\nInitialised. The key service opens the cluster; the shares decide.")
+        return
+    shares, threshold = body.get("secret_shares", 5), body.get("secret_threshold", 3)
     session.say(
         f"\nInitialised, and sealed until {threshold} of {shares} shares are given to `operator unseal`."
     )
@@ -134,8 +153,9 @@ def read_shares(source: str | None) -> dict[int, str]:
 
 def keys_table(made: Mapping[str, Any]) -> Table:
     """Show shares to people."""
-    shares = {f"Share {number}": share for number, share in enumerate(made.get("keys_base64", ()), 1)}
-    return fields(shares, "Share", "Base64")
+    kind = "Recovery share" if made.get("recovery_keys_base64") else "Share"
+    keys = made.get("recovery_keys_base64") or made.get("keys_base64", ())
+    return fields({f"{kind} {number}": share for number, share in enumerate(keys, 1)}, "Share", "Base64")
 
 
 def _keys(made: Mapping[str, Any]) -> tuple[Table, Table]:

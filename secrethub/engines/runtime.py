@@ -77,8 +77,10 @@ class SealPort(Protocol):
         """What enough shares carry out."""
         ...
 
-    async def initialise(self, shares: int, threshold: int, origin: Origin | None = None) -> InitResult:
-        """Make the cluster. Raises Conflict when there is one."""
+    async def initialise(
+        self, shares: int, threshold: int, origin: Origin | None = None, service: str | None = None
+    ) -> InitResult:
+        """Make the cluster; with a ``service`` a key service opens it. Raises Conflict when there is one."""
         ...
 
     async def submit_share(self, share: bytes, origin: Origin | None = None) -> None:

@@ -13,6 +13,7 @@ from secrethub.ids import new_accessor, new_token, new_uuid
 from secrethub.operations.transport_ca import RootKeyType, create_authorities
 from secrethub.policy.builtin import DEFAULT_POLICY_SOURCE
 from secrethub.seal.bootstrap import bootstrap
+from secrethub.seal.slots import KmsSlot
 from secrethub.storage.authority import ACCESSORS, MOUNTS, POLICIES, TOKENS, Change
 from secrethub.storage.database import Database
 from secrethub.storage.seal_slots import insert_slot, load_slots
@@ -65,30 +66,35 @@ async def initialise(
     *,
     dev: bool = False,
     root_key_type: RootKeyType = "ecdsa-p384",
+    opener: KmsSlot | None = None,
 ) -> Initialised:
-    """Make the cluster in one transaction: sealed, with its first rows of authority.
+    """Make the cluster in one transaction, with its first rows of authority.
+
+    With unseal shares it is sealed. With a key service it is unsealed in the database, and nobody has its
+    root key: as after an outage of every node, so the service is asked for it, now or at the next start.
 
     Args:
         database: empty, but migrated.
-        shares: unseal shares to make.
-        threshold: shares that unseal.
+        shares: shares to make.
+        threshold: shares that count.
         now: the instant of init.
         dev: marks the database as a development cluster's.
         root_key_type: key of the built-in root CA and of the PKI authority below it.
+        opener: as in :func:`secrethub.seal.bootstrap.bootstrap`.
 
     Raises:
         InvalidRequest: impossible numbers.
         Conflict: there is a cluster already; nothing changed.
         Unavailable: the database does not answer.
     """
-    made = bootstrap(shares, threshold, int(now.timestamp()))
+    made = bootstrap(shares, threshold, int(now.timestamp()), opener)
     root_token = new_token()
     row = ClusterRow(
         cluster_id=made.cluster_id,
         cluster_name=f"secrethub-{made.cluster_id[:8]}",
         dev=dev,
         created_at=now,
-        sealed=True,
+        sealed=opener is None,
         seal_epoch=1,
         generation=1,
         keyring_revision=made.keyring_revision,
@@ -102,7 +108,8 @@ async def initialise(
         async with database.write() as connection:
             if not await insert_cluster(connection, row):
                 raise Conflict("Vault is already initialized")
-            await insert_slot(connection, made.root_key, made.slot, now)
+            for slot in made.slots:
+                await insert_slot(connection, made.root_key, slot, now)
             change = Change(connection, made.keyring.derived("authority"))
             await _first_rows(change, made.keyring, root_token, now)
             await create_authorities(change, made.keyring, made.cluster_id, now, root_key_type)

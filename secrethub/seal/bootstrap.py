@@ -1,4 +1,4 @@
-"""What a new cluster is made of: id, root key, keyring, notary's key, one Shamir slot and its shares."""
+"""What a new cluster is made of: id, root key, keyring, notary's key, slots and shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from secrethub.crypto import notary_key
 from secrethub.crypto.keyring import Keyring, wrap
 from secrethub.ids import new_uuid
-from secrethub.seal.slots import KEY_BYTES, ShamirSlot, make_shamir_slot
+from secrethub.seal.slots import (
+    KEY_BYTES,
+    KmsSlot,
+    Slot,
+    make_shamir_slot,
+    make_share_set,
+    sealed_to,
+)
 from secrethub.seal.timeline import FIRST, timeline_mac
 
 FIRST_REVISION = 1
@@ -31,8 +38,8 @@ class Bootstrap:
         notary_mac: what tells holders of the keyring that it is.
         wrapped_notary: its signing key sealed under the root key, to be stored.
         timeline_mac: what shows that the root key began the first timeline.
-        slot: the slot that opens the root key, to be stored.
-        shares: what the slot opens with; shown once, stored nowhere.
+        slots: what opens the root key and who decides, to be stored.
+        shares: unseal shares, or recovery shares beside a key service; shown once, stored nowhere.
     """
 
     cluster_id: str
@@ -44,27 +51,35 @@ class Bootstrap:
     notary_mac: bytes
     wrapped_notary: bytes
     timeline_mac: bytes
-    slot: ShamirSlot
+    slots: tuple[Slot, ...]
     shares: tuple[bytes, ...] = field(repr=False)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Bootstrap holds key bytes and is not pickled")
 
 
-def bootstrap(shares: int, threshold: int, made_at: int) -> Bootstrap:
+def bootstrap(shares: int, threshold: int, made_at: int, opener: KmsSlot | None = None) -> Bootstrap:
     """Make everything a new cluster needs.
 
     Args:
-        shares: how many unseal shares to make, up to 255.
-        threshold: how many of them unseal; at least 2 when there is more than one share.
+        shares: how many shares to make, up to 255.
+        threshold: how many of them count; at least 2 when there is more than one share.
         made_at: the instant, in seconds since the epoch.
+        opener: the slot of a key service that opens the cluster, whose id it names; the shares are recovery
+            shares then. None: the shares open it.
 
     Raises:
         InvalidRequest: numbers outside these limits.
     """
-    cluster_id = new_uuid()
+    cluster_id = new_uuid() if opener is None else opener.cluster_id
     root_key = os.urandom(KEY_BYTES)
-    slot, made = make_shamir_slot(cluster_id, root_key, shares, threshold)
+    slots: tuple[Slot, ...]
+    if opener is None:
+        slot, made = make_shamir_slot(cluster_id, root_key, shares, threshold)
+        slots = (slot,)
+    else:
+        slot, made = make_share_set(cluster_id, shares, threshold, opens=False)
+        slots = (slot, sealed_to(opener, root_key))
     keyring = Keyring.generate(made_at)
     notary = Ed25519PrivateKey.generate()
     return Bootstrap(
@@ -77,6 +92,6 @@ def bootstrap(shares: int, threshold: int, made_at: int) -> Bootstrap:
         notary_mac=notary_key.vouch(keyring, cluster_id, notary_key.public_of(notary)),
         wrapped_notary=notary_key.wrap(root_key, notary, cluster_id),
         timeline_mac=timeline_mac(root_key, cluster_id, FIRST),
-        slot=slot,
+        slots=slots,
         shares=tuple(made),
     )

@@ -102,18 +102,23 @@ def kind_of(slot: Slot) -> str:
     return "shamir" if slot.opens else "recovery"
 
 
-def check_numbers(shares: int, threshold: int) -> None:
-    """Check how many shares are made, and how many of them open the slot.
+def check_numbers(shares: int, threshold: int, kind: str = "secret") -> None:
+    """Check how many shares are made, and how many of them count.
+
+    Args:
+        shares: to make.
+        threshold: that count.
+        kind: what the request's fields begin with.
 
     Raises:
         InvalidRequest: that cannot be done, or would be no sharing.
     """
     if not 1 <= shares <= _MOST_SHARES:
-        raise InvalidRequest("secret_shares must be between 1 and 255")
+        raise InvalidRequest(f"{kind}_shares must be between 1 and 255")
     if not 1 <= threshold <= shares:
-        raise InvalidRequest("secret_threshold must be between 1 and secret_shares")
+        raise InvalidRequest(f"{kind}_threshold must be between 1 and {kind}_shares")
     if shares > 1 and threshold == 1:
-        raise InvalidRequest("secret_threshold must be at least 2 when there is more than one share")
+        raise InvalidRequest(f"{kind}_threshold must be at least 2 when there is more than one share")
 
 
 def make_share_set(

@@ -7,6 +7,7 @@ from secrethub.engines.system.archive import archive_operations
 from secrethub.engines.system.auth_mounts import auth_operations
 from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
+from secrethub.engines.system.init import init_operations
 from secrethub.engines.system.leases import lease_operations
 from secrethub.engines.system.leases_many import many_lease_operations
 from secrethub.engines.system.ledger import ledger_operations
@@ -45,6 +46,7 @@ class SystemEngine:
     def operations(self) -> tuple[Operation, ...]:
         """Return what ``sys/`` offers."""
         return (
+            *init_operations(),
             *seal_operations(),
             *sealing_operations(),
             *restore_operations(),

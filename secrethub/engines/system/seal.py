@@ -1,4 +1,4 @@
-"""Init, unseal, and what tells the state: seal-status, health, leader."""
+"""Unseal, and what tells the state: seal-status, health, leader."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from secrethub.audit.event import Origin
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
-from secrethub.engines.system.init_token import check_init_token
 from secrethub.engines.throttle import Throttle
 from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError, Unavailable, WrongShare
-from secrethub.seal.shares import decode_share, encode_share
-from secrethub.seal.slots import check_numbers
+from secrethub.seal.shares import decode_share
 
 COMPATIBLE = "1.16.3"
 """The version of Vault whose protocol is spoken; clients parse it."""
@@ -29,24 +27,6 @@ _SILENT_SECONDS = 5.0
 _OPENING_SECONDS = 8.0
 _STATUS_DISTANCE = 0.02
 _MAX_REASON = 256
-
-
-class InitRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``init_token`` is asked for from beyond loopback.
-
-    What would encrypt the shares, or divide a recovery key, is known only to be refused: the answer has
-    no place for a warning, and it gives the shares out in clear.
-    """
-
-    secret_shares: int = 5
-    secret_threshold: int = 3
-    init_token: str = ""
-    pgp_keys: list[str] = []
-    root_token_pgp_key: str = ""
-    stored_shares: int = 0
-    recovery_shares: int = 0
-    recovery_threshold: int = 0
-    recovery_pgp_keys: list[str] = []
 
 
 class UnsealRequest(msgspec.Struct, frozen=True):
@@ -92,28 +72,6 @@ def seal_operations() -> tuple[Operation, ...]:
             summary="Tell that every node answers.",
         ),
         Operation(
-            name="sys.init-status",
-            method="read",
-            pattern="init",
-            handler=init_status,
-            capability="read",
-            public=True,
-            audited=False,
-            summary="Tell whether there is a cluster.",
-        ),
-        Operation(
-            name="sys.init",
-            method="write",
-            pattern="init",
-            handler=init,
-            capability="update",
-            request=InitRequest,
-            changes=True,
-            public=True,
-            keyless=True,
-            summary="Make the cluster.",
-        ),
-        Operation(
             name="sys.unseal",
             method="write",
             pattern="unseal",
@@ -151,7 +109,7 @@ def _status_body(context: Context, status: SealStatus) -> dict[str, Any]:
     }
 
 
-async def _asked_status(core: Core) -> SealStatus:
+async def asked_status(core: Core) -> SealStatus:
     """Return the seal's state for anybody who asks, however many they are: SealState has one turn."""
     shared = core.engine_state.get("seal-status")
     if not isinstance(shared, Shared):
@@ -162,13 +120,7 @@ async def _asked_status(core: Core) -> SealStatus:
 
 async def seal_status(context: Context, _body: None) -> Answer:
     """Answer the seal's state; progress comes from SealState."""
-    return Answer(data=_status_body(context, await _asked_status(context.core)), bare=True)
-
-
-async def init_status(context: Context, _body: None) -> Answer:
-    """Answer whether there is a cluster."""
-    status = await _asked_status(context.core)
-    return Answer(data={"initialized": status.initialised}, bare=True)
+    return Answer(data=_status_body(context, await asked_status(context.core)), bare=True)
 
 
 async def leader(_context: Context, _body: None) -> Answer:
@@ -291,44 +243,6 @@ async def checks(context: Context, operation: str) -> AsyncIterator[None]:
         raise
 
 
-async def init(context: Context, body: InitRequest) -> Answer:
-    """Make the cluster and give out shares and root token, once."""
-    async with checks(context, "sys.init"):
-        _check_supported(body)
-        # Before the one-time token is used up.
-        check_numbers(body.secret_shares, body.secret_threshold)
-        if not from_loopback(context):
-            check_init_token(context, body.init_token)
-    result = await context.core.seal.initialise(body.secret_shares, body.secret_threshold, origin_of(context))
-    context.core.seal_status = await context.core.seal.status()
-    encoded = [encode_share(share) for share in result.keys]
-    return Answer(
-        data={
-            "keys": [text for text, _ in encoded],
-            "keys_base64": [text for _, text in encoded],
-            "root_token": result.root_token,
-        },
-        bare=True,
-    )
-
-
-def _check_supported(body: InitRequest) -> None:
-    """Refuse what would protect the shares in a way that is not done here.
-
-    Vault's command line sends every field, those that were not asked for as zero or empty.
-    """
-    for name in (
-        "pgp_keys",
-        "root_token_pgp_key",
-        "stored_shares",
-        "recovery_shares",
-        "recovery_threshold",
-        "recovery_pgp_keys",
-    ):
-        if getattr(body, name):
-            raise InvalidRequest(f"{name} is not supported; nothing was made")
-
-
 def from_loopback(context: Context) -> bool:
     """Tell whether the request came from this machine itself."""
     address = context.client_address
@@ -360,8 +274,13 @@ async def opened(context: Context) -> Answer:
     status = core.seal_status = await core.seal.status()
     if status.initialised and not status.sealed and not core.unsealed:
         # SealState has the key; this process gets its keyring within moments.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(core.opened.wait(), _OPENING_SECONDS)
+        await until_open(core)
         if not core.unsealed:
             raise Unavailable("the cluster is unsealed, but this node has not got its keys yet; see its log")
     return Answer(data=_status_body(context, status), bare=True)
+
+
+async def until_open(core: Core) -> None:
+    """Wait until this process has its keys, but not for long."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(core.opened.wait(), _OPENING_SECONDS)
