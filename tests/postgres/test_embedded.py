@@ -100,6 +100,11 @@ async def test_access_is_private(folder: Path) -> None:
         assert socket_folder(url).stat().st_mode & 0o777 == 0o700
         assert (server.home / "password").stat().st_mode & 0o777 == 0o600
         assert (server.home / "data").stat().st_mode & 0o777 == 0o700
+        # Only a password that nobody guesses has a verifier without iterations.
+        own = "SELECT split_part(rolpassword, ':', 1) FROM pg_authid WHERE rolname = '{}'"
+        assert await fetch(url, own.format("secrethub")) == "SCRAM-SHA-256$1"
+        await fetch(url, "CREATE ROLE somebody PASSWORD 'guessable'")
+        assert await fetch(url, own.format("somebody")) == "SCRAM-SHA-256$4096"
         wrong = urlsplit(url)._replace(netloc="secrethub:wrong@").geturl()
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(wrong)
