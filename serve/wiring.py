@@ -162,8 +162,7 @@ class Process:
                 await task
         if self._agents is not None:
             await self._agents.stop()
-        for listener in self._listeners:
-            await listener.stop()
+        await asyncio.gather(*(listener.stop() for listener in self._listeners))
         if self._tls is not None:
             await self._tls.stop()
         await self._checkpoints.stop()
