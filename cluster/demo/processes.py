@@ -26,7 +26,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 def command(*arguments: str) -> list[str]:
     """Return the argv of the ``secrethub`` command, run by this very Python."""
-    return [sys.executable, "-m", "cluster.cli.main", *arguments]
+    # A stranger's folder must not shadow our packages: the current one is not on the path.
+    return [sys.executable, "-P", "-m", "cluster.cli.main", *arguments]
 
 
 def adopt_orphans() -> None:

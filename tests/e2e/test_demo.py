@@ -17,6 +17,7 @@ import pytest
 
 from cluster.demo.core import environment
 from cluster.demo.processes import descendants
+from tests.e2e.processes import until
 
 TIMEOUT = 170
 pytestmark = pytest.mark.timeout(TIMEOUT + 60)
@@ -125,16 +126,27 @@ def test_the_demo_works_for_an_ordinary_user(place: Path, python: str) -> None:
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_demo_ends_everything_it_started(place: Path, number: signal.Signals) -> None:
-    """Ctrl-C, or a closed terminal, in the middle stops the cluster, removes its files, and is no success."""
+@pytest.mark.parametrize(
+    ("number", "step", "started"),
+    [
+        (signal.SIGINT, "2. ", "ray::ServeReplica"),
+        (signal.SIGTERM, "1. ", "gcs_server"),
+        (signal.SIGHUP, "1. ", "postgres"),
+    ],
+    ids=["while it works", "while Ray starts", "while PostgreSQL starts"],
+)
+def test_an_interrupted_demo_ends_everything_it_started(
+    place: Path, number: signal.Signals, step: str, started: str
+) -> None:
+    """Ctrl-C, or a closed terminal, stops the cluster, removes its files, and is no success."""
     demo = start(place)
     assert demo.stdout is not None
     heard = ""
     for line in demo.stdout:
         heard += line
-        if "2. " in line:
+        if step in line:
             break
+    until(lambda: any(started in line for line in descendants(demo.pid).values()), f"{started} runs")
     demo.send_signal(number)
     lines = finish(demo, heard)
     assert demo.returncode == 1, "\n".join(lines)

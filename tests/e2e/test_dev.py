@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -9,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,37 +23,67 @@ from tests.e2e.processes import alive, until
 
 pytestmark = pytest.mark.timeout(400)
 
-KINDS = pytest.mark.parametrize("options", [(), ("--single-process",)], ids=["ray", "single process"])
+STRANGERS = ("serve", "agent", "actors", "secrethub", "cluster")
 PORTS = [word for name in ("--port", "--tls-port", "--agent-port", "--metrics-port") for word in (name, "0")]
 _SECRET = "a canary in the store"
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
     """A folder that PostgreSQL's unprivileged user can traverse to."""
-    folder = Path(tempfile.mkdtemp(prefix="she-", dir="/tmp"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix="she-", dir="/tmp"))
+    made.chmod(0o711)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
 
 
-@pytest.fixture
-def start(place: Path) -> Iterator[Callable[..., Core]]:
-    """Starts ``secrethub dev`` on the same data each time; what still runs is ended."""
-    started: list[Core] = []
+class Starts:
+    """Starts ``secrethub dev`` on the same data each time."""
 
-    def begin(*options: str) -> Core:
-        shutil.rmtree(place / "tmp", ignore_errors=True)
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._started: list[Core] = []
+
+    def __call__(self, *options: str) -> Core:
+        shutil.rmtree(self._place / "tmp", ignore_errors=True)
         # A killed dev could not take it away, and it would be taken for the new one's.
-        (place / "core" / "dev.json").unlink(missing_ok=True)
-        core = Core(place, *options)
-        started.append(core)
+        (self._place / "core" / "dev.json").unlink(missing_ok=True)
+        core = Core(self._place, *options)
+        self._started.append(core)
         core.wait()
         return core
 
-    yield begin
-    for core in started:
-        core.child.stop(60.0)
+    def end(self) -> None:
+        """End what still runs."""
+        for core in self._started:
+            core.child.stop(60.0)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A test's own folder."""
+    with folder() as made:
+        yield made
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Starts]:
+    """Starts it for one test."""
+    starts = Starts(place)
+    yield starts
+    starts.end()
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[tuple[Core, Starts]]:
+    """One with Ray for several tests, started where a stranger has left packages of our names."""
+    with folder() as made:
+        for name in STRANGERS:
+            (made / name).mkdir()
+            (made / name / "__init__.py").write_text(f"open({str(made / 'shadowed')!r}, 'w').close()\n")
+        starts = Starts(made)
+        yield starts(), starts
+        starts.end()
 
 
 def put(core: Core) -> None:
@@ -66,28 +96,21 @@ def value(core: Core) -> object:
     return core.client(core.addresses().root_token).read("secrets/kept").data["data"]["value"]
 
 
-@KINDS
-def test_data_survives_kill_and_nothing_else_does(
-    start: Callable[..., Core], options: tuple[str, ...]
-) -> None:
-    """After SIGKILL no process is left, PostgreSQL ended cleanly, and a new start has the data, unsealed."""
-    core = start(*options)
+def test_a_single_process_keeps_data_and_nothing_else(start: Starts) -> None:
+    """After SIGKILL no process is left and a new start has the data; after SIGTERM nothing is left either."""
+    ends(start("--single-process"), lambda: start("--single-process"))
+
+
+def ends(core: Core, again: Callable[[], Core]) -> None:
+    """Check both ends: killed, PostgreSQL ends cleanly and keeps the data; told, ``dev.json`` goes too."""
     put(core)
     everybody = {core.child.pid, *descendants(core.child.pid)}
     database = Path(json.loads((core.data_dir / "dev.json").read_text())["postgres_dir"])
     os.kill(core.child.pid, signal.SIGKILL)
     until(lambda: not any(alive(pid) for pid in everybody), "the end of everything dev had started")
     assert "database system is shut down" in (database / "log").read_text()
-    again = start(*options)
-    assert value(again) == _SECRET
-
-
-@KINDS
-def test_a_told_end_leaves_no_process_and_no_dev_json(
-    start: Callable[..., Core], options: tuple[str, ...]
-) -> None:
-    """After SIGTERM no process is left and ``dev.json`` no longer promises anything."""
-    core = start(*options)
+    core = again()
+    assert value(core) == _SECRET
     everybody = {core.child.pid, *descendants(core.child.pid)}
     core.child.stop(60.0)
     until(lambda: not any(alive(pid) for pid in everybody), "the end of everything dev had started")
@@ -118,7 +141,7 @@ def test_without_a_folder_nothing_is_kept(place: Path, number: signal.Signals) -
     assert not sockets.exists()
 
 
-def test_a_second_dev_leaves_the_first_alone(start: Callable[..., Core]) -> None:
+def test_a_second_dev_leaves_the_first_alone(start: Starts) -> None:
     """Another dev on the same folder is refused, and the first one's ``dev.json`` stays."""
     core = start("--single-process")
     before = core.addresses()
@@ -151,41 +174,7 @@ def test_an_unusable_folder_is_one_clear_line(folder: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_only_this_machine_reaches_it(start: Callable[..., Core]) -> None:
-    """Every socket that dev and Ray listen on is on loopback, and Ray does nothing without its token."""
-    core = start()
-    listening = listeners({core.child.pid, *descendants(core.child.pid)})
-    assert listening
-    assert not {address for address in listening if not address.startswith(("127.", "::1", "::ffff:127."))}
-    plan = json.loads((core.data_dir / "run" / "ray.json").read_text()) if short(core) else ray_plan(core)
-    for port, path in ((plan["dashboard_port"], "/api/jobs/"), (plan["agent_port"], "/api/job_agent/jobs/")):
-        answer = httpx2.post(f"http://127.0.0.1:{port}{path}", json={"entrypoint": "id"}, trust_env=False)
-        assert answer.status_code in {401, 403}
-
-
-def test_a_stranger_s_folder_shadows_nothing(place: Path) -> None:
-    """Packages of our names in the working directory are not imported by any process that dev starts."""
-    strange = place / "strange"
-    for name in ("serve", "agent", "actors", "secrethub", "cluster"):
-        (strange / name).mkdir(parents=True)
-        (strange / name / "__init__.py").write_text(f"open({str(place / 'shadowed')!r}, 'w').close()\n")
-    ports = ("--port", "--tls-port", "--agent-port", "--serve-port", "--metrics-port")
-    argv = [sys.executable, "-P", "-m", "cluster.cli.main", "dev", "--data-dir", str(place / "core")]
-    with subprocess.Popen(
-        [*argv, *(word for name in ports for word in (name, "0"))],
-        env=environment(),
-        cwd=strange,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as dev:
-        assert dev.stdout is not None
-        assert "ready" in dev.stdout.readline()
-        dev.terminate()
-        assert dev.wait(60) == 0
-    assert not (place / "shadowed").exists()
-
-
-def test_a_server_refuses_dev_s_database(start: Callable[..., Core], place: Path) -> None:
+def test_a_server_refuses_dev_s_database(start: Starts, place: Path) -> None:
     """A server does not start on a database that dev has made, and says why."""
     core = start("--single-process")
     key = place / "cluster.key"
@@ -207,9 +196,29 @@ def test_a_server_refuses_dev_s_database(start: Callable[..., Core], place: Path
     assert "Traceback" not in done.stderr
 
 
-def test_no_secret_is_in_any_argument(start: Callable[..., Core]) -> None:
+def test_only_this_machine_reaches_it(on_ray: tuple[Core, Starts]) -> None:
+    """Every socket that dev and Ray listen on is on loopback, and Ray does nothing without its token."""
+    core, _ = on_ray
+    listening = listeners({core.child.pid, *descendants(core.child.pid)})
+    assert listening
+    assert not {address for address in listening if not address.startswith(("127.", "::1", "::ffff:127."))}
+    plan = json.loads((core.data_dir / "run" / "ray.json").read_text()) if short(core) else ray_plan(core)
+    for port, path in ((plan["dashboard_port"], "/api/jobs/"), (plan["agent_port"], "/api/job_agent/jobs/")):
+        answer = httpx2.post(f"http://127.0.0.1:{port}{path}", json={"entrypoint": "id"}, trust_env=False)
+        assert answer.status_code in {401, 403}
+
+
+def test_a_stranger_s_folder_shadows_nothing(on_ray: tuple[Core, Starts]) -> None:
+    """Packages of our names in the working directory are not imported by any process that dev starts."""
+    core, _ = on_ray
+    there = core.data_dir.parent
+    assert all((there / name / "__init__.py").exists() for name in STRANGERS)
+    assert not (there / "shadowed").exists()
+
+
+def test_no_secret_is_in_any_argument(on_ray: tuple[Core, Starts]) -> None:
     """No process that dev starts has a token, key, share or database password in its arguments."""
-    core = start()
+    core, _ = on_ray
     told = json.loads((core.data_dir / "dev.json").read_text())
     password = re.search(r":([^:@/]+)@", told["database_url"])
     assert password is not None
@@ -219,6 +228,12 @@ def test_no_secret_is_in_any_argument(start: Callable[..., Core]) -> None:
     lines = descendants(core.child.pid).values()
     assert lines
     assert not [line for line in lines for secret in secrets if secret in line]
+
+
+def test_with_ray_data_is_kept_and_nothing_else(on_ray: tuple[Core, Starts]) -> None:
+    """After SIGKILL no process is left and a new start has the data; after SIGTERM nothing is left either."""
+    core, start = on_ray
+    ends(core, start)
 
 
 def short(core: Core) -> bool:
