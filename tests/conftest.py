@@ -26,8 +26,34 @@ T = TypeVar("T")
 
 _TEMPLATE = "migrated"
 
+_CLUSTERS = (
+    "tests/ray/",
+    *(f"tests/e2e/test_{name}.py" for name in ("canaries", "chaos", "demo", "dev", "two_nodes")),
+)
+
 # Children inherit an ignored signal; tests that run under nohup would tell deaf processes.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give out whole files, those that start whole clusters one after another, and these first.
+
+    Two clusters that start at once take each other's time on a small machine until one gives up.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "clusters" if nodeid.startswith(_CLUSTERS) else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest first, so that no worker has nothing left to do meanwhile."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_CLUSTERS))
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +84,7 @@ def _template(postgres_url: str) -> str:
 def database_url(postgres_url: str, _template: str) -> Iterator[str]:
     """URL of a migrated, empty database of this test alone; dropped afterwards."""
     name = f"test_{secrets.token_hex(6)}"
-    _run(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{_template}"'))
+    _run(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{_template}" STRATEGY FILE_COPY'))
     try:
         yield on_database(postgres_url, name)
     finally:
