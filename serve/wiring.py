@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 from actors.handles import Handles, SealClient
-from secrethub.clock import SystemClock
+from secrethub.clock import Clock, SystemClock
 from secrethub.engines.agents import AgentsEngine
 from secrethub.engines.approle import AppRoleEngine
 from secrethub.engines.cert import CertEngine
@@ -84,6 +84,7 @@ class Process:
         parts: tuple[Part, ...],
         name: str,
         kinds: Mapping[str, Engine] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Wire; nothing is opened before :meth:`start`.
 
@@ -93,11 +94,12 @@ class Process:
             parts: what this process serves.
             name: what it is called in the ledger and in metrics.
             kinds: the kinds of engine; None for those of :func:`engines`.
+            clock: what time it is; None for the operating system's.
         """
         psk = read_cluster_key(settings)
         self.core = Core(
             settings=settings,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             seal=SealClient(handles, psk),
             engines=dict(kinds) if kinds is not None else engines(),
             process=name,

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx2
 import pytest
 
 from actors.local import LocalTree
+from secrethub.clock import SystemClock
 from secrethub.engines.engine import Engine
 from secrethub.node import Listener, NodeSettings
 from serve.wiring import Process
@@ -49,6 +51,20 @@ def node_settings(folder: Path, database_url: str, name: str = "n1", key: str | 
     )
 
 
+class MovableClock(SystemClock):
+    """The wall clock, and how far ahead of it a node is."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
+
+    def move(self, seconds: float) -> None:
+        """Be so many seconds ahead from now on."""
+        self._ahead = timedelta(seconds=seconds)
+
+
 @dataclass
 class Node:
     """A running node and a client of its plain HTTP door."""
@@ -57,6 +73,7 @@ class Node:
     tree: LocalTree
     process: Process
     client: httpx2.AsyncClient
+    clock: MovableClock
     root: str = ""
     shares: list[str] = field(default_factory=list)
 
@@ -93,16 +110,17 @@ class Node:
 @contextlib.asynccontextmanager
 async def running(settings: NodeSettings, kinds: Mapping[str, Engine] | None = None) -> AsyncIterator[Node]:
     """Start a node that is a cluster by itself; ``kinds`` of engine instead of the usual ones."""
-    tree = LocalTree(settings)
+    clock = MovableClock()
+    tree = LocalTree(settings, clock=clock)
     await tree.start()
-    process = Process(settings, tree.handles, ("gateway", "agents"), "single", kinds)
+    process = Process(settings, tree.handles, ("gateway", "agents"), "single", kinds, clock)
     try:
         await process.start()
         assert settings.http is not None
         async with httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{settings.http.port}", timeout=20
         ) as client:
-            yield Node(settings, tree, process, client)
+            yield Node(settings, tree, process, client, clock)
     finally:
         await process.stop()
         await tree.stop()

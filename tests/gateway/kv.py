@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
-from secrethub.clock import SystemClock
 from tests.gateway.conftest import Node
 
 
@@ -28,18 +23,3 @@ async def put(node: Node, path: str, *values: dict[str, Any]) -> None:
 async def status(node: Node, method: str, path: str, body: Any = None, **how: Any) -> int:
     """Return what a request is answered with."""
     return (await node.call(method, path, json=body, **how)).status_code
-
-
-def clock_ahead(node: Node, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that sets how many seconds the node's clock is ahead."""
-    ahead = timedelta()
-
-    def now(_clock: SystemClock) -> datetime:
-        return datetime.now(UTC) + ahead
-
-    def move(seconds: float) -> None:
-        nonlocal ahead
-        ahead = timedelta(seconds=seconds)
-
-    monkeypatch.setattr(type(node.process.core.clock), "now", now)
-    return move

@@ -14,7 +14,7 @@ from enrolled_hosts import certificate_of, enrolling_hub, host_of
 from secrethub.errors import PermissionDenied
 from tests.gateway.behind import entries
 from tests.gateway.conftest import Node, native
-from tests.gateway.kv import clock_ahead, ok
+from tests.gateway.kv import ok
 
 WRAPPED = {"X-Vault-Wrap-TTL": "60"}
 
@@ -49,7 +49,7 @@ async def hub(node: Node) -> Node:
 async def test_time_goes_on(hub: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was allowed within the window is refused after it, however often it was allowed before."""
     token = await hub.token("day", when(window(10, 10)), ttl="8h")
-    move = clock_ahead(hub, monkeypatch)
+    move = hub.clock.move
     for _ in range(3):
         assert await status(hub, token) == 200
         assert (await hub.call("LIST", "secrets/app", token)).status_code == 200
@@ -65,7 +65,7 @@ async def test_a_denial_at_certain_times(hub: Node, monkeypatch: pytest.MonkeyPa
     rules = native("secrets/app/**", capabilities=("read", "list"))
     rules["statements"] += when(window(-10, 20), "secrets/app/db", effect="deny")["statements"]
     token = await hub.token("night", rules, ttl="8h")
-    move = clock_ahead(hub, monkeypatch)
+    move = hub.clock.move
     assert await status(hub, token) == 200
     assert (await ok(hub, "LIST", "secrets/app", token=token))["keys"] == ["db", "root", "web"]
     move(15 * 60)
@@ -149,7 +149,7 @@ async def test_the_life_of_a_token(hub: Node) -> None:
 async def test_a_periodic_token_grows_out_of_it(hub: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that is renewed for ever is no short one, however short its period is."""
     token = await hub.token("short", when({"max_ttl": "10m"}), period="6m")
-    move = clock_ahead(hub, monkeypatch)
+    move = hub.clock.move
     for minutes, expected in ((0, 200), (3, 200), (6, 403), (9, 403)):
         move(minutes * 60)
         await ok(hub, "POST", "auth/token/renew", {"token": token})

@@ -6,7 +6,7 @@ import pytest
 
 from tests.gateway.behind import entries, ledger_is_good, sql
 from tests.gateway.conftest import Node
-from tests.gateway.kv import clock_ahead, ok, put, status
+from tests.gateway.kv import ok, put, status
 
 _PATCH = {"Content-Type": "application/merge-patch+json"}
 
@@ -135,7 +135,7 @@ async def test_how_many_versions_are_kept(node: Node) -> None:
 
 async def test_versions_that_time_deletes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version whose time is over reads as deleted, from memory too, and can be brought back."""
-    ahead = clock_ahead(node, monkeypatch)
+    ahead = node.clock.move
     await ok(node, "POST", "secret/metadata/a", {"delete_version_after": "50s"})
     await ok(node, "POST", "secret/config", {"delete_version_after": "100s"})
     await put(node, "a", {"n": 1})
@@ -160,7 +160,6 @@ async def test_versions_that_time_deletes(node: Node, monkeypatch: pytest.Monkey
 
 async def test_a_deletion_ahead_of_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version that time would delete later can be deleted now."""
-    clock_ahead(node, monkeypatch)
     await ok(node, "POST", "secret/metadata/a", {"delete_version_after": "1h"})
     await put(node, "a", {"n": 1}, {"n": 2})
     await ok(node, "DELETE", "secret/data/a")
