@@ -11,7 +11,7 @@ import fcntl
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from secrethub.errors import Misconfigured
@@ -20,13 +20,13 @@ from secrethub.errors import Misconfigured
 class PortLocks:
     """The locks that this process has taken."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folders: Sequence[Path] = ()) -> None:
         """Prepare; nothing is locked yet.
 
         Args:
-            folder: where the lock files are; None chooses.
+            folders: where the lock files may be, the first choice first; empty for the usual places.
         """
-        self._candidates = [folder] if folder else list(_candidates())
+        self._candidates = list(folders) or list(_candidates())
         self._swept = False
         self._taken: dict[Path, int] = {}
 

@@ -21,13 +21,14 @@ _ATTEMPTS = 50
 class Ports:
     """The ports this node has claimed; they stay claimed while a descriptor is open anywhere."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, *folders: Path) -> None:
         """Prepare; nothing is claimed yet.
 
         Args:
-            folder: where the lock files are; None chooses, the same for all instances of one user.
+            folders: where the lock files may be, the first choice first; without any the usual places, which
+                are the same for all instances of one user.
         """
-        self._locks = PortLocks(folder)
+        self._locks = PortLocks(folders)
         self._reserved: list[socket.socket] = []
 
     @property

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster import port_locks
 from cluster.ports import Ports
 from secrethub.errors import Conflict, Misconfigured
 
@@ -102,14 +101,11 @@ def test_a_lock_on_a_removed_file_is_none(tmp_path: Path) -> None:
         second.close()
 
 
-def test_a_folder_that_another_user_made_first_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_another_user_made_first_is_left_alone(tmp_path: Path) -> None:
     """Where the usual place is not ours alone, the next one is used."""
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken").chmod(0o777)
-    monkeypatch.setattr(port_locks, "_candidates", lambda: [tmp_path / "taken", tmp_path / "ours"])
-    ports = Ports()
+    ports = Ports(tmp_path / "taken", tmp_path / "ours")
     port = ports.claim("http.port", HOST, 0)
     assert [path.name.rpartition("-")[2] for path in (tmp_path / "ours").iterdir()] == [str(port)]
     ports.close()
