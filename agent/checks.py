@@ -19,8 +19,15 @@ from agent.templates import environment
 from secrethub.errors import Misconfigured
 
 _CAP_CHOWN = 0
-_CAP_SYS_PTRACE = 19
+CAP_SYS_PTRACE = 19
 """Numbers of capabilities(7)."""
+
+
+def capabilities() -> int:
+    """Return the effective capabilities of this process, a bit each."""
+    status = Path("/proc/self/status").read_text("ascii", "replace")
+    held = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return int(held.split()[1], 16)
 
 
 def check(settings: Settings) -> list[str]:
@@ -46,22 +53,21 @@ def _may_give_away(template: TemplateSettings) -> bool:
     own_groups = {None, os.getegid(), *os.getgroups()}
     if template.uid in {None, os.geteuid()} and template.gid in own_groups:
         return True
-    return _holds(_CAP_CHOWN)
+    return bool(capabilities() >> _CAP_CHOWN & 1)
 
 
-def _holds(capability: int) -> bool:
-    status = Path("/proc/self/status").read_text("ascii", "replace")
-    held = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(held.split()[1], 16) >> capability & 1)
+def warnings(settings: Settings, held: int) -> list[str]:
+    """Return what will not work for some of those who are allowed, one sentence each.
 
-
-def warnings(settings: Settings) -> list[str]:
-    """Return what will not work for some of those who are allowed, one sentence each."""
+    Args:
+        settings: the agent's.
+        held: what its process may do: :func:`capabilities`.
+    """
     if settings.socket is None:
         return []
     found = []
     others = [grant for grant in settings.socket.allow if grant.uid != os.geteuid()]
-    if others and not _holds(_CAP_SYS_PTRACE):
+    if others and not held >> CAP_SYS_PTRACE & 1:
         found.append(
             "socket.allow: without the capability CAP_SYS_PTRACE this process cannot examine other users' "
             "processes, and refuses them (AmbientCapabilities=CAP_SYS_PTRACE in its unit)"

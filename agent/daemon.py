@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from secrethub.sensitive import protect_process
 
         protect_process()
-    from agent.checks import check, warnings
+    from agent.checks import capabilities, check, warnings
     from agent.configuration import load
     from secrethub.errors import Misconfigured
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in problems:
             print(f"secrethub-agent: {problem}", file=sys.stderr)  # noqa: T201 - a command line
         return 2
-    doubts = warnings(settings)
+    doubts = warnings(settings, capabilities())
     if options.command == "check":
         for doubt in doubts:
             print(f"secrethub-agent: warning: {doubt}", file=sys.stderr)  # noqa: T201

@@ -14,21 +14,14 @@ OTHER = 12_345
 OWN = os.geteuid()
 
 
-def warned(tmp_path: Path, socket: str, *entries: str) -> list[str]:
-    """Return the warnings about a socket with these entries."""
-    allow = "".join(f'[[socket.allow]]\n{entry}\npaths = ["secrets/a"]\n' for entry in entries)
+def warned(tmp_path: Path, socket: str, entry: str, held: int = 1 << checks.CAP_SYS_PTRACE) -> list[str]:
+    """Return the warnings about a socket with this entry; by default the agent may examine others."""
+    allow = f'[[socket.allow]]\n{entry}\npaths = ["secrets/a"]\n'
     file = tmp_path / "agent.toml"
     file.write_text(f'[core]\nurl = "https://core:4443"\n[socket]\npath = "/run/a.sock"\n{socket}\n{allow}')
-    return checks.warnings(load(file, {}))
+    return checks.warnings(load(file, {}), held)
 
 
-@pytest.fixture
-def _capable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that may examine others, whoever runs the tests."""
-    monkeypatch.setattr(checks, "_holds", lambda _capability: True)
-
-
-@pytest.mark.usefixtures("_capable")
 @pytest.mark.parametrize(
     ("socket", "entry", "fine"),
     [
@@ -53,10 +46,7 @@ def test_whoever_cannot_open_the_socket_is_named(tmp_path: Path, socket: str, en
 
 
 @pytest.mark.parametrize(("entry", "fine"), [(f"user = {OTHER}", False), (f"user = {OWN}", True)])
-def test_the_missing_capability_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, fine: bool
-) -> None:
+def test_the_missing_capability_is_named(tmp_path: Path, entry: str, fine: bool) -> None:
     """Without it an agent can only serve its own user."""
-    monkeypatch.setattr(checks, "_holds", lambda _capability: False)
-    found = warned(tmp_path, 'mode = "0666"', entry)
+    found = warned(tmp_path, 'mode = "0666"', entry, held=~(1 << checks.CAP_SYS_PTRACE))
     assert ["CAP_SYS_PTRACE" in warning for warning in found] == ([] if fine else [True])
