@@ -29,7 +29,8 @@ def config(session: Session, /, pairs: tuple[str, ...], kind: str | None, retent
     secrethub audit archive config --retention 2160h --type s3 bucket=ledger region=eu-central-1 \
         prefix=prod/ access_key_id=AKIA… secret_access_key=@key
 
-    S3 may have an endpoint=URL. Nothing of the server's own credentials is used.
+    S3 may have an endpoint=URL. Nothing of the server's own credentials is used. Either may have
+    segment_entries=N, about how many entries a segment has; 10000 by default.
     """
     if (kind is None) != (retention is None) or (kind is None and pairs):
         raise click.UsageError("give --type and --retention, or neither to show the configuration")

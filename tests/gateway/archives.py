@@ -15,9 +15,10 @@ from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
 
 
-async def configure(node: Node, folder: Path, retention: str = "1s") -> None:
+async def configure(node: Node, folder: Path, retention: str = "1s", **more: int) -> None:
     """Archive into a folder."""
-    await ok(node, "PUT", "sys/audit/archive", {"type": "file", "path": str(folder), "retention": retention})
+    body = {"type": "file", "path": str(folder), "retention": retention, **more}
+    await ok(node, "PUT", "sys/audit/archive", body)
 
 
 async def old_entries(node: Node, count: int = 30) -> None:

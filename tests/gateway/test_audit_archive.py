@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from secrethub.engines.archive import archiver
 from secrethub.operations.months import drop_months
 from tests.gateway.archives import configure, lines_of, nothing_is_lost, old_entries, run, segment
 from tests.gateway.audit_sinks import caught_up, enable, with_sinks
@@ -39,10 +38,9 @@ async def node(database_url: str, tmp_path: Path, folder: Path) -> AsyncIterator
         yield one
 
 
-async def test_old_entries_leave(node: Node, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_entries_leave(node: Node, folder: Path) -> None:
     """Old entries become verified segments, leave the ledger, and both verify, alone and together."""
-    monkeypatch.setattr(archiver, "_ENTRIES", 20)
-    await configure(node, folder)
+    await configure(node, folder, segment_entries=20)
     await old_entries(node, 60)
     before = await sql(node.settings.database_url, "SELECT count(*) AS n FROM audit_entries")
     done = await run(node)
@@ -158,12 +156,9 @@ async def test_a_stream_stripped_of_its_signatures(node: Node, folder: Path) -> 
 
 
 @pytest.mark.parametrize("victim", ["file", "manifest", "gone", "swapped"])
-async def test_a_damaged_archive(
-    node: Node, folder: Path, victim: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_damaged_archive(node: Node, folder: Path, victim: str) -> None:
     """A segment that was edited, removed or replaced is named by the verification."""
-    monkeypatch.setattr(archiver, "_ENTRIES", 20)
-    await configure(node, folder)
+    await configure(node, folder, segment_entries=20)
     await old_entries(node, 60)
     assert len((await run(node))["segments"]) >= 3
     file, manifest = segment(folder, 2), segment(folder, 2, "manifest.json")
@@ -320,6 +315,8 @@ async def test_settings_that_cannot_be(node: Node, folder: Path, tmp_path: Path)
         {"type": "file", "retention": "1h", "path": str(tmp_path / "elsewhere")},
         {"type": "file", "retention": "1h", "path": "/etc"},
         {"type": "file", "retention": "0s", "path": str(folder)},
+        {"type": "file", "retention": "1h", "path": str(folder), "segment_entries": 0},
+        {"type": "file", "retention": "1h", "path": str(folder), "segment_entries": 100_001},
         {"type": "file", "retention": "never", "path": str(folder)},
         {"type": "file", "retention": "1h", "path": str(folder), "bucket": "b"},
         {"type": "file", "retention": "1h", "path": str(folder), "color": "red"},

@@ -10,7 +10,6 @@ import pytest
 
 from secrethub.audit.export_reader import read_public_key, verify_files
 from secrethub.audit.verification import LedgerReport
-from secrethub.engines.archive import archiver
 from tests.gateway.archives import configure, old_entries, run
 from tests.gateway.audit_sinks import with_sinks
 from tests.gateway.behind import sql, until
@@ -45,12 +44,9 @@ async def _vouched_for(node: Node) -> bool:
     return not rows
 
 
-async def test_the_archive_verifies_elsewhere(
-    node: Node, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_archive_verifies_elsewhere(node: Node, folder: Path, tmp_path: Path) -> None:
     """Segments and an export are verified as one with the public key alone; an edit, or a gap, is found."""
-    monkeypatch.setattr(archiver, "_ENTRIES", 20)
-    await configure(node, folder)
+    await configure(node, folder, segment_entries=20)
     await old_entries(node, 50)
     assert len((await run(node))["segments"]) >= 2
     await until(lambda: _vouched_for(node))

@@ -48,7 +48,9 @@ async def filled(node: Node, count: int = MANY) -> str:
     core = node.process.core
     await core.ledger.look()
     fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
-    archive = Archive(uuid="u1", type="s3", retention=10**9, secret_access_key=Sensitive("canary"))
+    archive = Archive(
+        uuid="u1", type="s3", retention=10**9, segment_entries=1, secret_access_key=Sensitive("canary")
+    )
     async with core.authority.change(fence) as change:
         await change.put(AUDIT_SETTINGS, KEY, body_of(core.keyring(), archive))
     answer = await node.call("GET", "secrets/many/1", headers={"X-Vault-Wrap-TTL": "5m"})

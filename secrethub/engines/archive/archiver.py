@@ -39,8 +39,6 @@ from secrethub.storage.ledger import Note
 
 _LOCK = "audit-archive"
 _LOCK_SECONDS = 120.0
-_ENTRIES = 10_000
-"""Entries of a segment, give or take a group."""
 _CHUNK = 1 << 20
 _MANIFEST_BYTES = 16 << 20
 
@@ -119,7 +117,7 @@ async def _planned(core: Core, archive: Archive, now: int) -> Manifest | None:
             key=core.keyring().derived("audit-sign"),
             now=now,
             before=now - archive.retention * 1_000_000,
-            most=_ENTRIES,
+            most=archive.segment_entries,
         )
 
 

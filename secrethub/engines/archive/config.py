@@ -34,6 +34,7 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
         uuid: of this configuration; its secret is sealed to it.
         type: ``file`` or ``s3``.
         retention: seconds that entries stay in the ledger.
+        segment_entries: entries of a segment, give or take a group.
         path: directory of the files.
         bucket: of S3.
         prefix: in front of every object's name.
@@ -46,6 +47,7 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str
     type: str
     retention: int
+    segment_entries: int
     path: str = ""
     bucket: str = ""
     prefix: str = ""
@@ -63,6 +65,7 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
         return {
             "type": self.type,
             "retention": self.retention,
+            "segment_entries": self.segment_entries,
             **{name: getattr(self, name) for name in names},
         }
 
@@ -132,8 +135,8 @@ def body_of(keyring: Keyring, archive: Archive) -> dict[str, Any]:
     if archive.secret_access_key is not None:
         secret = keyring.seal(archive.secret_access_key.reveal().encode(), _place(archive.uuid))
         sealed = base64.b64encode(secret).decode("ascii")
-    plain = {name: getattr(archive, name) for name in ("uuid", "type", "retention", "path", *_S3)}
-    return {**plain, _SECRET: sealed}
+    names = ("uuid", "type", "retention", "segment_entries", "path", *_S3)
+    return {**{name: getattr(archive, name) for name in names}, _SECRET: sealed}
 
 
 def archive_of(keyring: Keyring, row: Row) -> Archive:

@@ -20,7 +20,9 @@ from secrethub.storage import archive as rows
 from secrethub.storage.authority import AUDIT_SETTINGS
 from secrethub.wire.durations import format_rfc3339, parse_duration
 
-_PLAIN = frozenset({"type", "retention", "path", "bucket", "prefix", "region", "endpoint"})
+_PLAIN = frozenset({"type", "retention", "segment_entries", "path", "bucket", "prefix", "region", "endpoint"})
+_LARGEST = 100_000
+"""Entries of a segment: about 100 MB before they are compressed."""
 _PAGE = 100
 _MOST = 100
 
@@ -31,6 +33,7 @@ class ArchiveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         type: ``file`` or ``s3``.
         retention: how long entries stay in the ledger.
+        segment_entries: how many entries a segment has, give or take a group.
         path: a directory, for files.
         bucket: of S3.
         prefix: in front of every object's name, ending with a slash.
@@ -42,6 +45,7 @@ class ArchiveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     type: str
     retention: str | int
+    segment_entries: int = 10_000
     path: str = ""
     bucket: str = ""
     prefix: str = ""
@@ -173,10 +177,13 @@ async def write(context: Context, body: ArchiveRequest) -> Answer:
     retention = parse_duration(body.retention)
     if retention < 1:
         raise InvalidRequest("retention is at least a second")
+    if not 1 <= body.segment_entries <= _LARGEST:
+        raise InvalidRequest(f"segment_entries is from 1 to {_LARGEST}")
     archive = Archive(
         uuid=new_uuid(),
         type=body.type,
         retention=retention,
+        segment_entries=body.segment_entries,
         path=body.path,
         bucket=body.bucket,
         prefix=body.prefix,
