@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import asyncpg
 
+from secrethub.storage.ledger import Note
 from tests.gateway.conftest import Node
 
 T = TypeVar("T")
@@ -21,6 +23,35 @@ async def sql(url: str, statement: str, *values: Any) -> list[Any]:
         return list(await connection.fetch(statement, *values))
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def refusing(url: str, event: str) -> AsyncIterator[None]:
+    """Let the database refuse statements, such as ``INSERT ON certificates``, as if it were shutting down."""
+    await sql(
+        url,
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE 'refused by a test' USING ERRCODE = 'cannot_connect_now'; END $$""",
+    )
+    await sql(url, f"CREATE TRIGGER refuse BEFORE {event} FOR EACH ROW EXECUTE FUNCTION refuse()")
+    try:
+        yield
+    finally:
+        await sql(url, "DROP FUNCTION refuse CASCADE")
+
+
+async def fill_ledger(node: Node, count: int, detail: str = "{}", actor: str = "token:x:filler") -> None:
+    """Write entries of requests, many at once, without making the requests."""
+    note = Note(
+        kind="request",
+        request_id="",
+        actor=actor,
+        operation="kv.read",
+        path="secret/data/filler",
+        outcome="done",
+        detail=detail,
+    )
+    await asyncio.gather(*(node.process.core.ledger.append(note) for _ in range(count)))
 
 
 async def until(condition: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:

