@@ -190,23 +190,6 @@ async def test_where_nobody_may_be_led(database_url: str, tmp_path: Path) -> Non
         assert len(refused) == 23
 
 
-async def test_the_own_database(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the server's settings allow loopback, Core's own database is refused all the same."""
-    settings = node.process.core.settings
-    monkeypatch.setattr("secrethub.engines.outbound._database", lambda _settings: _own(), raising=True)
-    assert settings.outbound_networks
-    body = {"type": "http", "options": {"url": "http://127.0.0.1:5432/"}}
-    answer = await node.call("PUT", "sys/audit/x", json=body)
-    assert answer.status_code == 400
-    assert "database" in answer.json()["errors"][0]
-
-
-async def _own() -> list[Any]:
-    import ipaddress
-
-    return [(ipaddress.ip_address("127.0.0.1"), 5432)]
-
-
 async def test_options_that_cannot_be(node: Node, tmp_path: Path) -> None:
     """Unknown kinds and options, and those of Vault that nobody acts on, are refused."""
     place = str(tmp_path / "x")

@@ -6,14 +6,11 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from secrethub.engines import auth_methods
 from secrethub.engines.token import issue_batch
-from secrethub.errors import Unavailable
 from secrethub.operations.tidy import tidy
 from secrethub.storage.authority import MOUNTS
-from tests.gateway.behind import entries, ledger_is_good, sql
+from tests.gateway.behind import entries, ledger_is_good, refusing, sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, status
 from tests.gateway.pair import second
@@ -195,16 +192,11 @@ async def test_batch_tokens_end_with_their_method(node: Node) -> None:
     assert await good(node, batch(0))
 
 
-async def test_a_disabling_that_was_interrupted_goes_on(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disabling_that_was_interrupted_goes_on(node: Node) -> None:
     """Without an answer its tokens are void all the same, nothing takes its place, and tidying finishes."""
     await enable(node)
     made = await login(node, "machines")
-
-    async def lost(*_: object) -> None:
-        raise Unavailable("the database went away")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("secrethub.engines.unmounting.remove_rows", lost)
+    async with refusing(node.settings.database_url, "DELETE ON approles"):
         assert await status(node, "DELETE", "sys/auth/machines") == 503
     assert not await good(node, made["client_token"])
     assert await status(node, "POST", "sys/auth/machines", {"type": "approle"}) == 400

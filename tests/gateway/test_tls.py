@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,10 @@ import msgspec
 import pytest
 from cryptography import x509
 
-import serve.client_certificates
 import serve.tls_certificate
 from secrethub.pki.boot import boot_certificate
 from serve.tls_certificate import boot_identity
+from tests.gateway.behind import refusing, until
 from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.raw_http import GUARD, Reply, request, wire
 
@@ -203,24 +202,23 @@ async def test_http_over_tls(node: Node) -> None:
         assert await connection.rest() == b""
 
 
-async def test_a_failed_renewal_is_tried_again(sealed_node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_renewal_is_tried_again(
+    sealed_node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever goes wrong with a new certificate, the door stays open and the next try counts."""
     monkeypatch.setattr(serve.tls_certificate, "_RETRY_SECONDS", 0.05)
     before = await shown(sealed_node)
-    real, failures = serve.client_certificates.server_context, [ssl.SSLError("broken"), OSError("no memory")]
-
-    def fails_at_first(chain: bytes, key: bytes, clients: str) -> ssl.SSLContext:
-        if failures:
-            raise failures.pop()
-        return real(chain, key, clients)
-
-    monkeypatch.setattr(serve.client_certificates, "server_context", fails_at_first)
-    logging.getLogger("serve.tls_certificate").setLevel(logging.CRITICAL)
+    url = sealed_node.settings.database_url
     await sealed_node.initialise()
-    await sealed_node.unseal()
-    certificate = await until_issued(sealed_node, await root_of(sealed_node))
-    assert not failures
-    assert certificate != before
+    async with refusing(url, "INSERT ON certificates"):
+        await sealed_node.unseal()
+
+        async def failed_twice() -> bool:
+            return caplog.text.count("no certificate for 4443 yet") >= 2
+
+        await until(failed_twice)
+        assert await shown(sealed_node) == before
+    assert await until_issued(sealed_node, await root_of(sealed_node)) != before
 
 
 async def test_a_broken_given_certificate_stops_the_start(database_url: str, tmp_path: Path) -> None:
