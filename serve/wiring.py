@@ -17,6 +17,7 @@ from secrethub.engines.agents import AgentsEngine
 from secrethub.engines.approle import AppRoleEngine
 from secrethub.engines.cert import CertEngine
 from secrethub.engines.cubbyhole import CubbyholeEngine
+from secrethub.engines.database import DatabaseEngine
 from secrethub.engines.engine import Engine
 from secrethub.engines.flat import FlatEngine
 from secrethub.engines.kv import KvEngine, KvV1Engine
@@ -37,6 +38,7 @@ from secrethub.operations.note import note
 from secrethub.operations.quotas import run_exchange, summarise
 from secrethub.operations.reencrypt import reencrypt
 from secrethub.operations.rotations import Rotations
+from secrethub.operations.targets import watch_targets
 from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
 from serve.agent_gateway import AgentGateway
@@ -68,6 +70,7 @@ def engines() -> dict[str, Engine]:
         UserpassEngine(),
         CertEngine(),
         PkiEngine(),
+        DatabaseEngine(),
         AgentsEngine(),
         CubbyholeEngine(),
     ]
@@ -147,6 +150,7 @@ class Process:
                 self._tasks.append(asyncio.create_task(self._care_for_keys(work), name=work.__name__))
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
             self._tasks.append(asyncio.create_task(end_leases(self.core), name="leases"))
+            self._tasks.append(asyncio.create_task(watch_targets(self.core), name="targets"))
             self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
             self._tasks.append(asyncio.create_task(Rotations(self.core).run(), name="rotations"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))

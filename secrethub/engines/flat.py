@@ -8,14 +8,15 @@ from __future__ import annotations
 from secrethub.engines.engine import Method, Operation
 
 _FLAT = "secrets/"
-_RESERVED = "secrets/dynamic/"
+DYNAMIC = "secrets/dynamic/"
+"""Kept free for engines that lease things out."""
 
 
 def flat_view(method: Method, path: str) -> str:
     """Rewrite a path of the flat view to the store's own, before anything else looks at it."""
     if path == "secrets":
         return "secret/metadata" if method == "list" else path
-    if not path.startswith(_FLAT) or path.startswith(_RESERVED):
+    if not path.startswith(_FLAT) or path.startswith(DYNAMIC):
         return path
     return ("secret/metadata/" if method == "list" else "secret/data/") + path[len(_FLAT) :]
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from secrethub.engines.auth_methods import is_auth, remove_rows
 from secrethub.engines.engine import Fence
+from secrethub.engines.kept import forget_kept
 from secrethub.engines.lease_ending import end_leases_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import Stale
 from secrethub.storage import kv
-from secrethub.storage.authority import MOUNTS
+from secrethub.storage.authority import MOUNTS, Change
 
 _BATCH = 100
 """Secrets in one transaction; their versions may come to a gigabyte, and must go before it times out."""
@@ -48,8 +49,15 @@ async def empty(core: Core, path: str) -> bool:
                 row = await change.get(MOUNTS, path)
                 if row is None or not row.body.get("leaving"):
                     return True
-                if is_auth(path) or not await kv.remove_some(change.connection, row.body["uuid"], _BATCH):
+                if is_auth(path) or await _emptied(core, change, row.body["uuid"]):
                     await change.delete(MOUNTS, path)
                     return True
         except Stale:
             await core.ledger.look()
+
+
+async def _emptied(core: Core, change: Change, mount: str) -> bool:
+    """Remove some of what a mount holds; tell whether nothing is left."""
+    if await kv.remove_some(change.connection, mount, _BATCH):
+        return False
+    return await forget_kept(core.authority, change, mount)

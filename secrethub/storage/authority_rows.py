@@ -50,6 +50,8 @@ SETTINGS = Table("settings", 64)
 QUOTAS = Table("quotas", 64)
 PASSWORD_POLICIES = Table("password_policies", 64)
 ROTATIONS = Table("rotations", 256)
+ENGINE_CONFIGS = Table("engine_configs", 64)
+ENGINE_ROLES = Table("engine_roles", 256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ TABLES = (
     QUOTAS,
     PASSWORD_POLICIES,
     ROTATIONS,
+    ENGINE_CONFIGS,
+    ENGINE_ROLES,
 )
 
 

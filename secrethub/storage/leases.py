@@ -149,6 +149,14 @@ async def renew(
     return changed if done else None
 
 
+async def any_of(connection: asyncpg.Connection[Any], mount: str, target: str) -> bool:
+    """Tell whether there is a lease or an intent of a mount's target."""
+    found = await connection.fetchval(
+        "SELECT true FROM leases WHERE mount = $1 AND target = $2 LIMIT 1", mount, target
+    )
+    return bool(found)
+
+
 def written(keyring: Keyring, lease: Lease) -> dict[str, Any]:
     """Return what the ledger keeps of a lease's row."""
     authentication = lease_mac(keyring.derived(_KEY), lease)

@@ -24,6 +24,7 @@ from secrethub.storage.authority_rows import (
     AUDIT_SETTINGS,
     CERTIFICATE_AUTHORITIES,
     CUBBYHOLES,
+    ENGINE_CONFIGS,
     ROTATIONS,
     TOKENS,
     Table,
@@ -77,6 +78,7 @@ FIELDS = (
     SealedField(AUDIT_SETTINGS, "secret_access_key", row=_uuid, version=lambda _: 1),
     SealedField(ROTATIONS, "config", row=_uuid, version=lambda _: 1),
     SealedField(ROTATIONS, "work", row=_uuid, version=lambda body: int(body["runs"])),
+    SealedField(ENGINE_CONFIGS, "secrets"),
 )
 """What is sealed in tables of authority."""
 

@@ -1,1 +1,43 @@
-"""Credentials of databases."""
+"""Credentials of databases: users made for as long as a lease, at targets that are configured.
+
+What is the same for every kind of database is here; a kind is one :class:`~…target.Plugin`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from secrethub.engines.database.configs import config_operations
+from secrethub.engines.database.creds import creds_operations, end_users, extend_user
+from secrethub.engines.database.roles import role_operations
+from secrethub.engines.engine import Operation
+from secrethub.engines.leasing import Held
+from secrethub.engines.mounts import Mount
+from secrethub.engines.runtime import Core
+
+
+class DatabaseEngine:
+    """Engine kind ``database``."""
+
+    kind = "database"
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return what a database mount offers."""
+        return (*config_operations(), *role_operations(), *creds_operations())
+
+    def native_prefix(self, mount: str) -> str:
+        """Native rules write the path as it is."""
+        return mount
+
+    async def revoke(self, core: Core, mount: Mount, target: str, held: Sequence[Held]) -> Mapping[str, str]:
+        """End users."""
+        return await end_users(core, mount, target, held)
+
+    async def undo(self, core: Core, mount: Mount, target: str, held: Sequence[Held]) -> Mapping[str, str]:
+        """End users whose making came to no lease."""
+        return await end_users(core, mount, target, held, half_done=True)
+
+    async def extend(self, core: Core, mount: Mount, held: Held, until: datetime) -> None:
+        """Let a user live longer."""
+        await extend_user(core, mount, held, until)

@@ -15,7 +15,7 @@ The places follow PostgreSQL's lexer with ``standard_conforming_strings`` on, wh
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from secrethub.errors import InvalidRequest
 
@@ -99,3 +99,22 @@ def _value(place: re.Match[str], values: Mapping[str, str]) -> str:
     except KeyError:
         known = ", ".join(sorted(values))
         raise InvalidRequest(f"unknown placeholder in a statement; known are {known}") from None
+
+
+def identifier(value: str) -> str:
+    """Return an identifier as SQL has it. Raises InvalidRequest for a NUL."""
+    return render("{{name}}", {"name": value})
+
+
+def check_statements(statements: Sequence[str], names: Collection[str]) -> None:
+    """Check that statements can be filled in.
+
+    Args:
+        statements: of the operator.
+        names: of the placeholders that there are.
+
+    Raises:
+        InvalidRequest: what is wrong.
+    """
+    for statement in statements:
+        render(statement, dict.fromkeys(names, "x"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secrethub.engines.engine import EMPTY, Answer, Context
+from secrethub.engines.flat import DYNAMIC
 from secrethub.engines.leasing import leased_kinds
 from secrethub.engines.mounts import AUTH, BUILT_IN, TOKEN_MOUNT
 from secrethub.engines.system.mount_settings import (
@@ -24,6 +25,7 @@ from secrethub.wire.canonical_path import check_path
 
 RESERVED = ("auth/", "sys/", "cubbyhole/", "identity/", "audit/")
 _STORE = "secret/"
+_FLAT = "secrets/"
 KEPT = frozenset({*(mount.path for mount in BUILT_IN), "pki/", "secrets/"})
 """Agents and listeners live by these; ``secrets/`` is a view of ``secret/`` and holds nothing itself."""
 
@@ -44,7 +46,7 @@ async def enable(context: Context, body: EnableRequest) -> Answer:
     made = new_mount(body, leased_kinds(context.core))
     if path == _STORE and made["options"]["version"] != "2":
         raise InvalidRequest("secrets/ is a view of secret/, which therefore has version 2")
-    await check_free(context, path)
+    await check_free(context, path, leased=made["type"] in leased_kinds(context.core))
     if path.startswith(RESERVED):
         raise InvalidRequest("this path is reserved")
     return await _enable(context, path, made)
@@ -58,8 +60,13 @@ async def enable_auth(context: Context, body: EnableRequest) -> Answer:
     return await _enable(context, path, {**made, "enabled_at": micros(context.now)})
 
 
-async def check_free(context: Context, path: str) -> None:
+async def check_free(context: Context, path: str, *, leased: bool = False) -> None:
     """Check that a mount can be made at ``path``.
+
+    Args:
+        context: of the request.
+        path: where.
+        leased: its engine leases things out, so it may be in the part of the flat view kept free for that.
 
     Raises:
         InvalidRequest: no policy could speak of it, or something is there.
@@ -69,8 +76,9 @@ async def check_free(context: Context, path: str) -> None:
     if path.endswith("/tune/"):
         raise InvalidRequest("a mount's path does not end with tune, by which its settings are asked for")
     core = context.core
+    beside = _FLAT if leased and path.startswith(DYNAMIC) and path != DYNAMIC else None
     for mount in await core.mounts.load():
-        if path.startswith(mount.path) or mount.path.startswith(path):
+        if mount.path != beside and (path.startswith(mount.path) or mount.path.startswith(path)):
             raise InvalidRequest(f"path is already in use at {mount.path}")
     for mount in await core.mounts.leaving():
         if path.startswith(mount.path) or mount.path.startswith(path):

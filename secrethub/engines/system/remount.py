@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.leasing import leased_kinds
 from secrethub.engines.mounts import AUTH
 from secrethub.engines.system.mount_changes import KEPT, RESERVED, check_free
 from secrethub.errors import InvalidRequest
@@ -78,7 +79,7 @@ async def remount(context: Context, body: RemountRequest) -> Answer:
         raise InvalidRequest(f"cannot remount {old}")
     if new.startswith(RESERVED):
         raise InvalidRequest("the new path is reserved")
-    await check_free(context, new)
+    await check_free(context, new, leased=await _leased(context, old))
     migration = new_uuid()
     async with context.core.authority.change(context.fence) as change:
         row = await change.get(MOUNTS, old)
@@ -106,6 +107,12 @@ async def read_status(context: Context, _body: None) -> Answer:
                 info = {"source_mount": moved["from"], "target_mount": row.key, "status": "success"}
                 return Answer(data={"migration_id": identifier, "migration_info": info})
     raise InvalidRequest("no move with this id is known")
+
+
+async def _leased(context: Context, path: str) -> bool:
+    """Tell whether the engine at a path leases things out."""
+    mounts = await context.core.mounts.load()
+    return any(mount.path == path and mount.type in leased_kinds(context.core) for mount in mounts)
 
 
 def _path(text: str) -> str:

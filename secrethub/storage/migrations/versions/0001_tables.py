@@ -31,6 +31,8 @@ AUTHORITY_TABLES = (
     "quotas",
     "password_policies",
     "rotations",
+    "engine_configs",
+    "engine_roles",
 )
 
 _CLUSTER = """

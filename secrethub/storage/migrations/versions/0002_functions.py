@@ -250,6 +250,7 @@ $$
             ("audit_settings", "secret_access_key"),
             ("rotations", "config"),
             ("rotations", "work"),
+            ("engine_configs", "secrets"),
         )
     ),
 )
@@ -276,6 +277,8 @@ _TABLES = (
     "quotas",
     "password_policies",
     "rotations",
+    "engine_configs",
+    "engine_roles",
 )
 
 

@@ -1,0 +1,136 @@
+"""PostgreSQL: users are roles with a SCRAM-SHA-256 verifier that is made here, and an end of their own.
+
+``{{password}}`` in a statement is the verifier, so no password gets into the server's log. ``{{name}}`` and
+``{{username}}`` are the role's name, ``{{expiration}}`` the instant at which the server refuses it by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from secrethub.engines.database.postgresql_ending import NAMES, end_users
+from secrethub.engines.database.postgresql_link import Link
+from secrethub.engines.database.postgresql_place import parse_place, shown_url, tls_context
+from secrethub.engines.database.scram import verifier
+from secrethub.engines.database.statements import check_statements, render
+from secrethub.engines.database.target import NewUser, Setup, Statements
+from secrethub.errors import InvalidRequest
+
+_OPTIONS = frozenset({"connection_url", "username", "tls_ca", "tls_certificate", "password_authentication"})
+_SECRETS = frozenset({"password", "private_key"})
+_SCRAM = "scram-sha-256"
+_OLDEST = 14
+_RENEW = """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"""
+
+
+class PostgresqlPlugin:
+    """Plugin ``postgresql-database-plugin``."""
+
+    names = ("postgresql-database-plugin", "postgresql")
+    longest_name = 63
+
+    def parse(
+        self, given: Mapping[str, str], kept: Mapping[str, str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Check a configuration; a password in the URL becomes one that is kept apart."""
+        if others := sorted(given.keys() - _OPTIONS - _SECRETS):
+            raise InvalidRequest(f"PostgreSQL has no option {others[0]!r}")
+        if given.get("password_authentication", _SCRAM) != _SCRAM:
+            raise InvalidRequest(f"password_authentication is {_SCRAM}: no password is sent in a statement")
+        place, user, password = parse_place(given.get("connection_url", ""))
+        options = {name: value for name, value in given.items() if name in _OPTIONS and value}
+        options.pop("password_authentication", None)
+        options["connection_url"] = shown_url(place)
+        if user:
+            options["username"] = user
+        if not options.get("username"):
+            raise InvalidRequest("a connection needs username")
+        secrets = {name: value for name in _SECRETS if (value := given.get(name) or kept.get(name))}
+        if password:
+            secrets["password"] = password
+        if "password" not in secrets:
+            raise InvalidRequest("a connection needs password, anew with another place or username")
+        tls_context(
+            place,
+            options.get("tls_ca", ""),
+            options.get("tls_certificate", ""),
+            secrets.get("private_key", ""),
+        )
+        return options, secrets
+
+    def check_statements(self, statements: Statements) -> None:
+        """Check that statements can be filled in, and that there are some that make a user."""
+        if not statements.creation:
+            raise InvalidRequest("creation_statements are needed: what makes a user")
+        check_statements(statements.creation, (*NAMES, "password", "expiration"))
+        check_statements((*statements.revocation, *statements.rollback), NAMES)
+        check_statements(statements.renew, (*NAMES, "expiration"))
+
+    def open(self, setup: Setup) -> PostgresqlTarget:
+        """Return a target; nothing is connected to yet."""
+        return PostgresqlTarget(setup)
+
+
+class PostgresqlTarget:
+    """A server of PostgreSQL, seen from one of its databases."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Prepare; nothing is connected to yet."""
+        self._link = Link(setup)
+
+    async def check(self) -> None:
+        """Find out whether it answers, and what it is."""
+        async with self._link.lent() as connection:
+            await connection.fetchval("SELECT 1")
+            version = connection.get_server_version().major
+        if version < _OLDEST:
+            raise InvalidRequest(f"PostgreSQL {version} is too old: from {_OLDEST} on")
+
+    async def create(self, user: NewUser, statements: Statements) -> None:
+        """Make a role in one transaction."""
+        secret = verifier(user.password.reveal(), os.urandom(16))
+        values = {**_named(user.name), "password": secret, "expiration": _instant(user.until)}
+        rendered = [render(statement, values) for statement in statements.creation]
+
+        async def work(connection: asyncpg.Connection[Any]) -> None:
+            for statement in rendered:
+                await connection.execute(statement)
+
+        await self._link.change(work, hide=(secret,))
+
+    async def extend(self, name: str, until: datetime, statements: Statements) -> None:
+        """Let a role be valid for longer."""
+        values = {**_named(name), "expiration": _instant(until)}
+
+        async def work(connection: asyncpg.Connection[Any]) -> None:
+            for statement in statements.renew or (_RENEW,):
+                await connection.execute(render(statement, values))
+
+        await self._link.change(work)
+
+    async def drop(self, names: Sequence[str], statements: Statements) -> Mapping[str, str]:
+        """End roles and their connections."""
+        return await end_users(self._link, names, statements)
+
+    async def take_back(self, names: Sequence[str], statements: Statements) -> Mapping[str, str]:
+        """End what creations may have left half done."""
+        return await end_users(self._link, names, statements, rollback=True)
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._link.close()
+
+
+def _named(name: str) -> dict[str, str]:
+    return dict.fromkeys(NAMES, name)
+
+
+def _instant(until: datetime) -> str:
+    """Return an instant as SQL has it, in whole seconds and never too early."""
+    return datetime.fromtimestamp(math.ceil(until.timestamp()), UTC).strftime("%Y-%m-%d %H:%M:%S+00")

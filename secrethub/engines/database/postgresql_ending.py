@@ -1,0 +1,86 @@
+"""The end of users of PostgreSQL: their connections, what they own, and they themselves.
+
+Many go in one transaction, which takes little longer than one; where that fails, halves of them are tried,
+so that one that cannot go holds up no other. A role can go while somebody is connected with it, so its
+connections are ended before, and once more afterwards for whoever came in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+
+from secrethub.engines.database.postgresql_link import Link
+from secrethub.engines.database.statements import identifier, render
+from secrethub.engines.database.target import Owned, Statements
+from secrethub.errors import InvalidRequest
+
+NAMES = ("name", "username")
+"""Placeholders of the name of a role."""
+
+_WAIT_MILLISECONDS = 3000
+"""For connections to end: what they had locked would hold up what follows."""
+_FIND = """SELECT oid, rolname, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS super
+           FROM pg_roles WHERE rolname = ANY($1::text[])"""
+_TERMINATE = "SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity WHERE usesysid = ANY($1::oid[])"
+
+
+async def end_users(
+    link: Link, names: Sequence[str], statements: Statements, *, rollback: bool = False
+) -> Mapping[str, str]:
+    """End users, and return why some could not be; who is gone is ended.
+
+    Args:
+        link: to the server.
+        names: of the users.
+        statements: of their role.
+        rollback: a creation is taken back: by its role's statements for that, then as usual.
+
+    Raises:
+        Unavailable, TimeoutError: the server does not answer.
+    """
+    own = statements.rollback if rollback else statements.revocation
+
+    async def work(connection: asyncpg.Connection[Any]) -> list[int]:
+        rows = found = await connection.fetch(_FIND, names)
+        if own and rows:
+            await connection.fetch(_TERMINATE, [row["oid"] for row in rows], _WAIT_MILLISECONDS)
+            for row in rows:
+                for statement in own:
+                    await connection.execute(render(statement, dict.fromkeys(NAMES, row["rolname"])))
+            rows = await connection.fetch(_FIND, names) if rollback else []
+        if rows:
+            await _drop(connection, rows, statements.owned)
+        return [row["oid"] for row in found]
+
+    try:
+        ended = await link.change(work)
+    except InvalidRequest as exc:
+        if len(names) == 1:
+            return {names[0]: exc.message}
+        half = len(names) // 2
+        return {
+            **await end_users(link, names[:half], statements, rollback=rollback),
+            **await end_users(link, names[half:], statements, rollback=rollback),
+        }
+    if ended:
+        async with link.lent() as connection:
+            # Who is no superuser may not end connections of a role that is gone; they have no rights left.
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+                await connection.fetch(_TERMINATE, ended, 0)
+    return {}
+
+
+async def _drop(connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record], owned: Owned) -> None:
+    """Drop roles that are there, with what they own in this database, and their rights in it."""
+    listed = ", ".join(identifier(row["rolname"]) for row in rows)
+    if not rows[0]["super"]:
+        # Whoever made a role may make itself a member, and only a member may do what follows.
+        await connection.execute(f"GRANT {listed} TO CURRENT_USER")
+    await connection.fetch(_TERMINATE, [row["oid"] for row in rows], _WAIT_MILLISECONDS)
+    if owned == "reassign":
+        await connection.execute(f"REASSIGN OWNED BY {listed} TO CURRENT_USER")
+    await connection.execute(f"DROP OWNED BY {listed}; DROP ROLE {listed}")
