@@ -18,6 +18,7 @@ def _subject(command: F) -> F:
     """Let a command be about one subject."""
     for option in (
         click.option("--role", metavar="NAME", help="Everything that logs in by this AppRole role."),
+        click.option("--cert", metavar="NAME", help="Everything that logs in by this certificate role."),
         click.option("--user", metavar="NAME", help="A user with a password."),
         click.option("--agent", metavar="ID", help="An agent, by its id."),
         click.option("--accessor", metavar="ACCESSOR", help="A token, by its accessor."),
@@ -30,14 +31,14 @@ def _named(**given: str | None) -> dict[str, str] | None:
     """Return the one subject that was given, or None."""
     body = {name: value for name, value in given.items() if value is not None}
     if len(body) > 1:
-        raise click.UsageError("name one subject: --role, --user, --agent or --accessor")
+        raise click.UsageError("name one subject: --role, --cert, --user, --agent or --accessor")
     return body or None
 
 
 def _required(**given: str | None) -> dict[str, str]:
     body = _named(**given)
     if body is None:
-        raise click.UsageError("name a subject: --role, --user, --agent or --accessor")
+        raise click.UsageError("name a subject: --role, --cert, --user, --agent or --accessor")
     return body
 
 

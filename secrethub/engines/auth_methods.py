@@ -63,7 +63,10 @@ AUTH_METHODS: Mapping[str, AuthMethod] = {
         description="people",
         rows=((USERS, "key", ""), (LOGIN_FAILURES, "key", ""), (BINDINGS, "key", "user/")),
     ),
-    "cert": AuthMethod(description="client certificates", rows=((CERT_ROLES, "key", ""),)),
+    "cert": AuthMethod(
+        description="client certificates",
+        rows=((CERT_ROLES, "key", ""), (BINDINGS, "key", "cert/")),
+    ),
 }
 """By kind. ``token`` is not among them: it is always there, once."""
 

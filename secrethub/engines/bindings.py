@@ -1,4 +1,4 @@
-"""Policies bound to somebody beside those that he has: to a token, an AppRole role, a user, an agent.
+"""Policies bound to somebody beside those that he has: to a token, a role of a login, a user, an agent.
 
 A binding is a row of authority, one a subject, looked up at each decision and never copied: not into
 tokens, their children or certificates. What is bound to a role or user holds for everything that logged
@@ -19,7 +19,7 @@ from secrethub.storage.authority import BINDINGS, Authority, Change
 from secrethub.storage.authority_whole import WholeTable
 from secrethub.storage.freshness import Caches
 
-Kind: TypeAlias = Literal["token", "approle", "user", "agent"]
+Kind: TypeAlias = Literal["token", "approle", "cert", "user", "agent"]
 
 
 class Subject(NamedTuple):

@@ -23,7 +23,7 @@ from secrethub.pki.names import agent_uri
 from secrethub.pki.profiles import AGENT
 from tests.gateway.behind import reasons, sql
 from tests.gateway.client_certificates import over_tls, showing, until_asked, until_trusted
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import Node, native
 from tests.gateway.test_tls import root_of, until_issued
 from tests.private_authority import Issued, certify
 
@@ -61,6 +61,43 @@ async def test_a_certificate_logs_in(node: Node, tmp_path: Path) -> None:
     assert (seen["display_name"], seen["path"]) == ("cert-web", "auth/cert/login")
     assert (await login(node, client, tmp_path, "web"))["auth"]["policies"] == ["default", "web"]
     assert (await login(node, client, tmp_path, "other"))["errors"] == FAILED
+
+
+async def test_what_is_bound_to_a_role(node: Node, tmp_path: Path) -> None:
+    """A policy that is bound to a role holds for its logins at once, not for others, until the role ends."""
+    root = certify("Root", authority=True)
+    client = certify("web-1", root)
+    for name in ("web", "other"):
+        await write(node, name, certificate=root.pem)
+    await until_trusted(node, client, tmp_path)
+    await node.call("POST", "secret/data/a", json={"data": {}})
+    await node.call("PUT", "sys/policies/acl/bound", json={"policy": native("secrets/a")})
+
+    async def entered(name: str) -> str:
+        return str((await login(node, client, tmp_path, name))["auth"]["client_token"])
+
+    async def status(token: str) -> int:
+        return (await node.call("GET", "secret/data/a", token)).status_code
+
+    web, other = await entered("web"), await entered("other")
+    assert await status(web) == 403
+    for path, expected in (("bound", 200), ("bound/remove", 403), ("bound", 200)):
+        answer = await node.call("POST", f"sys/policies/bindings/{path}", json={"cert": "web"})
+        assert answer.status_code == 204, answer.text
+        assert (await status(web), await status(other)) == (expected, 403)
+    # An AppRole role of the same name is somebody else.
+    assert (await node.call("POST", "sys/policies/bindings/bound", json={"role": "web"})).status_code == 400
+    told = await node.call("POST", "sys/policies/bound", json={"cert": "web"})
+    assert told.json()["data"] == {"kind": "cert", "policies": ["bound"]}
+    await node.call("DELETE", f"{CERTS}/web")
+    assert await sql(node.settings.database_url, "SELECT 1 FROM bindings") == []
+    await write(node, certificate=root.pem)
+    await node.call("POST", "sys/policies/bindings/bound", json={"cert": "web"})
+    # Logins of the former role of that name are not those of the new one.
+    assert await status(web) == 403
+    assert await status(await entered("web")) == 200
+    await node.call("DELETE", "sys/auth/cert")
+    assert await sql(node.settings.database_url, "SELECT 1 FROM bindings") == []
 
 
 async def test_nobody_is_asked_without_a_role(node: Node, tmp_path: Path) -> None:

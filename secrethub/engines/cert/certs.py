@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from secrethub.engines.auth_methods import belongs
+from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.cert.role import CertRole, WriteCertRole, changed, role_key, role_of, shown
 from secrethub.engines.cert.trust import check_trusted
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
@@ -126,12 +127,14 @@ async def write_role(context: Context, body: WriteCertRole) -> Answer:
 
 
 async def delete_role(context: Context, _body: None) -> Answer:
-    """Delete a role; that there is none is no error, as in Vault."""
-    key = _key(context)
-    if await context.core.authority.get(CERT_ROLES, key) is None:
+    """Delete a role with its bindings; that there is none is no error, as in Vault."""
+    core, key = context.core, _key(context)
+    if await core.authority.get(CERT_ROLES, key) is None:
         return EMPTY
-    async with context.core.authority.change(context.fence) as change:
+    async with core.authority.change(context.fence) as change:
         await change.delete(CERT_ROLES, key)
+        for failure in await end_bindings(change, [Subject("cert", key)]):
+            core.metrics.integrity_failures.labels(failure.table).inc()
     return Answer(detail={"written": change.written})
 
 

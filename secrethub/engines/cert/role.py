@@ -22,6 +22,7 @@ from secrethub.errors import InvalidRequest
 from secrethub.ids import is_identity_value
 from secrethub.pki.chain import from_pem, to_pem
 from secrethub.storage.authority import Row
+from secrethub.wire.canonical_path import check_path
 
 _LONGEST_NAME = 128
 _LONGEST_PEM = 65_536
@@ -105,6 +106,16 @@ def role_key(mount: str, name: str) -> str:
             f"a role's name has 1 to {_LONGEST_NAME} characters of A-Z, a-z, 0-9, '_', '.' and '-'"
         )
     return row_name("cert", mount, name)
+
+
+def chosen_cert(text: str) -> str:
+    """Return the key of a role that somebody names: ``web``, or ``partners/web`` of another mount.
+
+    Raises:
+        InvalidRequest: it cannot be one.
+    """
+    mount, slash, name = text.rpartition("/")
+    return role_key(f"auth/{check_path(mount)}/" if slash else "auth/cert/", name)
 
 
 def role_of(row: Row) -> CertRole:

@@ -16,6 +16,7 @@ from secrethub.auth.tokens import open_accessor
 from secrethub.engines.agents.records import load
 from secrethub.engines.approle.role import chosen_role
 from secrethub.engines.bindings import Subject, bind, unbind
+from secrethub.engines.cert.role import chosen_cert
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import shown
 from secrethub.engines.system.policies import named
@@ -24,21 +25,33 @@ from secrethub.engines.userpass.user import chosen_user
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
 from secrethub.policy.builtin import WRAPPING, check_policy_name
-from secrethub.storage.authority import AGENTS, APPROLES, BINDINGS, POLICIES, TOKENS, USERS, Change, Row
+from secrethub.storage.authority import (
+    AGENTS,
+    APPROLES,
+    BINDINGS,
+    CERT_ROLES,
+    POLICIES,
+    TOKENS,
+    USERS,
+    Change,
+    Row,
+)
 
 _MOST = 64
 _PAGE = 1000
-_PLAIN = frozenset({"role", "user", "agent"})
+_PLAIN = frozenset({"role", "cert", "user", "agent"})
 
 
 class SubjectNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of: a service token's ``accessor``, an AppRole ``role``, a userpass ``user``, an ``agent``'s id.
+    """One of: a token's ``accessor``, an AppRole ``role``, a ``cert`` role, a ``user``, an ``agent``'s id.
 
-    A role or user of another mount than the usual one is named with its path: ``ci/web``.
+    Tokens are service tokens, users those with a password. A role or user of another mount than the usual one
+    is named with its path: ``ci/web``.
     """
 
     accessor: str | None = None
     role: str | None = None
+    cert: str | None = None
     user: str | None = None
     agent: str | None = None
 
@@ -186,8 +199,8 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
     Raises:
         InvalidRequest: none, several, or one that cannot have bindings.
     """
-    if sum(value is not None for value in (body.accessor, body.role, body.user, body.agent)) != 1:
-        raise InvalidRequest("name one subject: accessor, role, user or agent")
+    if sum(getattr(body, name) is not None for name in body.__struct_fields__) != 1:
+        raise InvalidRequest("name one subject: accessor, role, cert, user or agent")
     core = context.core
     if body.accessor is not None:
         known = await find_by_accessor(context, body.accessor)
@@ -203,6 +216,12 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
         if role is None:
             raise InvalidRequest("there is no such AppRole role")
         return Subject("approle", key, role.body["uuid"])
+    if body.cert is not None:
+        key = chosen_cert(body.cert)
+        role = await (core.authority.get(CERT_ROLES, key) if change is None else change.get(CERT_ROLES, key))
+        if role is None:
+            raise InvalidRequest("there is no such certificate role")
+        return Subject("cert", key, role.body["uuid"])
     if body.user is not None:
         key = chosen_user(body.user)
         user = await (core.authority.get(USERS, key) if change is None else change.get(USERS, key))

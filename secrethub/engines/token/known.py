@@ -16,13 +16,17 @@ from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
 from secrethub.engines.origin import origin_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import DecryptionFailed, InvalidRequest, PermissionDenied
-from secrethub.storage.authority import ACCESSORS, APPROLES, TOKENS, USERS, Row
+from secrethub.storage.authority import ACCESSORS, APPROLES, CERT_ROLES, TOKENS, USERS, Row
 from secrethub.storage.authority_rows import micros
 
 MAX_TOKEN = batch.MAX_LENGTH
 """Characters that a token has at most."""
 
-_BY_ORIGIN: Mapping[str, Kind] = {APPROLES.name: "approle", USERS.name: "user"}
+_BY_ORIGIN: Mapping[str, Kind] = {
+    APPROLES.name: "approle",
+    CERT_ROLES.name: "cert",
+    USERS.name: "user",
+}
 """What can be bound to those who logged in by a row of a table."""
 _MAX_ACCESSOR = 256
 _DEEPEST = 64
