@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from secrethub.storage.ledger import Note
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import Caller, Node
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ async def integrity_failures(node: Node) -> dict[str, float]:
     return counted
 
 
-async def ledger_is_good(node: Node) -> dict[str, Any]:
+async def ledger_is_good(node: Caller) -> dict[str, Any]:
     """Check that the whole ledger verifies, and return the verdict."""
     verdict: dict[str, Any] = (await node.call("POST", "sys/audit/verify")).json()["data"]
     assert verdict["ok"], verdict

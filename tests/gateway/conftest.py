@@ -66,16 +66,13 @@ class MovableClock(SystemClock):
 
 
 @dataclass
-class Node:
-    """A running node and a client of its plain HTTP door."""
+class Caller:
+    """Somebody with a client of a node's plain HTTP door, its root token and its shares."""
 
     settings: NodeSettings
-    tree: LocalTree
-    process: Process
     client: httpx2.AsyncClient
-    clock: MovableClock
-    root: str = ""
-    shares: list[str] = field(default_factory=list)
+    root: str = field(default="", kw_only=True)
+    shares: list[str] = field(default_factory=list, kw_only=True)
 
     async def call(self, method: str, path: str, token: str | None = None, **options: Any) -> httpx2.Response:
         headers = options.pop("headers", {})
@@ -107,6 +104,15 @@ class Node:
         return str(made.json()["auth"]["client_token"])
 
 
+@dataclass
+class Node(Caller):
+    """A running node, whose parts are in this process."""
+
+    tree: LocalTree
+    process: Process
+    clock: MovableClock
+
+
 @contextlib.asynccontextmanager
 async def running(settings: NodeSettings, kinds: Mapping[str, Engine] | None = None) -> AsyncIterator[Node]:
     """Start a node that is a cluster by itself; ``kinds`` of engine instead of the usual ones."""
@@ -120,7 +126,7 @@ async def running(settings: NodeSettings, kinds: Mapping[str, Engine] | None = N
         async with httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{settings.http.port}", timeout=20
         ) as client:
-            yield Node(settings, tree, process, client, clock)
+            yield Node(settings, client, tree, process, clock)
     finally:
         await process.stop()
         await tree.stop()

@@ -6,10 +6,10 @@ from typing import Any
 
 from secrethub.crypto import aead
 from tests.gateway.behind import sql, until
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import Caller, Node
 
 
-async def term(node: Node) -> int:
+async def term(node: Caller) -> int:
     """Number of the newest data key, as the node tells it."""
     return int((await node.call("GET", "sys/key-status")).json()["data"]["term"])
 
@@ -39,13 +39,13 @@ async def sealed_under(url: str, path: str) -> list[int]:
     return [aead.key_number(row["sealed"]) for row in rows]
 
 
-async def put(node: Node, path: str, **data: Any) -> None:
+async def put(node: Caller, path: str, **data: Any) -> None:
     """Write a secret."""
     answer = await node.call("POST", f"secrets/{path}", json={"data": data})
     assert answer.status_code == 200, answer.text
 
 
-async def got(node: Node, path: str, version: int | None = None) -> dict[str, Any]:
+async def got(node: Caller, path: str, version: int | None = None) -> dict[str, Any]:
     """Read a secret."""
     answer = await node.call("GET", f"secrets/{path}", params={"version": version} if version else {})
     assert answer.status_code == 200, answer.text

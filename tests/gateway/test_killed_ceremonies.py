@@ -1,0 +1,129 @@
+"""The whole server killed before each commit of what changes the seal: shares open, nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.clouds import pocket
+from tests.gateway.behind import sql, until
+from tests.gateway.conftest import node_settings
+from tests.gateway.key_steps import term
+from tests.gateway.killing import SHARES, call, given, last_words, restarted, sweep
+from tests.gateway.whole_server import Server, mortal
+
+
+@pytest.fixture
+async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server that three shares open, whose settings have a key of a key service."""
+    settings = msgspec.structs.replace(
+        node_settings(tmp_path, database_url),
+        key_services=(pocket.SETTINGS,),
+        key_service_opener=pocket.OPENER,
+    )
+    async with mortal(settings) as started:
+        await started.initialise(3, 3)
+        await started.unseal()
+        yield started
+
+
+async def slots(server: Server) -> int:
+    """Count the slots."""
+    return int((await sql(server.settings.database_url, "SELECT count(*) AS n FROM seal_slots"))[0]["n"])
+
+
+async def one_slot_or_dead(server: Server) -> bool:
+    """Tell whether only the new shares are left, or the server is gone."""
+    return not server.alive or await slots(server) == 1
+
+
+async def healthy(server: Server) -> bool:
+    """Tell whether the server serves."""
+    return (await server.call("GET", "sys/health")).status_code == 200
+
+
+async def test_rekey(server: Server) -> None:
+    """With verification and without there is one whole set of shares that opens, and that people have."""
+
+    async def rekey(number: int) -> bool:
+        """The new shares open if anybody was told them, otherwise the old ones do."""
+        begun = await call(server, "PUT", "sys/rekey/init", SHARES)
+        share = await given(server, "sys/rekey/update", begun["nonce"], server.shares)
+        server.doom(number)
+        made = await last_words(server, "PUT", "sys/rekey/update", share, "")
+        if made is not None:
+            server.shares = made["keys_base64"]
+            # It may die of letting the old ones go, too.
+            await until(lambda: one_slot_or_dead(server))
+        if not await restarted(server):
+            return True
+        await server.unseal()
+        assert made is None or await slots(server) == 1
+        return False
+
+    async def verified(number: int) -> bool:
+        """The new shares open once their verification was acknowledged; before, one set or the other."""
+        begun = await call(server, "PUT", "sys/rekey/init", {**SHARES, "require_verification": True})
+        share = await given(server, "sys/rekey/update", begun["nonce"], server.shares)
+        made = await call(server, "PUT", "sys/rekey/update", share, "")
+        new = made["keys_base64"]
+        share = await given(server, "sys/rekey/verify", made["verification_nonce"], new)
+        server.doom(number)
+        done = await last_words(server, "PUT", "sys/rekey/verify", share, "")
+        again = await restarted(server)
+        if done is not None:
+            server.shares = new
+        elif (await server.call("PUT", "sys/unseal", "", json={"key": new[0]})).status_code == 200:
+            server.shares = new
+            await call(server, "PUT", "sys/unseal", {"reset": True}, "")
+        if again:
+            await server.unseal()
+        return not again
+
+    await sweep(server, rekey, least=7)
+    await sweep(server, verified, least=4)
+    await call(server, "PUT", "sys/seal")
+    await server.unseal()
+
+
+async def test_slots_and_data_keys(server: Server) -> None:
+    """The removal of a slot, and a new data key, happen or do not; what was acknowledged did."""
+
+    async def removed(number: int) -> bool:
+        """A slot opens by itself until its removal is committed, and not once that was acknowledged."""
+        if await slots(server) == 1:
+            body = {"type": "gcpckms", "service": "pocket"}
+            begun = (await call(server, "POST", "sys/seal/slots", body))["data"]
+            share = await given(server, "sys/seal/slots/update", begun["nonce"], server.shares)
+            await call(server, "PUT", "sys/seal/slots/update", share, "")
+        found = (await call(server, "GET", "sys/seal/slots"))["data"]["key_info"]
+        [slot] = [name for name, shown in found.items() if shown["type"] == "gcpckms"]
+        begun = (await call(server, "DELETE", f"sys/seal/slots/{slot}"))["data"]
+        share = await given(server, "sys/seal/slots/update", begun["nonce"], server.shares)
+        server.doom(number)
+        done = await last_words(server, "PUT", "sys/seal/slots/update", share, "")
+        assert done is None or await slots(server) == 1
+        if not await restarted(server):
+            return True
+        if await slots(server) == 2:
+            await until(lambda: healthy(server))
+        else:
+            assert (await call(server, "GET", "sys/seal-status"))["sealed"] is True
+            await server.unseal()
+        return False
+
+    async def rotated(number: int) -> bool:
+        """A data key is there or not; one that was acknowledged is."""
+        before = await term(server)
+        server.doom(number)
+        done = await last_words(server, "PUT", "sys/rotate")
+        if await restarted(server):
+            await server.unseal()
+        assert await term(server) in ({before, before + 1} if done is None else {before + 1})
+        return done is not None
+
+    await sweep(server, removed, least=4)
+    await sweep(server, rotated, least=4)

@@ -1,0 +1,186 @@
+"""A whole server, all actors and doors in one process, that is killed and started again many times.
+
+As a script: a process that has imported everything, and forks a server for each line it reads. So another
+server costs no more than its start. It runs no thread and no loop itself.
+
+A server dies by itself (SIGKILL) where its folder says: right before its n-th commit, by whatever part of it,
+once the file ``die`` says so. What a process leaves behind is what it has committed, so the ends of a process
+that can be told apart lie between two commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# As a script it finds the project by itself.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import httpx2
+
+from actors.key_holder import KeyHolder
+from actors.local import LocalTree
+from actors.seal_state import SealState
+from secrethub.node import NodeSettings, read_node_file, write_node_file
+from secrethub.storage.database import Database
+from secrethub.storage.ledger import Ledger
+from serve import wiring
+from serve.wiring import Process
+from tests.gateway.conftest import Caller
+
+_READY_SECONDS = 60
+_ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Server(Caller):
+    """The server and whoever calls it."""
+
+    mother: subprocess.Popen[bytes]
+    pid: int = 0
+
+    async def start(self) -> None:
+        """Start it; there is none running."""
+        assert self.mother.stdin is not None
+        assert self.mother.stdout is not None
+        self.mother.stdin.write(b"start\n")
+        self.mother.stdin.flush()
+        line = await asyncio.wait_for(asyncio.to_thread(self.mother.stdout.readline), _READY_SECONDS)
+        self.pid = int(line)
+
+    def doom(self, number: int) -> None:
+        """Let it die right before its ``number``-th commit from now on."""
+        folder = Path(self.settings.run_dir)
+        (folder / "draft").write_text(f"{number} {time.time_ns()}")
+        (folder / "draft").rename(folder / "die")
+
+    async def spared(self) -> bool:
+        """Let it live, if it still does; tell whether."""
+        (Path(self.settings.run_dir) / "die").unlink(missing_ok=True)
+        await asyncio.sleep(0.05)
+        return self.alive
+
+    def kill(self) -> None:
+        """End it without any warning."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    async def ended(self) -> None:
+        """Wait until it is gone."""
+        async with asyncio.timeout(_READY_SECONDS):
+            while Path(f"/proc/{self.pid}").exists():  # noqa: ASYNC110 - it is no child of this process
+                await asyncio.sleep(0.01)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is there."""
+        return Path(f"/proc/{self.pid}").exists()
+
+
+@contextlib.contextmanager
+def _mother(settings: NodeSettings) -> Iterator[subprocess.Popen[bytes]]:
+    node_file = Path(settings.run_dir) / "node.json"
+    write_node_file(node_file, settings)
+    mother = subprocess.Popen(
+        [sys.executable, __file__, str(node_file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=_ROOT,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+    )
+    try:
+        yield mother
+    finally:
+        for pipe in (mother.stdin, mother.stdout):
+            assert pipe is not None
+            pipe.close()
+        mother.wait()
+
+
+@contextlib.asynccontextmanager
+async def mortal(settings: NodeSettings) -> AsyncIterator[Server]:
+    """Start a server; it is gone afterwards, however it ended."""
+    assert settings.http is not None
+    with _mother(settings) as mother:
+        url = f"http://127.0.0.1:{settings.http.port}"
+        # No connection outlives a server.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
+            server = Server(settings, client, mother)
+            await server.start()
+            try:
+                yield server
+            finally:
+                server.kill()
+                await server.ended()
+
+
+def _arm(folder: Path) -> None:
+    """Let this process die where the folder says."""
+    write, commit = Database.write, Ledger._commit
+    left: dict[str, int] = {}
+
+    def come() -> None:
+        try:
+            order = (folder / "die").read_text()
+        except FileNotFoundError:
+            return
+        left[order] = left.get(order, int(order.split()[0])) - 1
+        if left[order] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @contextlib.asynccontextmanager
+    async def doomed_write(self: Database) -> AsyncIterator[Any]:
+        async with write(self) as connection:
+            yield connection
+            come()
+
+    async def doomed_commit(self: Ledger, notes: list[Any]) -> None:
+        come()
+        await commit(self, notes)
+
+    Database.write, Ledger._commit = doomed_write, doomed_commit  # type: ignore[method-assign]
+    # Nobody waits for what happens now and then.
+    wiring._KEY_SECONDS = 0.1
+    for actor in (SealState, KeyHolder):
+        assert actor.__init__.__kwdefaults__["pulse"] == 2.0
+        actor.__init__.__kwdefaults__["pulse"] = 0.2
+
+
+async def _serve(settings: NodeSettings) -> None:
+    tree = LocalTree(settings)
+    await tree.start()
+    process = Process(settings, tree.handles, ("gateway", "agents"), "single")
+    await process.start()
+    sys.stdout.write(f"{os.getpid()}\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+def main(node_file: str) -> None:
+    """Fork a server for each line, until there are no more lines; the last one ends then."""
+    settings = read_node_file(node_file)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    _arm(Path(settings.run_dir))
+    child = 0
+    for _ in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            asyncio.run(_serve(settings))
+    with contextlib.suppress(ProcessLookupError):
+        if child:
+            os.kill(child, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
