@@ -16,9 +16,12 @@ from pathlib import Path
 import pytest
 
 from cluster.postgres import EmbeddedPostgres
+from secrethub.errors import Unavailable
+from secrethub.operations.reencrypt import reencrypt
 from secrethub.storage.migrate import upgrade
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native, node_settings, running
+from tests.gateway.key_steps import got, put, rotated
 
 
 @dataclass
@@ -263,3 +266,48 @@ async def test_a_node_that_starts_without_a_database(server: Server, tmp_path: P
 
 async def _uninitialised(node: Node) -> bool:
     return (await node.call("GET", "sys/health")).status_code == 501
+
+
+async def test_a_server_killed_while_values_are_sealed_anew(node: Node, server: Server) -> None:
+    """Re-encryption stops where PostgreSQL was killed and goes on from there; every value opens meanwhile."""
+    core, many = node.process.core, 130
+    await asyncio.gather(*(put(node, f"many/{number}", n=number) for number in range(many)))
+    assert await rotated(node) == 2
+    stale = "SELECT count(*) AS left FROM kv_versions WHERE sealed_under(sealed) < 2"
+
+    # Each value takes its time, so that the end comes in between.
+    await sql(
+        server.url,
+        """CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$""",
+    )
+    await sql(
+        server.url,
+        "CREATE TRIGGER slowly BEFORE UPDATE ON kv_versions FOR EACH ROW EXECUTE FUNCTION slowly()",
+    )
+
+    async def begun() -> bool:
+        return bool((await sql(server.url, stale))[0]["left"] < many)
+
+    working = asyncio.create_task(reencrypt(core))
+    await until(begun)
+    await server.kill()
+    with pytest.raises(Unavailable):
+        await working
+    await server.start_again()
+    assert 0 < (await sql(server.url, stale))[0]["left"] < many
+    await until(lambda: _healthy(node))
+    found = await asyncio.gather(*(got(node, f"many/{number}") for number in range(many)))
+    assert found == [{"n": number} for number in range(many)]
+    await until(lambda: _sealed_anew(node))
+    assert (await sql(server.url, stale))[0]["left"] == 0
+    assert await asyncio.gather(*(got(node, f"many/{number}") for number in range(many))) == found
+    assert (await node.call("GET", "secrets/a")).json()["data"]["data"] == {"k": "v"}
+    await ledger_is_good(node)
+
+
+async def _sealed_anew(node: Node) -> bool:
+    with contextlib.suppress(Unavailable):
+        await reencrypt(node.process.core)
+        return bool((await node.call("GET", "sys/rotate/status")).json()["data"]["left"] == 0)
+    return False

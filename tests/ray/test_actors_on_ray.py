@@ -175,6 +175,30 @@ async def test_a_killed_node_supervisor_takes_nothing_but_its_node_along(cluster
     assert await pid_of(RayHandle(SEAL_STATE)) == state
 
 
+async def test_checkpoints_go_on_when_the_notary_is_killed(cluster: Any) -> None:
+    """SIGKILL of the AuditNotary: what is written afterwards gets checkpoints, without a gap in between."""
+    connection = await asyncpg.connect(cluster.database_url)
+    try:
+        newest = "SELECT sequence, epoch FROM audit_checkpoints ORDER BY sequence DESC LIMIT 1"
+        async with asyncio.timeout(PATIENCE):
+            while (before := await connection.fetchrow(newest)) is None:  # noqa: ASYNC110 - it cannot signal
+                await asyncio.sleep(0.05)
+        await killed("audit-notary")
+        await cluster.seal().ceremonies.cancel("rekey")
+        behind = """SELECT count(*) FROM audit_streams s LEFT JOIN notarised_streams n USING (stream)
+                    WHERE n.number IS DISTINCT FROM s.number"""
+        async with asyncio.timeout(PATIENCE):
+            while await connection.fetchval(behind):  # noqa: ASYNC110 - it cannot signal
+                await asyncio.sleep(0.05)
+        rows = await connection.fetch("SELECT sequence, epoch FROM audit_checkpoints ORDER BY sequence")
+    finally:
+        await connection.close()
+    assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[-1]["sequence"] > before["sequence"]
+    # Whoever made it, the one that was killed could make none any more.
+    assert rows[-1]["epoch"] > before["epoch"]
+
+
 async def test_a_seal_replaces_every_process_that_held_the_key(cluster: Any) -> None:
     """After a seal the key-holding processes are fresh ones, nobody has keys, and the shares open it."""
     before = {name: await pid_of(RayHandle(name)) for name in (SEAL_STATE, HOLDER)}
