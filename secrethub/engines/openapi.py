@@ -26,6 +26,7 @@ _VERBS: dict[Method, str] = {
     "patch": "patch",
 }
 _PARAMETER = re.compile(r"\{([a-z_]+)([*?]?)\}")
+_JSON = "application/json"
 _REFERENCE = "#/components/schemas/{name}"
 _ALWAYS = {
     "400": "The request is wrong; the message says what and where.",
@@ -39,6 +40,40 @@ _ALWAYS = {
 _OTHERWISE = "As the operation's own protocol says."
 
 
+class _Auth(msgspec.Struct, frozen=True):
+    """A token that was made, or renewed."""
+
+    client_token: str
+    accessor: str
+    policies: list[str]
+    token_policies: list[str]
+    metadata: dict[str, str] | None
+    lease_duration: int
+    renewable: bool
+    entity_id: str
+    token_type: str
+    orphan: bool
+    num_uses: int
+
+
+class _WrapInfo(msgspec.Struct, frozen=True):
+    """Where the answer is kept for whoever holds this token."""
+
+    token: str
+    accessor: str
+    ttl: int
+    creation_time: str
+    creation_path: str
+    wrapped_accessor: str
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    """What every list answers: names, folders among them with a slash at the end; what is told of each."""
+
+    keys: list[str]
+    key_info: dict[str, Any] = {}
+
+
 class _Envelope(msgspec.Struct, frozen=True):
     """What is around every answer."""
 
@@ -47,9 +82,9 @@ class _Envelope(msgspec.Struct, frozen=True):
     renewable: bool
     lease_duration: int
     data: dict[str, Any] | None
-    wrap_info: dict[str, Any] | None
+    wrap_info: _WrapInfo | None
     warnings: list[str] | None
-    auth: dict[str, Any] | None
+    auth: _Auth | None
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -76,10 +111,9 @@ def document(version: str, offers: Iterable[tuple[Mount, Iterable[Operation]]]) 
         if kind is not None and kind is not WholeBody
     }
     kinds = sorted(bodies, key=lambda kind: (kind.__module__, kind.__qualname__))
-    schemas, components = msgspec.json.schema_components(
-        [*kinds, _Envelope, _Failure], ref_template=_REFERENCE
-    )
-    known = dict(zip([*kinds, _Envelope, _Failure], schemas, strict=True))
+    kinds += [_Listed, _Envelope, _Failure]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
+    known = dict(zip(kinds, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for mount, operations in described:
         for one in operations:
@@ -119,9 +153,18 @@ def _add(
     if present is None:
         item[verb] = _described(one, path, parameters, known)
     elif {one.method, present["x-secrethub-method"]} == {"read", "list"}:
-        # One verb for both: what is said of the answer holds for either.
+        # One verb for both, and so either's answer.
         present["parameters"] += _list_parameter(required=False)
         present["x-secrethub-method"] = "read or list"
+        told, other = present["responses"]["200"], _responses(one, known)["200"]
+        told["content"] = _either(told["content"], other["content"])
+
+
+def _either(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of an answer that is one of two."""
+    if first == second or _JSON not in first or _JSON not in second:
+        return {**second, **first}
+    return {**first, _JSON: {"schema": {"anyOf": [told[_JSON]["schema"] for told in (first, second)]}}}
 
 
 def _described(one: Operation, path: str, parameters: list[str], known: Mapping[Any, Any]) -> dict[str, Any]:
@@ -197,8 +240,8 @@ def _answered(one: Operation, known: Mapping[Any, Any]) -> dict[str, Any]:
     if one.bare or not one.audited or one.keyless:
         # Neither has what answers when nothing else does.
         schema = {"type": "object"}
-    elif one.response is not None:
+    elif (response := _Listed if one.response is None and one.method == "list" else one.response) is not None:
         # A wrapped answer has no data.
-        data = {"anyOf": [known[one.response], {"type": "null"}]}
+        data = {"anyOf": [known[response], {"type": "null"}]}
         schema = {"allOf": [schema, {"properties": {"data": data}}]}
     return {"content": {"application/json": {"schema": schema}}}

@@ -79,3 +79,21 @@ def test_what_is_said_of_an_operation(described: dict[str, Any]) -> None:
     ]
     assert "202" in paths["/at/token/tidy"]["post"]["responses"]
     assert {one["name"] for one in paths["/secret/data/{path}"]["get"]["parameters"]} == {"path", "version"}
+
+
+def schema_of(described: dict[str, Any], path: str, verb: str = "get") -> Any:
+    """Return what an operation's good answer is like."""
+    return described["paths"][path][verb]["responses"]["200"]["content"]["application/json"]["schema"]
+
+
+def test_answers_are_told(described: dict[str, Any]) -> None:
+    """What an operation answers is the envelope's data; a list has keys; one verb may answer either."""
+    components = described["components"]["schemas"]
+    assert set(components["_Auth"]["required"]) > {"client_token", "lease_duration", "renewable"}
+    told = schema_of(described, "/secret/data/{path}")["allOf"][1]["properties"]["data"]["anyOf"]
+    assert told == [{"$ref": "#/components/schemas/VersionAnswer"}, {"type": "null"}]
+    listed = schema_of(described, "/secret/metadata")["allOf"][1]["properties"]["data"]["anyOf"][0]
+    assert components[listed["$ref"].rpartition("/")[2]]["required"] == ["keys"]
+    either = schema_of(described, "/secret/metadata/{path}")["anyOf"]
+    names = {one["allOf"][1]["properties"]["data"]["anyOf"][0]["$ref"].rpartition("/")[2] for one in either}
+    assert names == {"MetadataAnswer", "_Listed"}

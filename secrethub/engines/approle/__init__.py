@@ -68,8 +68,13 @@ def _secret_id_operations() -> tuple[Operation, ...]:
             capability="list",
             summary="List accessors of SecretIDs.",
         ),
-        _changing("make", "secret-id", secret_ids.make_secret_id, secret_ids.MakeSecretId),
-        _changing("choose", "custom-secret-id", secret_ids.choose_secret_id, secret_ids.ChooseSecretId),
+        *(
+            _changing(name, path, handler, request, response=secret_ids.SecretIdAnswer)
+            for name, path, handler, request in (
+                ("make", "secret-id", secret_ids.make_secret_id, secret_ids.MakeSecretId),
+                ("choose", "custom-secret-id", secret_ids.choose_secret_id, secret_ids.ChooseSecretId),
+            )
+        ),
         _reading("look-up", "secret-id/lookup", secret_ids.look_up, named),
         _changing("destroy", "secret-id/destroy", secret_ids.destroy, named),
         _changing("destroy", "secret-id/destroy", secret_ids.destroy, named, method="delete"),
@@ -86,7 +91,13 @@ def _secret_id_operations() -> tuple[Operation, ...]:
 
 
 def _changing(
-    name: str, path: str, handler: Handler, request: type[msgspec.Struct], *, method: Method = "write"
+    name: str,
+    path: str,
+    handler: Handler,
+    request: type[msgspec.Struct],
+    *,
+    response: type[msgspec.Struct] | None = None,
+    method: Method = "write",
 ) -> Operation:
     return Operation(
         name=f"approle.secret-id.{name}",
@@ -95,6 +106,7 @@ def _changing(
         handler=handler,
         capability="delete" if method == "delete" else "update",
         request=request,
+        response=response,
         changes=True,
         plain=_PLAIN,
         summary=_SUMMARIES[name],

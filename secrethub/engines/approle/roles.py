@@ -31,6 +31,12 @@ _ROLE = "role/{role}"
 _log = logging.getLogger(__name__)
 
 
+class RoleIdAnswer(msgspec.Struct, frozen=True):
+    """A role's RoleID."""
+
+    role_id: str
+
+
 class WriteRoleId(msgspec.Struct, frozen=True):
     """A chosen RoleID."""
 
@@ -82,6 +88,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_ROLE + "/role-id",
             handler=read_role_id,
+            response=RoleIdAnswer,
             capability="read",
             summary="Read a role's RoleID.",
         ),

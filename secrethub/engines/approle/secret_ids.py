@@ -30,6 +30,15 @@ from secrethub.wire.durations import parse_duration
 _SHORTEST = 8
 
 
+class SecretIdAnswer(msgspec.Struct, frozen=True):
+    """A SecretID that was made: for how many seconds and logins it is good, 0 without a limit."""
+
+    secret_id: str
+    secret_id_accessor: str
+    secret_id_ttl: int
+    secret_id_num_uses: int
+
+
 class MakeSecretId(msgspec.Struct, frozen=True):
     """A SecretID, never wider than the role says."""
 

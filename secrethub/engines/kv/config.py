@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.kv.answers import ConfigAnswer
 from secrethub.engines.kv.rules import checked_versions, duration_text, mount_duration, mount_settings
 from secrethub.engines.kv.store import settings_of
 from secrethub.errors import Stale
@@ -34,6 +35,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="config",
             handler=read,
+            response=ConfigAnswer,
             capability="read",
             summary="Read the settings of the store.",
         ),

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.kv.answers import SubkeysAnswer, VersionAnswer, VersionMetadata
 from secrethub.engines.kv.cache import Found
 from secrethub.engines.kv.merge_patch import merged, subkeys
 from secrethub.engines.kv.store import (
@@ -47,6 +48,7 @@ def data_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="data/{path*}",
             handler=read,
+            response=VersionAnswer,
             capability="read",
             subject="path",
             query=("version",),
@@ -57,6 +59,7 @@ def data_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="data/{path*}",
             handler=write,
+            response=VersionMetadata,
             capability="update",
             request=WriteData,
             changes=True,
@@ -70,6 +73,7 @@ def data_operations() -> tuple[Operation, ...]:
             method="patch",
             pattern="data/{path*}",
             handler=patch,
+            response=VersionMetadata,
             capability="update",
             request=WriteData,
             changes=True,
@@ -92,6 +96,7 @@ def data_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="subkeys/{path*}",
             handler=read_subkeys,
+            response=SubkeysAnswer,
             capability="read",
             subject="path",
             query=("version", "depth"),

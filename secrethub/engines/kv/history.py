@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.kv.answers import ComparisonAnswer
 from secrethub.engines.kv.cache import Found
 from secrethub.engines.kv.data import WriteOptions, cas_of
 from secrethub.engines.kv.rights import Rights
@@ -43,6 +44,7 @@ def history_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="compare/{path*}",
             handler=compare,
+            response=ComparisonAnswer,
             capability="read",
             subject="path",
             query=("from", "to"),

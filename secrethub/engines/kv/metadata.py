@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
+from secrethub.engines.kv.answers import MetadataAnswer
 from secrethub.engines.kv.merge_patch import merged
 from secrethub.engines.kv.rules import checked_metadata, checked_versions, duration_text, new_head
 from secrethub.engines.kv.store import (
@@ -82,6 +83,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="metadata/{path*}",
             handler=read,
+            response=MetadataAnswer,
             capability="read",
             subject="path",
             summary="Read a secret's versions and settings without its values.",

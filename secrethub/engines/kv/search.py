@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.kv.answers import FoundAnswer
 from secrethub.engines.kv.rights import Rights
 from secrethub.engines.kv.store import custom_metadata_of, folder_of, time_text, whole_number
 from secrethub.errors import InvalidRequest
@@ -32,6 +33,7 @@ def search_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=pattern,
             handler=search,
+            response=FoundAnswer,
             capability="list",
             subject="path",
             query=("q", "limit", "after"),

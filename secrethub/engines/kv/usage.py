@@ -12,6 +12,7 @@ import msgspec
 
 from secrethub.audit.event import Entry
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.kv.answers import FoundAnswer, ReadersAnswer
 from secrethub.engines.kv.rights import Rights
 from secrethub.engines.kv.search import page_size
 from secrethub.engines.kv.store import folder_of, micros_of, path_of, time_text
@@ -34,6 +35,7 @@ def usage_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="readers/{path*}",
             handler=readers,
+            response=ReadersAnswer,
             capability="read",
             subject="path",
             sudo=True,
@@ -46,6 +48,7 @@ def usage_operations() -> tuple[Operation, ...]:
                 method="read",
                 pattern=pattern,
                 handler=unused,
+                response=FoundAnswer,
                 capability="list",
                 subject="path",
                 sudo=True,

@@ -56,6 +56,29 @@ class SubjectNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agent: str | None = None
 
 
+class BoundSubject(msgspec.Struct, frozen=True):
+    """Who has a policy by a binding; ``accessor`` is there for a token."""
+
+    kind: str
+    name: str
+    key: str
+    accessor: str = ""
+
+
+class SubjectsAnswer(msgspec.Struct, frozen=True):
+    """To whom a policy is bound."""
+
+    policy: str
+    subjects: list[BoundSubject]
+
+
+class BoundAnswer(msgspec.Struct, frozen=True):
+    """What is bound to a subject."""
+
+    kind: str
+    policies: list[str]
+
+
 def binding_operations() -> tuple[Operation, ...]:
     """Return the operations on bindings."""
     one = "policies/bindings/{name}"
@@ -95,6 +118,7 @@ def binding_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=one,
             handler=read_bound,
+            response=SubjectsAnswer,
             capability="read",
             sudo=True,
             query=("after",),
@@ -105,6 +129,7 @@ def binding_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="policies/bound",
             handler=look_up,
+            response=BoundAnswer,
             capability="update",
             sudo=True,
             request=SubjectNamed,

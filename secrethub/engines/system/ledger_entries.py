@@ -81,6 +81,32 @@ class EntriesRequest(Criteria, frozen=True, kw_only=True, forbid_unknown_fields=
     after: str = ""
 
 
+class ShownEntry(msgspec.Struct, frozen=True):
+    """An entry of the ledger as people are shown it; ``integrity`` is the verdict on it alone."""
+
+    stream: str
+    number: int
+    time: str
+    kind: str
+    request_id: str
+    actor: str
+    operation: str
+    path: str
+    outcome: str
+    reason: str
+    client: str
+    door: str
+    detail: Any
+    integrity: str
+
+
+class EntriesAnswer(msgspec.Struct, frozen=True):
+    """A page of entries, the newest first; ``next`` is the next page's ``after``, empty at the end."""
+
+    entries: list[ShownEntry]
+    next: str
+
+
 PLAIN = frozenset(Criteria.__struct_fields__) - {"accessor"}
 """What the ledger may show of a search; an accessor is masked."""
 
@@ -93,6 +119,7 @@ def entries_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="audit/entries",
             handler=entries,
+            response=EntriesAnswer,
             capability="read",
             request=EntriesRequest,
             sudo=True,

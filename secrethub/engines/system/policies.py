@@ -16,6 +16,20 @@ from secrethub.storage.authority import POLICIES
 _MAX_SOURCE = 262_144
 
 
+class PolicyAnswer(msgspec.Struct, frozen=True):
+    """A policy as it was written."""
+
+    name: str
+    policy: str
+
+
+class LegacyPolicyAnswer(msgspec.Struct, frozen=True):
+    """The same for older clients."""
+
+    name: str
+    rules: str
+
+
 class WritePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A document as text or object. ``rules`` is the older name that Vault's clients still send."""
 
@@ -44,6 +58,7 @@ def policy_operations() -> tuple[Operation, ...]:
                 method="read",
                 pattern=prefix + "/{name}",
                 handler=read_legacy if legacy else read_policy,
+                response=LegacyPolicyAnswer if legacy else PolicyAnswer,
                 capability="read",
                 summary="Read a policy.",
             ),

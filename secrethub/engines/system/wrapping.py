@@ -15,6 +15,14 @@ from secrethub.wire.durations import format_rfc3339
 _MAX_TOKEN = 256
 
 
+class WrappedAnswer(msgspec.Struct, frozen=True):
+    """What was wrapped where, when (RFC 3339), and for how many seconds."""
+
+    creation_path: str
+    creation_time: str
+    creation_ttl: int
+
+
 class WrappingToken(msgspec.Struct, frozen=True):
     """``token``: the wrapping token; the caller's own when it is not given."""
 
@@ -60,6 +68,7 @@ def wrapping_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="wrapping/lookup",
             handler=lookup,
+            response=WrappedAnswer,
             capability="update",
             request=WrappingToken,
             public=True,

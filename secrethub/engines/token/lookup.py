@@ -32,6 +32,41 @@ class AccessorNamed(msgspec.Struct, frozen=True):
     accessor: str = ""
 
 
+class TokenAnswer(msgspec.Struct, frozen=True):
+    """What is known of a token. Durations are seconds, 0 without a limit; times that are text are RFC 3339.
+
+    Attributes:
+        id: the token itself, where the caller has shown it.
+        expire_time: null when it does not expire.
+        identity_policies: those that it has by bindings.
+        last_renewal: when it was renewed, if it was.
+    """
+
+    accessor: str
+    creation_time: int
+    creation_ttl: int
+    display_name: str
+    entity_id: str
+    expire_time: str | None
+    explicit_max_ttl: int
+    id: str
+    issue_time: str
+    meta: dict[str, str] | None
+    num_uses: int
+    orphan: bool
+    path: str
+    policies: list[str]
+    renewable: bool
+    ttl: int
+    type: str
+    bound_cidrs: list[str] = []
+    period: int = 0
+    role: str = ""
+    identity_policies: list[str] = []
+    last_renewal: str = ""
+    last_renewal_time: int = 0
+
+
 def lookup_operations() -> tuple[Operation, ...]:
     """Return the operations that tell about tokens."""
     return (
@@ -40,6 +75,7 @@ def lookup_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="lookup-self",
             handler=lookup_self,
+            response=TokenAnswer,
             capability="read",
             summary="Tell about one's own token.",
         ),
@@ -48,6 +84,7 @@ def lookup_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="lookup",
             handler=lookup,
+            response=TokenAnswer,
             capability="update",
             request=TokenNamed,
             summary="Tell about a token.",
@@ -57,6 +94,7 @@ def lookup_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="lookup-accessor",
             handler=lookup_accessor,
+            response=TokenAnswer,
             capability="update",
             request=AccessorNamed,
             summary="Tell about the token that has an accessor, without knowing the token.",
