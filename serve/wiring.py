@@ -38,6 +38,7 @@ from secrethub.operations.note import note
 from secrethub.operations.quotas import run_exchange, summarise
 from secrethub.operations.reencrypt import reencrypt
 from secrethub.operations.rotations import Rotations
+from secrethub.operations.static_roles import rotate_static_roles
 from secrethub.operations.targets import watch_targets
 from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
@@ -151,6 +152,7 @@ class Process:
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
             self._tasks.append(asyncio.create_task(end_leases(self.core), name="leases"))
             self._tasks.append(asyncio.create_task(watch_targets(self.core), name="targets"))
+            self._tasks.append(asyncio.create_task(rotate_static_roles(self.core), name="static-roles"))
             self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
             self._tasks.append(asyncio.create_task(Rotations(self.core).run(), name="rotations"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))

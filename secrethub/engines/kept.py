@@ -1,7 +1,7 @@
 """What engines that lease things out keep: rows of authority under the UUID of their mount.
 
 So what is configured moves with its mount, and goes with it once the mount's leases have ended. A row's key
-is ``<mount UUID>/<form>/<name>``. Secrets of a configuration are sealed to the row, and are never read back.
+is ``<mount UUID>/<form>/<name>``. Secrets are sealed to their row.
 """
 
 from __future__ import annotations
@@ -88,23 +88,26 @@ async def forget_kept(authority: Authority, change: Change, mount: str) -> bool:
     return True
 
 
-def sealed_secrets(keyring: Keyring, key: str, secrets: Mapping[str, str]) -> str:
-    """Seal the secrets of a configuration to its row; nothing gives an empty text."""
+def sealed_secrets(keyring: Keyring, table: Table, key: str, secrets: Mapping[str, str]) -> str:
+    """Seal secrets to the row that they belong to; nothing gives an empty text."""
     if not secrets:
         return ""
-    return base64.b64encode(keyring.seal(msgspec.json.encode(secrets), _place(key))).decode("ascii")
+    return base64.b64encode(keyring.seal(msgspec.json.encode(secrets), _place(table, key))).decode("ascii")
 
 
-def opened_secrets(keyring: Keyring, key: str, sealed: str) -> dict[str, str]:
-    """Open the secrets of a configuration.
+def opened_secrets(keyring: Keyring, table: Table, key: str, sealed: str) -> dict[str, str]:
+    """Open the secrets of a row.
 
     Raises:
         DecryptionFailed: they were not sealed to this row.
     """
     if not sealed:
         return {}
-    return msgspec.json.decode(keyring.open(base64.b64decode(sealed), _place(key)), type=dict[str, str])
+    content = keyring.open(base64.b64decode(sealed), _place(table, key))
+    return msgspec.json.decode(content, type=dict[str, str])
 
 
-def _place(key: str) -> Place:
+def _place(table: Table, key: str) -> Place:
+    if table == ENGINE_ROLES:
+        return Place(table=ENGINE_ROLES.name, column="secrets", row=key, version=0)
     return Place(table=ENGINE_CONFIGS.name, column="secrets", row=key, version=0)

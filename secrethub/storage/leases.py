@@ -11,7 +11,7 @@ lease's id and state. Deadlines are in the database's time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -155,6 +155,19 @@ async def any_of(connection: asyncpg.Connection[Any], mount: str, target: str) -
         "SELECT true FROM leases WHERE mount = $1 AND target = $2 LIMIT 1", mount, target
     )
     return bool(found)
+
+
+async def known_markers(database: Database, markers: Sequence[str]) -> set[str]:
+    """Return those of the markers that a lease or an intent has.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    async with database.read() as connection:
+        rows = await connection.fetch(
+            "SELECT right(id, 24) AS marker FROM leases WHERE right(id, 24) = ANY($1::text[])", markers
+        )
+    return {row["marker"] for row in rows}
 
 
 def written(keyring: Keyring, lease: Lease) -> dict[str, Any]:

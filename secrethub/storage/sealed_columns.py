@@ -25,6 +25,7 @@ from secrethub.storage.authority_rows import (
     CERTIFICATE_AUTHORITIES,
     CUBBYHOLES,
     ENGINE_CONFIGS,
+    ENGINE_ROLES,
     ROTATIONS,
     TOKENS,
     Table,
@@ -79,6 +80,7 @@ FIELDS = (
     SealedField(ROTATIONS, "config", row=_uuid, version=lambda _: 1),
     SealedField(ROTATIONS, "work", row=_uuid, version=lambda body: int(body["runs"])),
     SealedField(ENGINE_CONFIGS, "secrets"),
+    SealedField(ENGINE_ROLES, "secrets"),
 )
 """What is sealed in tables of authority."""
 

@@ -24,6 +24,27 @@ CANARY = "canary-of-a-target"
 """The password of the owner; nowhere to be seen."""
 
 
+class Trap(Proxy):
+    """A proxy that holds back the answer to whatever has a text in it, once it was told to."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__(server)
+        self._text = b""
+        self.sprung = asyncio.Event()
+
+    def set(self, text: bytes) -> None:
+        """Hold back what the server says once somebody has sent this."""
+        self._text = text
+        self.sprung.clear()
+
+    def saw(self, data: bytes) -> None:
+        """Look at what is sent."""
+        if self._text and self._text in data:
+            self._text = b""
+            self.hold()
+            self.sprung.set()
+
+
 @dataclass
 class TargetDatabase:
     """A target.
@@ -40,7 +61,7 @@ class TargetDatabase:
     name: str
     owner: str
     port: int
-    proxy: Proxy
+    proxy: Trap
     server: asyncio.Server
 
     @property
@@ -102,7 +123,7 @@ async def target_database(postgres_url: str) -> AsyncIterator[TargetDatabase]:
     admin = await asyncpg.connect(postgres_url)
     await admin.execute(f'CREATE DATABASE "{name}"')
     await admin.execute(f"CREATE ROLE \"{name}\" LOGIN SUPERUSER PASSWORD '{CANARY}'")
-    proxy = Proxy(str(Path(parse_qs(urlsplit(postgres_url).query)["host"][0]) / ".s.PGSQL.5432"))
+    proxy = Trap(str(Path(parse_qs(urlsplit(postgres_url).query)["host"][0]) / ".s.PGSQL.5432"))
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     port = int(server.sockets[0].getsockname()[1])
     target = TargetDatabase(on_database(postgres_url, name), name, name, port, proxy, server)

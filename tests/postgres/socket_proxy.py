@@ -37,6 +37,9 @@ class Proxy:
             writer.transport.abort()
         self._open.set()
 
+    def saw(self, data: bytes) -> None:
+        """Be told what a client sends, before it is passed on."""
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
         theirs, ours = await asyncio.open_unix_connection(self._server)
@@ -52,6 +55,7 @@ class Proxy:
     async def _asks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             self.asked += 1
+            self.saw(data)
             writer.write(data)
             await writer.drain()
         writer.close()

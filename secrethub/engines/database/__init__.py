@@ -11,6 +11,9 @@ from datetime import datetime
 from secrethub.engines.database.configs import config_operations
 from secrethub.engines.database.creds import creds_operations, end_users, extend_user
 from secrethub.engines.database.roles import role_operations
+from secrethub.engines.database.rotating import rotating_operations
+from secrethub.engines.database.static_roles import static_role_operations
+from secrethub.engines.database.strays import stray_operations
 from secrethub.engines.engine import Operation
 from secrethub.engines.leasing import Held
 from secrethub.engines.mounts import Mount
@@ -24,7 +27,14 @@ class DatabaseEngine:
 
     def operations(self) -> tuple[Operation, ...]:
         """Return what a database mount offers."""
-        return (*config_operations(), *role_operations(), *creds_operations())
+        return (
+            *config_operations(),
+            *rotating_operations(),
+            *role_operations(),
+            *creds_operations(),
+            *static_role_operations(),
+            *stray_operations(),
+        )
 
     def native_prefix(self, mount: str) -> str:
         """Native rules write the path as it is."""

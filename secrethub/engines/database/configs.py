@@ -20,6 +20,7 @@ from secrethub.engines.database.connection import (
 from secrethub.engines.database.fields import listed, role_patterns
 from secrethub.engines.database.passwords import check_policy
 from secrethub.engines.database.plugins import plugin_of
+from secrethub.engines.database.replacing import NEXT, PRESENT, alone
 from secrethub.engines.database.targets import targets_of
 from secrethub.engines.database.usernames import check_template
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
@@ -189,7 +190,13 @@ async def connection_exists(context: Context) -> bool:
 async def write_connection(context: Context, body: WriteConnection) -> Answer:
     """Keep a connection, once it was tried."""
     core, key = context.core, _key(context)
-    row = await core.authority.get(ENGINE_CONFIGS, key)
+    async with alone(core, key):
+        return await _written(context, key, body)
+
+
+async def _written(context: Context, key: str, body: WriteConnection) -> Answer:
+    core = context.core
+    row = await core.authority.fetch(ENGINE_CONFIGS, key)
     old = None if row is None else connection_of(row)
     made = await _changed(context, key, old, body)
     if made.verify_connection:
@@ -215,7 +222,7 @@ async def delete_connection(context: Context, _body: None) -> Answer:
         InvalidRequest: leases need it.
     """
     core, key = context.core, _key(context)
-    async with core.authority.change(context.fence) as change:
+    async with alone(core, key), core.authority.change(context.fence) as change:
         # No lease is begun meanwhile: that holds the fence, which this transaction moves.
         if await leases.any_of(change.connection, context.mount_id, context.params["name"]):
             raise InvalidRequest("leases of this connection could not be ended without it: revoke them first")
@@ -290,6 +297,8 @@ async def _changed(context: Context, key: str, old: Connection | None, body: Wri
     if old is not None and any(options.get(name) != old.options.get(name) for name in _PLACE):
         # Or whoever may write here, and knows no password, would have it sent to a place of his own.
         options, secrets = plugin.parse(wanted, {})
+    if NEXT in kept and secrets.get(PRESENT) == kept.get(PRESENT):
+        secrets[NEXT] = kept[NEXT]  # a replacement was interrupted: which of both is good is not known yet
     base = old or Connection(key=key, plugin_name=plugin_name, options={}, secrets="")
     changes: dict[str, Any] = {"plugin_name": plugin_name, "options": options}
     for name in ("verify_connection", "max_open_connections", "password_policy", "username_template"):
@@ -301,6 +310,7 @@ async def _changed(context: Context, key: str, old: Connection | None, body: Wri
         changes["allowed_roles"] = role_patterns(body.allowed_roles)
     if body.root_rotation_statements is not None:
         changes["root_rotation_statements"] = listed(body.root_rotation_statements)
+        plugin.check_rotation(changes["root_rotation_statements"])
     made = checked(msgspec.structs.replace(base, **changes)).with_secrets(core, secrets)
     check_template(made.username_template)
     await check_policy(core, made.password_policy)

@@ -65,11 +65,13 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
     def secrets_of(self, core: Core) -> dict[str, str]:
         """Return what is secret of it, opened."""
-        return opened_secrets(core.keyring(), self.key, self.secrets)
+        return opened_secrets(core.keyring(), ENGINE_CONFIGS, self.key, self.secrets)
 
     def with_secrets(self, core: Core, secrets: dict[str, str]) -> Connection:
         """Return it with other secrets."""
-        return msgspec.structs.replace(self, secrets=sealed_secrets(core.keyring(), self.key, secrets))
+        return msgspec.structs.replace(
+            self, secrets=sealed_secrets(core.keyring(), ENGINE_CONFIGS, self.key, secrets)
+        )
 
     def setup(self, core: Core) -> Setup:
         """Return what opening it takes."""

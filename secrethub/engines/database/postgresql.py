@@ -19,13 +19,14 @@ from secrethub.engines.database.postgresql_link import Link
 from secrethub.engines.database.postgresql_place import parse_place, shown_url, tls_context
 from secrethub.engines.database.scram import verifier
 from secrethub.engines.database.statements import check_statements, render
-from secrethub.engines.database.target import NewUser, Setup, Statements
+from secrethub.engines.database.target import NewUser, Setup, Statements, WrongPassword
 from secrethub.errors import InvalidRequest
 
 _OPTIONS = frozenset({"connection_url", "username", "tls_ca", "tls_certificate", "password_authentication"})
 _SECRETS = frozenset({"password", "private_key"})
 _SCRAM = "scram-sha-256"
 _OLDEST = 14
+_ROTATE = """ALTER ROLE "{{name}}" WITH PASSWORD '{{password}}'"""
 _RENEW = """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"""
 
 
@@ -71,6 +72,10 @@ class PostgresqlPlugin:
         check_statements(statements.creation, (*NAMES, "password", "expiration"))
         check_statements((*statements.revocation, *statements.rollback), NAMES)
         check_statements(statements.renew, (*NAMES, "expiration"))
+
+    def check_rotation(self, statements: Sequence[str]) -> None:
+        """Check that statements can be filled in."""
+        check_statements(statements, (*NAMES, "password"))
 
     def open(self, setup: Setup) -> PostgresqlTarget:
         """Return a target; nothing is connected to yet."""
@@ -121,6 +126,35 @@ class PostgresqlTarget:
     async def take_back(self, names: Sequence[str], statements: Statements) -> Mapping[str, str]:
         """End what creations may have left half done."""
         return await end_users(self._link, names, statements, rollback=True)
+
+    async def set_password(self, name: str, password: str, statements: Sequence[str]) -> None:
+        """Give a role the verifier of another password."""
+        secret = verifier(password, os.urandom(16))
+        values = {**_named(name), "password": secret}
+        rendered = [render(statement, values) for statement in statements or (_ROTATE,)]
+
+        async def work(connection: asyncpg.Connection[Any]) -> None:
+            for statement in rendered:
+                await connection.execute(statement)
+
+        await self._link.change(work, hide=(secret,))
+
+    async def opens(self, name: str, password: str) -> bool:
+        """Tell whether a role can log in with a password."""
+        try:
+            connection = await self._link.connect(name, (password,))
+        except WrongPassword:
+            return False
+        await connection.close()
+        return True
+
+    async def users(self, part: str) -> Sequence[str]:
+        """Return the names of roles that contain a text."""
+        async with self._link.lent() as connection:
+            rows = await connection.fetch(
+                "SELECT rolname FROM pg_roles WHERE position($1 IN rolname) > 0", part
+            )
+        return [row["rolname"] for row in rows]
 
     def close(self) -> None:
         """Let go of every connection."""

@@ -21,7 +21,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from secrethub.engines.database.postgresql_place import parse_place, tls_context
-from secrethub.engines.database.target import Busy, Setup
+from secrethub.engines.database.target import Busy, Setup, WrongPassword
 from secrethub.engines.outbound import allowed_addresses
 from secrethub.errors import InvalidRequest, SecretHubError, Unavailable
 
@@ -99,11 +99,12 @@ class Link:
         """Open a connection with the first of the passwords that is good.
 
         Raises:
-            InvalidRequest: none is, or the address is not allowed.
+            WrongPassword: none is.
+            InvalidRequest: the address is not allowed, or the server wants none of us.
             Unavailable: the server does not answer.
         """
         place, name = self._place, self._setup.name
-        refused: InvalidRequest | None = None
+        refused: WrongPassword | None = None
         for password in passwords:
             try:
                 addresses = await allowed_addresses(
@@ -122,7 +123,7 @@ class Link:
                     target_session_attrs=SessionAttribute.any,
                 )
             except asyncpg.InvalidAuthorizationSpecificationError as exc:
-                refused = InvalidRequest(f"{name} refuses the name or the password ({exc.sqlstate})")
+                refused = WrongPassword(f"{name} refuses the name or the password ({exc.sqlstate})")
                 refused.__cause__ = exc
                 continue
             except (*_LOST, *_NOT_NOW, TimeoutError) as exc:

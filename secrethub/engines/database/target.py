@@ -9,9 +9,13 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from secrethub.errors import Unavailable
+from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.node import NodeSettings
 from secrethub.sensitive import Sensitive
+
+
+class WrongPassword(InvalidRequest):
+    """The target does not let a user in with this password."""
 
 
 class Busy(Unavailable):
@@ -109,6 +113,24 @@ class Target(Protocol):
         """End what creations may have left half done, as :meth:`drop` does."""
         ...
 
+    async def set_password(self, name: str, password: str, statements: Sequence[str]) -> None:
+        """Give a user that is there another password.
+
+        Args:
+            name: of the user.
+            password: the new one.
+            statements: of the operator; none for what is usual.
+        """
+        ...
+
+    async def opens(self, name: str, password: str) -> bool:
+        """Tell whether a user is let in with a password."""
+        ...
+
+    async def users(self, part: str) -> Sequence[str]:
+        """Return the names of users that contain a text."""
+        ...
+
     def close(self) -> None:
         """Let go of every connection; one in use goes once it is free."""
         ...
@@ -146,6 +168,14 @@ class Plugin(Protocol):
 
         Raises:
             InvalidRequest: what is wrong with it.
+        """
+        ...
+
+    def check_rotation(self, statements: Sequence[str]) -> None:
+        """Check statements that give a user another password.
+
+        Raises:
+            InvalidRequest: what is wrong with them.
         """
         ...
 

@@ -251,6 +251,7 @@ $$
             ("rotations", "config"),
             ("rotations", "work"),
             ("engine_configs", "secrets"),
+            ("engine_roles", "secrets"),
         )
     ),
 )
