@@ -20,19 +20,10 @@ import hmac
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
-from secrethub.errors import InvalidRequest, WrongShare
+from secrethub.errors import InvalidRequest
 from secrethub.ids import new_uuid
-from secrethub.seal.slots import ShamirSlot, recognise, slot_secret
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Given:
-    slot_id: str
-    index: int
-    share: bytes = field(repr=False)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a share is not pickled; seal it to its receiver instead")
+from secrethub.seal.gathered import Gathered
+from secrethub.seal.slots import ShamirSlot, slot_secret
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +51,7 @@ class Ceremony:
     wish: Any
     slots: tuple[ShamirSlot, ...]
     nonce: str = field(default_factory=new_uuid)
-    _given: tuple[_Given, ...] = field(default=(), repr=False)
+    _given: Gathered = field(default_factory=Gathered, repr=False)
 
     def give(self, share: bytes, nonce: str) -> Ceremony | Quorum:
         """Take one share.
@@ -75,14 +66,10 @@ class Ceremony:
             DecryptionFailed: the shares are right but the slot's row is not; nothing changes.
         """
         self.check_nonce(nonce)
-        slot, index = self._whose(share)
-        mine = self._of(slot)
-        if any(given.index == index for given in mine):
-            raise WrongShare("this share was given already", "duplicate")
-        given = _Given(slot_id=slot.slot_id, index=index, share=share)
-        if len(mine) + 1 < slot.threshold:
-            return replace(self, _given=(*self._given, given))
-        slot_secret(slot, [one.share for one in (*mine, given)])
+        given, slot = self._given.plus(self.slots, share)
+        if len(given.of(slot)) < slot.threshold:
+            return replace(self, _given=given)
+        slot_secret(slot, given.of(slot))
         return Quorum(slot=slot)
 
     def check_nonce(self, nonce: str) -> None:
@@ -97,24 +84,12 @@ class Ceremony:
     @property
     def progress(self) -> int:
         """How many shares of :attr:`slot` were given."""
-        return len(self._of(self.slot))
+        return len(self._given.of(self.slot))
 
     @property
     def slot(self) -> ShamirSlot:
         """The set nearest to its threshold, the newest of equals; its counts are the ones to show."""
-        return max(reversed(self.slots), key=lambda slot: len(self._of(slot)))
-
-    def _of(self, slot: ShamirSlot) -> tuple[_Given, ...]:
-        return tuple(given for given in self._given if given.slot_id == slot.slot_id)
-
-    def _whose(self, share: bytes) -> tuple[ShamirSlot, int]:
-        for slot in self.slots:
-            try:
-                return slot, recognise(slot, share)
-            except WrongShare as wrong:
-                if wrong.reason != "unknown":
-                    raise
-        raise WrongShare("this share is none of those that the cluster has now", "unknown")
+        return max(reversed(self.slots), key=lambda slot: len(self._given.of(slot)))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a ceremony holds shares and is not pickled")

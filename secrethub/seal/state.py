@@ -27,9 +27,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NoReturn
 
-from secrethub.errors import Conflict, NotInitialised, WrongShare
+from secrethub.errors import Conflict, NotInitialised
 from secrethub.ids import new_uuid
-from secrethub.seal.slots import ShamirSlot, open_slot, recognise, slot_secret
+from secrethub.seal.gathered import Gathered
+from secrethub.seal.slots import ShamirSlot, open_slot, slot_secret
 
 
 class Phase(StrEnum):
@@ -39,18 +40,6 @@ class Phase(StrEnum):
     SEALED = "sealed"
     UNSEALING = "unsealing"
     UNSEALED = "unsealed"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Given:
-    """A share that was recognised: whose, which, and itself."""
-
-    slot_id: str
-    index: int
-    share: bytes = field(repr=False)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a share is not pickled; seal it to its receiver instead")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +55,7 @@ class SealMachine:
     phase: Phase = Phase.UNINITIALISED
     slots: tuple[ShamirSlot, ...] = ()
     nonce: str = ""
-    _given: tuple[_Given, ...] = field(default=(), repr=False)
+    _given: Gathered = field(default_factory=Gathered, repr=False)
 
     def initialised(self, slots: tuple[ShamirSlot, ...]) -> SealMachine:
         """Leave ``uninitialised``: the cluster exists and is sealed.
@@ -110,19 +99,10 @@ class SealMachine:
             raise NotInitialised
         if self.phase is Phase.UNSEALED:
             return self
-        slot, index = self._whose(share)
-        mine = self._of(slot)
-        if any(given.index == index for given in mine):
-            raise WrongShare("this share was given already", "duplicate")
-        given = _Given(slot_id=slot.slot_id, index=index, share=share)
-        if len(mine) + 1 < slot.threshold:
-            return replace(
-                self,
-                phase=Phase.UNSEALING,
-                nonce=self.nonce or new_uuid(),
-                _given=(*self._given, given),
-            )
-        shares = [one.share for one in (*mine, given)]
+        given, slot = self._given.plus(self.slots, share)
+        shares = given.of(slot)
+        if len(shares) < slot.threshold:
+            return replace(self, phase=Phase.UNSEALING, nonce=self.nonce or new_uuid(), _given=given)
         if not slot.opens:
             slot_secret(slot, shares)
             return Authorised(slot_id=slot.slot_id)
@@ -164,24 +144,12 @@ class SealMachine:
     def progress(self) -> int:
         """How many shares of :attr:`slot` were given."""
         slot = self.slot
-        return 0 if slot is None else len(self._of(slot))
+        return 0 if slot is None else len(self._given.of(slot))
 
     @property
     def slot(self) -> ShamirSlot | None:
         """The slot nearest to opening, the first of equals; its counts are the ones to show."""
-        return max(self.slots, key=lambda slot: (len(self._of(slot)), not slot.leaving), default=None)
-
-    def _of(self, slot: ShamirSlot) -> tuple[_Given, ...]:
-        return tuple(given for given in self._given if given.slot_id == slot.slot_id)
-
-    def _whose(self, share: bytes) -> tuple[ShamirSlot, int]:
-        for slot in self.slots:
-            try:
-                return slot, recognise(slot, share)
-            except WrongShare as wrong:
-                if wrong.reason != "unknown":
-                    raise
-        raise WrongShare("this share does not belong to the cluster's unseal key", "unknown")
+        return max(self.slots, key=lambda slot: (len(self._given.of(slot)), not slot.leaving), default=None)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a seal machine holds shares and is not pickled")

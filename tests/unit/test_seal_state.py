@@ -160,7 +160,7 @@ def test_shares_and_root_key_neither_show_nor_travel() -> None:
     """Machines and what they open hide key bytes in text and refuse pickling and copying."""
     waiting = fed(SEALED, SHARES[0], SHARES[1])
     opened = waiting.feed(SHARES[2])
-    for value in (waiting, opened, *waiting._given):
+    for value in (waiting, opened, waiting._given, *waiting._given._given):
         for secret in (ROOT, *SHARES):
             assert repr(secret)[2:-1] not in repr(value)
             assert secret.hex() not in repr(value)

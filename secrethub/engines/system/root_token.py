@@ -7,14 +7,15 @@ began knows, so nobody who gives a share, and nobody who sees the answer, can us
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from secrethub.engines.ceremonies import Progress
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.system.rekey import ShareRequest
+from secrethub.engines.ceremonies import CeremonyResult, Progress
+from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.system.attempts import Attempt
 from secrethub.engines.system.seal import beside_the_ingress, from_loopback, origin_of
 from secrethub.errors import InvalidRequest, PermissionDenied
-from secrethub.seal.shares import decode_share
 from secrethub.seal.wishes import OTP_LENGTH, GenerateRoot, check_otp, new_otp
 
 
@@ -28,19 +29,55 @@ class AttemptRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "AttemptRequest()"
 
 
+def _on_a_node(context: Context) -> None:
+    """Let only somebody on a node itself decide that there is an attempt.
+
+    Raises:
+        PermissionDenied: from another machine, or not known from where.
+    """
+    beside_the_ingress(context)
+    if not from_loopback(context):
+        raise PermissionDenied("an attempt to make a root token is begun and given up on a node itself")
+
+
+def _shown(found: Progress, *, otp: str = "", encoded: str = "") -> dict[str, Any]:
+    return {
+        "nonce": found.nonce,
+        "started": found.started or found.complete,
+        "progress": found.required if found.complete else found.progress,
+        "required": found.required,
+        "complete": found.complete,
+        "encoded_token": encoded,
+        "encoded_root_token": encoded,
+        "pgp_fingerprint": "",
+        "otp": otp,
+        "otp_length": OTP_LENGTH,
+    }
+
+
+def _done(result: CeremonyResult) -> dict[str, Any]:
+    return _shown(result.progress, encoded="".join(result.secret))
+
+
+_MAKING = Attempt(
+    purpose="generate-root",
+    names=("sys.generate-root.progress", "sys.generate-root.cancel", "sys.generate-root.update"),
+    attempt="generate-root/attempt",
+    give="generate-root/update",
+    summaries=(
+        "Tell how far the making of a root token is.",
+        "Give up making a root token.",
+        "Give a share, so that a root token is made.",
+    ),
+    shown=_shown,
+    done=_done,
+    may_end=_on_a_node,
+)
+
+
 def root_token_operations() -> tuple[Operation, ...]:
     """Return the operations."""
     return (
-        Operation(
-            name="sys.generate-root.progress",
-            method="read",
-            pattern="generate-root/attempt",
-            handler=progress,
-            capability="read",
-            public=True,
-            bare=True,
-            summary="Tell how far the making of a root token is.",
-        ),
         Operation(
             name="sys.generate-root.start",
             method="write",
@@ -54,49 +91,8 @@ def root_token_operations() -> tuple[Operation, ...]:
             bare=True,
             summary="Begin to make a root token.",
         ),
-        Operation(
-            name="sys.generate-root.cancel",
-            method="delete",
-            pattern="generate-root/attempt",
-            handler=cancel,
-            capability="delete",
-            changes=True,
-            public=True,
-            bare=True,
-            summary="Give up making a root token.",
-        ),
-        Operation(
-            name="sys.generate-root.update",
-            method="write",
-            pattern="generate-root/update",
-            handler=update,
-            capability="update",
-            request=ShareRequest,
-            changes=True,
-            public=True,
-            wraps=False,
-            plain=frozenset({"nonce"}),
-            bare=True,
-            summary="Give a share, so that a root token is made.",
-        ),
+        *_MAKING.operations(),
     )
-
-
-def _on_a_node(context: Context) -> None:
-    """Let only somebody on a node itself decide that there is an attempt.
-
-    Raises:
-        PermissionDenied: from another machine, or not known from where.
-    """
-    beside_the_ingress(context)
-    if not from_loopback(context):
-        raise PermissionDenied("an attempt to make a root token is begun and given up on a node itself")
-
-
-async def progress(context: Context, _body: None) -> Answer:
-    """Answer how far it is."""
-    beside_the_ingress(context)
-    return _answer(await context.core.seal.ceremonies.attempt("generate-root"))
 
 
 async def start(context: Context, body: AttemptRequest) -> Answer:
@@ -110,38 +106,4 @@ async def start(context: Context, body: AttemptRequest) -> Answer:
     begun = await context.core.seal.ceremonies.start(
         "generate-root", GenerateRoot(otp=otp), origin_of(context)
     )
-    return _answer(begun, otp="" if body.otp else otp)
-
-
-async def cancel(context: Context, _body: None) -> Answer:
-    """Give up the attempt, if there is one."""
-    _on_a_node(context)
-    await context.core.seal.ceremonies.cancel("generate-root", origin_of(context))
-    return EMPTY
-
-
-async def update(context: Context, body: ShareRequest) -> Answer:
-    """Take a share; the last one answers the hidden token."""
-    beside_the_ingress(context)
-    result = await context.core.seal.ceremonies.give(
-        "generate-root", decode_share(body.key), body.nonce, origin_of(context)
-    )
-    return _answer(result.progress, encoded="".join(result.secret))
-
-
-def _answer(found: Progress, *, otp: str = "", encoded: str = "") -> Answer:
-    return Answer(
-        data={
-            "nonce": found.nonce,
-            "started": found.started or found.complete,
-            "progress": found.required if found.complete else found.progress,
-            "required": found.required,
-            "complete": found.complete,
-            "encoded_token": encoded,
-            "encoded_root_token": encoded,
-            "pgp_fingerprint": "",
-            "otp": otp,
-            "otp_length": OTP_LENGTH,
-        },
-        bare=True,
-    )
+    return Answer(data=_shown(begun, otp="" if body.otp else otp), bare=True)

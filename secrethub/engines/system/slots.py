@@ -5,17 +5,15 @@ A change is begun with a token that has sudo, and carried out by shares, which n
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import msgspec
 
 from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.system.rekey import ShareRequest
+from secrethub.engines.system.attempts import Attempt, new_shares
 from secrethub.engines.system.seal import beside_the_ingress, origin_of
 from secrethub.errors import InvalidRequest
-from secrethub.seal.shares import decode_share
 from secrethub.seal.slots import KMS_KINDS
 from secrethub.seal.wishes import Rekey, RemoveSlot
 
@@ -36,45 +34,45 @@ class NoRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing can be chosen."""
 
 
-_PLAIN = frozenset({"type", "service", "secret_shares", "secret_threshold", "nonce"})
+_PLAIN = frozenset({"type", "service", "secret_shares", "secret_threshold"})
+
+
+def _shown(found: Progress) -> dict[str, Any]:
+    return {
+        "nonce": found.nonce,
+        "started": found.started,
+        "progress": found.progress,
+        "required": found.required,
+        "complete": False,
+    }
+
+
+def _done(result: CeremonyResult) -> dict[str, Any]:
+    made = result.progress
+    data = {"nonce": made.nonce, "complete": True, "slot": made.slot_id}
+    return {**data, **new_shares(result)} if result.secret else data
+
+
+_CHANGE = Attempt(
+    purpose="slots",
+    names=("sys.slots.progress", "sys.slots.cancel", "sys.slots.update"),
+    attempt="seal/slots/attempt",
+    give="seal/slots/update",
+    summaries=(
+        "Tell how far a change of the unseal slots is.",
+        "Give up a change of the unseal slots.",
+        "Give a share, so that the unseal slots are changed.",
+    ),
+    shown=_shown,
+    done=_done,
+    bare=False,
+)
 
 
 def slot_operations() -> tuple[Operation, ...]:
     """Return the operations."""
     return (
-        Operation(
-            name="sys.slots.progress",
-            method="read",
-            pattern="seal/slots/attempt",
-            handler=progress,
-            capability="read",
-            public=True,
-            summary="Tell how far a change of the unseal slots is.",
-        ),
-        Operation(
-            name="sys.slots.cancel",
-            method="delete",
-            pattern="seal/slots/attempt",
-            handler=cancel,
-            capability="delete",
-            changes=True,
-            sudo=True,
-            summary="Give up a change of the unseal slots.",
-        ),
-        Operation(
-            name="sys.slots.update",
-            method="write",
-            pattern="seal/slots/update",
-            handler=update,
-            capability="update",
-            request=ShareRequest,
-            changes=True,
-            public=True,
-            wraps=False,
-            plain=_PLAIN,
-            strict=True,
-            summary="Give a share, so that the unseal slots are changed.",
-        ),
+        *_CHANGE.operations(),
         Operation(
             name="sys.slots.list",
             method="list",
@@ -151,66 +149,20 @@ async def add(context: Context, body: AddRequest) -> Answer:
         if body.service:
             raise InvalidRequest("unseal shares have no service")
         wish = Rekey(shares=body.secret_shares, threshold=body.secret_threshold, recovery=True, slot=True)
-        return _answer(await ceremonies.start("slots", wish, origin_of(context)))
+        return _CHANGE.begun(await ceremonies.start("slots", wish, origin_of(context)))
     if body.type not in KMS_KINDS:
         raise InvalidRequest(f"type must be shamir, {', '.join(KMS_KINDS)}")
-    return _answer(await ceremonies.add_slot(body.type, body.service, origin_of(context)))  # type: ignore[arg-type]
+    return _CHANGE.begun(await ceremonies.add_slot(body.type, body.service, origin_of(context)))  # type: ignore[arg-type]
 
 
 async def remove(context: Context, _body: None) -> Answer:
     """Begin to remove a slot."""
     beside_the_ingress(context)
     wish = RemoveSlot(slot_id=context.params["slot"])
-    return _answer(await context.core.seal.ceremonies.start("slots", wish, origin_of(context)))
+    return _CHANGE.begun(await context.core.seal.ceremonies.start("slots", wish, origin_of(context)))
 
 
 async def test(context: Context, _body: NoRequest) -> Answer:
     """Ask a key service to open its slot; nothing is changed."""
     await context.core.seal.ceremonies.try_slot(context.params["slot"], origin_of(context))
     return EMPTY
-
-
-async def progress(context: Context, _body: None) -> Answer:
-    """Answer how far it is."""
-    beside_the_ingress(context)
-    return _answer(await context.core.seal.ceremonies.attempt("slots"))
-
-
-async def cancel(context: Context, _body: None) -> Answer:
-    """Give up the attempt, if there is one; the slots stay as they are."""
-    beside_the_ingress(context)
-    await context.core.seal.ceremonies.cancel("slots", origin_of(context))
-    return EMPTY
-
-
-async def update(context: Context, body: ShareRequest) -> Answer:
-    """Take a share; with the last one needed the slots are changed."""
-    beside_the_ingress(context)
-    ceremonies = context.core.seal.ceremonies
-    origin = origin_of(context)
-    result: CeremonyResult = await ceremonies.give("slots", decode_share(body.key), body.nonce, origin)
-    made = result.progress
-    if not made.complete:
-        return _answer(made)
-    data: dict[str, Any] = {"nonce": made.nonce, "complete": True, "slot": made.slot_id}
-    if not result.secret:
-        return Answer(data=data)
-    data["keys"] = [base64.b64decode(key).hex() for key in result.secret]
-    data["keys_base64"] = list(result.secret)
-
-    async def delivered() -> None:
-        await ceremonies.settle(made.slot_id, origin)
-
-    return Answer(data=data, delivered=delivered)
-
-
-def _answer(found: Progress) -> Answer:
-    return Answer(
-        data={
-            "nonce": found.nonce,
-            "started": found.started,
-            "progress": found.progress,
-            "required": found.required,
-            "complete": False,
-        }
-    )
