@@ -14,6 +14,7 @@ from actors.restart import ChildSpec
 from actors.supervisor import Child, GaveUp, Supervisor
 from actors.tree import NODE_SUPERVISOR, SUPERVISOR, Branch, actor_name
 from actors.wiring import Actor, Surroundings, build
+from actors.workplace import LentPlace
 from secrethub.clock import Clock, SystemClock
 from secrethub.node import NodeSettings, read_cluster_key
 
@@ -42,12 +43,15 @@ class LocalTree:
             Misconfigured: the cluster key file cannot be used.
         """
         self.handles = LocalHandles(settings.node)
+        self.workplace = LentPlace()
+        """Of LeaseManager and RotationScheduler, which work with what the serving process lends them."""
         self._clock = clock or SystemClock()
         self._around = Surroundings(
             settings=settings,
             handles=self.handles,
             psk=read_cluster_key(settings),
             clock=self._clock,
+            lent=self.workplace,
         )
         self._supervisors: list[Supervisor] = []
         self._tasks: list[asyncio.Task[None]] = []

@@ -23,15 +23,26 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from actors import audit_notary, distributed_lock, key_holder, seal_state, session_directory, supervisor
+from actors import (
+    audit_notary,
+    distributed_lock,
+    key_holder,
+    lease_manager,
+    rotation_scheduler,
+    seal_state,
+    session_directory,
+    supervisor,
+)
 from actors.handles.remote import RayHandles, answer, off_loop
 from actors.restart import ChildSpec
 from actors.tree import (
     AUDIT_NOTARY,
     DISTRIBUTED_LOCK,
     KEY_HOLDER,
+    LEASE_MANAGER,
     NAMESPACE,
     NODE_SUPERVISOR,
+    ROTATION_SCHEDULER,
     SEAL_STATE,
     SESSION_DIRECTORY,
     SUPERVISOR,
@@ -102,6 +113,20 @@ class AuditNotary(audit_notary.AuditNotary):
         super().__init__(**_parts(AUDIT_NOTARY))
 
 
+class LeaseManager(lease_manager.LeaseManager):
+    """LeaseManager in a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(**_parts(LEASE_MANAGER))
+
+
+class RotationScheduler(rotation_scheduler.RotationScheduler):
+    """RotationScheduler in a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(**_parts(ROTATION_SCHEDULER))
+
+
 _CHILDREN: Mapping[str, type] = MappingProxyType(
     {
         SEAL_STATE: SealState,
@@ -109,6 +134,8 @@ _CHILDREN: Mapping[str, type] = MappingProxyType(
         DISTRIBUTED_LOCK: DistributedLock,
         SESSION_DIRECTORY: SessionDirectory,
         AUDIT_NOTARY: AuditNotary,
+        LEASE_MANAGER: LeaseManager,
+        ROTATION_SCHEDULER: RotationScheduler,
     }
 )
 

@@ -8,7 +8,9 @@
      ├─ session-directory    permanent
      └─ audit-notary         permanent
     node-supervisor@<node>   one per node, not a child of supervisor
-     └─ key-holder@<node>    permanent
+     ├─ key-holder@<node>          permanent
+     ├─ lease-manager@<node>       permanent
+     └─ rotation-scheduler@<node>  permanent
 
 Children of one supervisor do not need each other, so each is restarted alone. A child that keeps
 failing makes its supervisor give up, and a fresh one starts the whole branch again.
@@ -28,6 +30,8 @@ DISTRIBUTED_LOCK = "distributed-lock"
 SESSION_DIRECTORY = "session-directory"
 AUDIT_NOTARY = "audit-notary"
 KEY_HOLDER = "key-holder"
+LEASE_MANAGER = "lease-manager"
+ROTATION_SCHEDULER = "rotation-scheduler"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +70,11 @@ SUPERVISOR = Branch(
 NODE_SUPERVISOR = Branch(
     name="node-supervisor",
     rules=Rules(strategy="one_for_one", intensity=10, period=30.0),
-    children=(ChildSpec(name=KEY_HOLDER, order=1),),
+    children=(
+        ChildSpec(name=KEY_HOLDER, order=1),
+        ChildSpec(name=LEASE_MANAGER, order=2),
+        ChildSpec(name=ROTATION_SCHEDULER, order=3),
+    ),
     per_node=True,
 )
 

@@ -17,10 +17,21 @@ from actors.audit_notary import AuditNotary
 from actors.distributed_lock import DistributedLock
 from actors.handles.protocol import Handles
 from actors.key_holder import KeyHolder
+from actors.lease_manager import LeaseManager
 from actors.node_witness import NodeWitness
+from actors.rotation_scheduler import RotationScheduler
 from actors.seal_state import SealState
 from actors.session_directory import SessionDirectory
-from actors.tree import AUDIT_NOTARY, DISTRIBUTED_LOCK, KEY_HOLDER, SEAL_STATE, SESSION_DIRECTORY
+from actors.tree import (
+    AUDIT_NOTARY,
+    DISTRIBUTED_LOCK,
+    KEY_HOLDER,
+    LEASE_MANAGER,
+    ROTATION_SCHEDULER,
+    SEAL_STATE,
+    SESSION_DIRECTORY,
+)
+from actors.workplace import OwnPlace, Workplace
 from secrethub.clock import Clock
 from secrethub.errors import Misconfigured
 from secrethub.node import NodeSettings
@@ -56,16 +67,24 @@ class Surroundings:
         handles: where the other actors are found.
         psk: the cluster's pre-shared key.
         clock: the time.
+        lent: where actors work that need what a serving process has; None for a place of their own.
     """
 
     settings: NodeSettings
     handles: Handles
     psk: bytes = field(repr=False)
     clock: Clock
+    lent: Workplace | None = None
 
     def database(self) -> Database:
         """Return an actor's own connections to the cluster's database."""
         return Database(self.settings.database_url, size=_CONNECTIONS)
+
+    def workplace(self, name: str) -> Workplace:
+        """Return where an actor works that needs what a serving process has."""
+        return self.lent or OwnPlace(
+            settings=self.settings, handles=self.handles, psk=self.psk, clock=self.clock, name=name
+        )
 
     def key_services(self) -> KeyServices:
         """Return the keys of key services in the node's settings.
@@ -121,6 +140,14 @@ def _audit_notary(around: Surroundings) -> Parts:
     }
 
 
+def _lease_manager(around: Surroundings) -> Parts:
+    return {"node": around.settings.node, "workplace": around.workplace(LEASE_MANAGER)}
+
+
+def _rotation_scheduler(around: Surroundings) -> Parts:
+    return {"node": around.settings.node, "workplace": around.workplace(ROTATION_SCHEDULER)}
+
+
 def _distributed_lock(around: Surroundings) -> Parts:
     return {"database": around.database()}
 
@@ -136,6 +163,8 @@ PARTS: Mapping[str, Callable[[Surroundings], Parts]] = MappingProxyType(
         DISTRIBUTED_LOCK: _distributed_lock,
         SESSION_DIRECTORY: _session_directory,
         AUDIT_NOTARY: _audit_notary,
+        LEASE_MANAGER: _lease_manager,
+        ROTATION_SCHEDULER: _rotation_scheduler,
     }
 )
 """The constructor arguments of each kind of actor."""
@@ -147,6 +176,8 @@ CLASSES: Mapping[str, Callable[..., Actor]] = MappingProxyType(
         DISTRIBUTED_LOCK: DistributedLock,
         SESSION_DIRECTORY: SessionDirectory,
         AUDIT_NOTARY: AuditNotary,
+        LEASE_MANAGER: LeaseManager,
+        ROTATION_SCHEDULER: RotationScheduler,
     }
 )
 

@@ -215,4 +215,6 @@ async def _start_in_this_process(node: NodeSettings, stack: AsyncExitStack) -> N
     process = Process(node, tree.handles, ("gateway", "agents"), "single")
     stack.push_async_callback(process.stop)
     await process.start()
+    stack.push_async_callback(tree.workplace.take_back)
+    await tree.workplace.lend(process.core)
     settle()

@@ -1,5 +1,6 @@
 """Metrics of a node: every process offers its own on a private socket, one of them merges and serves.
 
+What a process offers is in ``secrethub/operations/own_metrics.py``, for actors offer theirs, too.
 The port belongs to whichever process locks its file first; when that process goes, another takes over.
 Samples get a label ``process``, so that the same metric of two processes never collides.
 """
@@ -21,6 +22,7 @@ from prometheus_client.registry import Collector
 from secrethub.engines.runtime import Core
 from secrethub.engines.shared import Shared
 from secrethub.node import Listener
+from secrethub.operations.own_metrics import OwnMetrics, metrics_folder
 
 _TRY_SECONDS = 2.0
 _ASK_SECONDS = 2.0
@@ -38,27 +40,16 @@ class NodeMetrics:
 
     def __init__(self, core: Core, process: str) -> None:
         self._core = core
-        self._process = f"{process}-{os.getpid()}"
-        self._folder = Path(core.settings.run_dir) / "metrics"
+        self._own = OwnMetrics(core, process)
+        self._folder = metrics_folder(core)
         self._servers: list[asyncio.Server] = []
         self._task: asyncio.Task[None] | None = None
         self._lock: int | None = None
         self._merged = Shared(self._merge, _DISTANCE)
 
-    def _own(self) -> bytes:
-        metrics, ledger = self._core.metrics, self._core.ledger
-        metrics.audit_lag.set(ledger.lag)
-        metrics.audit_waiting.set(ledger.waiting)
-        metrics.audit_entries.set(ledger.entries)
-        metrics.unsealed.set(1 if self._core.unsealed else 0)
-        return generate_latest(metrics.registry)
-
     async def start(self) -> None:
         """Offer this process's metrics, and the node's when the port is free."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        path = self._folder / f"{self._process}.sock"
-        path.unlink(missing_ok=True)
-        self._servers.append(await asyncio.start_unix_server(self._offer, path))
+        await self._own.start()
         if self._core.settings.metrics is not None:
             self._task = asyncio.create_task(self._own_port(self._core.settings.metrics), name="metrics-port")
 
@@ -72,16 +63,10 @@ class NodeMetrics:
         for server in self._servers:
             server.close()
         self._servers = []
-        (self._folder / f"{self._process}.sock").unlink(missing_ok=True)
+        await self._own.stop()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-    async def _offer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            writer.write(self._own())
-            await writer.drain()
-        writer.close()
 
     async def _own_port(self, where: Listener) -> None:
         path = self._folder / f"port-{where.port}.lock"
@@ -107,7 +92,7 @@ class NodeMetrics:
     async def _merge(self) -> bytes:
         merged: dict[str, Metric] = {}
         for path in sorted(self._folder.glob("*.sock")):
-            text = self._own().decode() if path.stem == self._process else await _ask(path)
+            text = self._own.text().decode() if path.stem == self._own.name else await _ask(path)
             for family in text_string_to_metric_families(text):
                 into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:

@@ -13,39 +13,26 @@ from typing import Literal
 
 from actors.handles import Handles, SealClient
 from secrethub.clock import Clock, SystemClock
-from secrethub.engines.agents import AgentsEngine
-from secrethub.engines.approle import AppRoleEngine
-from secrethub.engines.cert import CertEngine
-from secrethub.engines.cubbyhole import CubbyholeEngine
-from secrethub.engines.database import DatabaseEngine
 from secrethub.engines.engine import Engine
-from secrethub.engines.flat import FlatEngine
-from secrethub.engines.kv import KvEngine, KvV1Engine
-from secrethub.engines.pki import PkiEngine
+from secrethub.engines.kinds import engines
 from secrethub.engines.runtime import Core
-from secrethub.engines.system import SystemEngine
 from secrethub.engines.system.seal import seal_throttle
-from secrethub.engines.token import TokenEngine
-from secrethub.engines.userpass import UserpassEngine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_cluster_key
 from secrethub.operations.archiving import keep_archive
 from secrethub.operations.deliveries import Deliveries
 from secrethub.operations.key_rotation import rotate_when_due
-from secrethub.operations.leases import end_leases
+from secrethub.operations.key_sync import KeySync
 from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
 from secrethub.operations.quotas import run_exchange, summarise
 from secrethub.operations.reencrypt import reencrypt
-from secrethub.operations.rotations import Rotations
-from secrethub.operations.static_roles import rotate_static_roles
 from secrethub.operations.targets import watch_targets
 from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
 from serve.agent_gateway import AgentGateway
 from serve.app import Application
 from serve.checkpoint_watch import CheckpointWatch
-from serve.key_sync import KeySync
 from serve.listeners import HttpListener
 from serve.metrics import NodeMetrics
 from serve.tls_certificate import TlsIdentity
@@ -57,25 +44,6 @@ _TIDY_SECONDS = 60.0
 _KEY_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
-
-
-def engines() -> dict[str, Engine]:
-    """Return every kind of engine."""
-    kinds: list[Engine] = [
-        SystemEngine(),
-        KvEngine(),
-        KvV1Engine(),
-        FlatEngine(),
-        TokenEngine(),
-        AppRoleEngine(),
-        UserpassEngine(),
-        CertEngine(),
-        PkiEngine(),
-        DatabaseEngine(),
-        AgentsEngine(),
-        CubbyholeEngine(),
-    ]
-    return {engine.kind: engine for engine in kinds}
 
 
 class Process:
@@ -97,7 +65,7 @@ class Process:
             handles: the way to the actors.
             parts: what this process serves.
             name: what it is called in the ledger and in metrics.
-            kinds: the kinds of engine; None for those of :func:`engines`.
+            kinds: the kinds of engine; None for those of ``engines/kinds.py``.
             clock: what time it is; None for the operating system's.
         """
         psk = read_cluster_key(settings)
@@ -150,11 +118,8 @@ class Process:
             for work in (rotate_when_due, reencrypt):
                 self._tasks.append(asyncio.create_task(self._care_for_keys(work), name=work.__name__))
             self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
-            self._tasks.append(asyncio.create_task(end_leases(self.core), name="leases"))
             self._tasks.append(asyncio.create_task(watch_targets(self.core), name="targets"))
-            self._tasks.append(asyncio.create_task(rotate_static_roles(self.core), name="static-roles"))
             self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
-            self._tasks.append(asyncio.create_task(Rotations(self.core).run(), name="rotations"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))
         if self._agents is not None:
             await self._agents.start(self.core, self._handles)

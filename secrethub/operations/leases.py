@@ -1,7 +1,8 @@
 """Looking again and again for leases that are due, and ending them.
 
-Every node does, and whichever claims a lease first ends it. Nothing is kept in memory but how the targets
-are: what is next is asked of an index. While the cluster is sealed or the database is away it waits.
+Every node's LeaseManager does, and whichever claims a lease first ends it. Nothing is kept in memory but how
+the targets are: what is next is asked of an index. While the cluster is sealed or the database is away it
+waits.
 """
 
 from __future__ import annotations

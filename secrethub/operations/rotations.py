@@ -1,7 +1,7 @@
 """Looking again and again for rotations that are due, and carrying them on.
 
-Every gateway does, since it has the keys; whoever has the claim of a rotation works at it, and of those who
-come by meanwhile nobody waits. Nothing is kept in memory: what is next is asked of an index. While the
+Every node's RotationScheduler does; whoever has the claim of a rotation works at it, and of those who come
+by meanwhile nobody waits. Nothing is kept in memory: what is next is asked of an index. While the
 cluster is sealed or the database is away it waits, and then goes on with the step that each run is at.
 """
 
@@ -29,6 +29,11 @@ _SKIPPED_SECONDS = 60.0
 """For which a rotation is left alone whose row is not authentic."""
 
 _log = logging.getLogger(__name__)
+
+
+async def rotate_secrets(core: Core) -> None:
+    """Carry rotations on until cancelled."""
+    await Rotations(core).run()
 
 
 class Rotations:

@@ -1,8 +1,8 @@
 """Looking again and again for static roles whose passwords are due, and replacing those.
 
-Every gateway does; whoever has a role's claim replaces its password, and of the others nobody waits. What a
-process left half done is due still, and goes on with finding out which of two passwords is good. While the
-cluster is sealed or the database is away it waits.
+Every node's RotationScheduler does; whoever has a role's claim replaces its password, and of the others
+nobody waits. What a process left half done is due still, and goes on with finding out which of two passwords
+is good. While the cluster is sealed or the database is away it waits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Looking again and again whether the targets of engines answer.
 
-Each gateway has its own view, for what one can reach another may not. One that does not answer is asked by
-its breaker's pauses, so that it is used again soon after it is back, whether or not anybody wants anything.
+Every process that works at targets has its own view, for what one can reach another may not. A target that
+does not answer is asked by its breaker's pauses, so that it is used again soon after it is back, whether or
+not anybody wants anything.
 """
 
 from __future__ import annotations

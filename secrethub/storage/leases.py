@@ -34,7 +34,7 @@ GRACE_SECONDS = 60.0
 
 _VERSIONS: Mapping[State, int] = {"intent": 1, "live": 2}
 _KEY = "lease"
-_COLUMNS = """id, revision, state, mount, role, target, owner, owner_name, lineage, issued_at, renewed_at,
+COLUMNS = """id, revision, state, mount, role, target, owner, owner_name, lineage, issued_at, renewed_at,
               expires_at, max_expires_at, renewable, sealed, mac"""
 
 
@@ -69,7 +69,7 @@ async def plan(
             sealed=sealed_data(keyring, draft.id, "intent", data),
         )
         await connection.execute(
-            f"""INSERT INTO leases ({_COLUMNS}, due_at)
+            f"""INSERT INTO leases ({COLUMNS}, due_at)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
                         clock_timestamp() + make_interval(secs => $17))""",  # noqa: S608 - constants of ours
             *values(keyring, lease),
@@ -115,7 +115,7 @@ async def find(database: Database, keyring: Keyring, identifier: str) -> tuple[L
     """
     async with database.read() as connection:
         row = await connection.fetchrow(
-            f"""SELECT {_COLUMNS}, {NOW} AS now FROM leases
+            f"""SELECT {COLUMNS}, {NOW} AS now FROM leases
                 WHERE id = $1 AND state = 'live' AND revoked_at IS NULL AND expires_at > {NOW}""",  # noqa: S608
             identifier,
         )

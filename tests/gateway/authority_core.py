@@ -13,6 +13,7 @@ import msgspec
 
 from secrethub.clock import SystemClock
 from secrethub.engines.engine import Answer, Method
+from secrethub.engines.kinds import engines
 from secrethub.engines.runtime import Core
 from secrethub.ids import new_uuid
 from secrethub.node import NodeSettings
@@ -22,7 +23,6 @@ from secrethub.operations.perform import perform
 from secrethub.seal.slots import open_slot
 from secrethub.sensitive import Sensitive
 from secrethub.storage.database import Database
-from serve.wiring import engines
 
 AGENT_URL = "wss://core.example.com:4665"
 

@@ -122,12 +122,14 @@ async def running(settings: NodeSettings, kinds: Mapping[str, Engine] | None = N
     process = Process(settings, tree.handles, ("gateway", "agents"), "single", kinds, clock)
     try:
         await process.start()
+        await tree.workplace.lend(process.core)
         assert settings.http is not None
         async with httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{settings.http.port}", timeout=20
         ) as client:
             yield Node(settings, client, tree, process, clock)
     finally:
+        await tree.workplace.take_back()
         await process.stop()
         await tree.stop()
 

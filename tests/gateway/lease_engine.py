@@ -1,8 +1,8 @@
 """An engine that leases out files in a folder, which is a target that outlives every process.
 
 What is made is a file named by the lease's marker, so a stray is a file without a lease. Files beside the
-folder tell the target to be away, to refuse, or the process to end where it stands: the first that gets there
-takes the file.
+folder tell the target to be away, to refuse, or the process to end or to stop where it stands: the first that
+gets there takes the file.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class FolderEngine:
             raise Unavailable("the target is away")
 
     def _perhaps_die(self, where: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder.parent / f"die-{where}").unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+        for how, what in (("die", signal.SIGKILL), ("stop", signal.SIGSTOP)):
+            with contextlib.suppress(FileNotFoundError):
+                (self._folder.parent / f"{how}-{where}").unlink()
+                os.kill(os.getpid(), what)

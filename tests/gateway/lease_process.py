@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from serve.wiring import engines
+from secrethub.engines.kinds import engines
 from tests.gateway.lease_engine import FolderEngine
 from tests.gateway.second_process import main
 

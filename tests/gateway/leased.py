@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serve.wiring import engines
+from secrethub.engines.kinds import engines
 from tests.gateway.behind import until
 from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.lease_engine import FolderEngine

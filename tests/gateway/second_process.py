@@ -1,7 +1,8 @@
 """A second serving process as an operating system process of its own, started by tests.
 
 Its actors are those of the first process, called over a Unix socket: what Ray does between the
-processes of a cluster, with the same arguments and the same errors.
+processes of a cluster, with the same arguments and the same errors. LeaseManager and RotationScheduler are
+beside it, as they are on each node.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import Any
 import httpx2
 
 from actors.handles import Handles
+from actors.lease_manager import LeaseManager
+from actors.rotation_scheduler import RotationScheduler
+from actors.workplace import LentPlace
 from secrethub.engines.engine import Engine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_node_file, write_node_file
@@ -187,11 +191,20 @@ async def main(node_file: str, socket: str, kinds: Mapping[str, Engine] | None =
     settings = read_node_file(node_file)
     process = Process(settings, SocketHandles(socket), ("gateway",), "second", kinds)
     await process.start()
+    lent = LentPlace()
+    await lent.lend(process.core)
+    workers = [
+        asyncio.create_task(actor(node=settings.node, workplace=lent).hold())
+        for actor in (LeaseManager, RotationScheduler)
+    ]
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     # The pipe ends when the test process does, however that ends.
     ended: Callable[[], bytes] = sys.stdin.buffer.read
     await asyncio.to_thread(ended)
+    for worker in workers:
+        worker.cancel()
+    await asyncio.wait(workers)
     await process.stop()
 
 

@@ -12,13 +12,13 @@ from enrolled_hosts import certificate_of, enrolling_hub, host_of, read
 
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.agents import renew_agent_certificate
+from secrethub.engines.kinds import engines
 from secrethub.engines.runtime import Core
 from secrethub.errors import PermissionDenied
 from secrethub.operations.call import AgentCertificate
 from secrethub.operations.watch import watch
 from secrethub.pki import keys
 from secrethub.pki.csr import make_request
-from serve.wiring import engines
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,34 @@ async def test_a_process_that_dies_while_it_ends_leases_loses_none(
     done = await entries(leased.settings.database_url, operation="lease.end", outcome="done")
     assert {entry["path"] for entry in done} == {one["lease_id"] for one in made}
     await ledger_is_good(leased)
+
+
+async def test_a_manager_that_stands_still_while_it_ends_leases_does_no_harm(
+    leased: Node, doomed: Second, place: Path
+) -> None:
+    """Stopped in the middle of ending leases: another node's manager ends them; waking up harms nobody."""
+    await leased.tree.workplace.take_back()
+    made = [await creds(leased) for _ in range(3)]
+    (place.parent / "stop-revoking").touch()
+    await leased.call("PUT", "sys/leases/revoke-prefix/db/creds")
+    await asyncio.to_thread(os.waitid, os.P_PID, doomed.child.pid, os.WSTOPPED)
+    assert len(await _rows(leased)) == 3
+    await leased.tree.workplace.lend(leased.process.core)
+    await _grace_is_over(leased)
+    await until(lambda: _none_left(leased))
+    assert files(place) == set()
+    kept = await creds(leased)
+    doomed.go_on()
+    await until(lambda: healthy(doomed))
+    await until(lambda: _ended_twice(leased, len(made)))
+    assert files(place) == {kept["data"]["username"]}
+    assert [row["id"] for row in await _rows(leased)] == [kept["lease_id"]]
+    await ledger_is_good(leased)
+
+
+async def _ended_twice(node: Node, leases: int) -> bool:
+    done = await entries(node.settings.database_url, operation="lease.end", outcome="done")
+    return len(done) == 2 * leases
 
 
 async def test_a_target_that_fails_half_way_is_cleaned_up(leased: Node, place: Path) -> None:

@@ -24,8 +24,7 @@ async def test_a_run_survives_its_process(node: Node, tmp_path: Path) -> None:
     url = node.settings.database_url
     key = Path(node.settings.cluster_key_file).read_text()
     # From here on only processes that will be killed carry rotations on.
-    [own] = [task for task in node.process._tasks if task.get_name() == "rotations"]
-    own.cancel()
+    await node.tree.workplace.take_back()
     for number, step in enumerate(STEPS):
         settings = node_settings(tmp_path, url, f"k{number}", key)
         async with started(settings, node.tree.handles, script=SCRIPT, words=(step,)) as process:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from actors.handles.protocol import Handle
 from actors.handles.remote import RayHandle
 from actors.remote import start_node, start_tree
 from actors.tree import NAMESPACE, actor_name
+from secrethub.crypto.keyring import Keyring
 from secrethub.errors import (
     Conflict,
     PermissionDenied,
@@ -26,12 +27,17 @@ from secrethub.errors import (
     Unavailable,
     WrongShare,
 )
+from secrethub.ids import new_uuid
+from secrethub.leases.lease import Lease
+from secrethub.storage import leases
 from secrethub.storage.database import Database
 from secrethub.storage.seal_store import ClusterRow, load_cluster
 
 NODE = "n1"
 SEAL_STATE = "seal-state"
 HOLDER = actor_name("key-holder", NODE)
+MANAGER = actor_name("lease-manager", NODE)
+SCHEDULER = actor_name("rotation-scheduler", NODE)
 PATIENCE = 60.0
 """Seconds for what takes about one when the machine is idle."""
 
@@ -100,6 +106,8 @@ async def test_the_tree_stands(cluster: Any) -> None:
         "audit-notary",
         f"node-supervisor@{NODE}",
         HOLDER,
+        MANAGER,
+        SCHEDULER,
     }
     for name in names():
         limits = Path(f"/proc/{await pid_of(RayHandle(name))}/limits").read_text()
@@ -150,6 +158,94 @@ async def test_a_killed_key_holder_comes_back_with_its_key(cluster: Any) -> None
     keyring = await keyring_of(cluster)
     await killed(HOLDER)
     assert await keyring_of(cluster) == keyring
+
+
+async def test_a_killed_lease_manager_comes_back_and_goes_on(cluster: Any) -> None:
+    """SIGKILL of the LeaseManager: its successor opens what is due next, although nobody told it anything."""
+    for number in range(2):
+        await untried_lease(cluster, f"gone/{number}")
+        await until_true(lambda number=number: tried(cluster, f"gone/{number}"))
+        if not number:
+            await killed(MANAGER)
+
+
+async def test_a_killed_rotation_scheduler_comes_back_with_its_keys(cluster: Any) -> None:
+    """SIGKILL of the RotationScheduler: its successor gets the keyring again."""
+    await until_true(lambda: holding(cluster, "rotation-scheduler"))
+    await ask(cluster, "DELETE FROM key_users")
+    await killed(SCHEDULER)
+    await until_true(lambda: holding(cluster, "rotation-scheduler"))
+
+
+async def test_a_seal_takes_the_keys_of_both(cluster: Any) -> None:
+    """Once sealed neither LeaseManager nor RotationScheduler has keys; unsealed again they have."""
+    await ask(cluster, "DELETE FROM key_users WHERE seen_at < clock_timestamp() - interval '5 seconds'")
+    for name in ("lease-manager", "rotation-scheduler"):
+        await until_true(lambda name=name: holding(cluster, name))
+    await cluster.seal().seal()
+    await until_true(lambda: nobody_holds(cluster))
+    for share in cluster.shares[:2]:
+        await cluster.seal().submit_share(share)
+    for name in ("lease-manager", "rotation-scheduler"):
+        await until_true(lambda name=name: holding(cluster, name))
+
+
+async def ask(cluster: Any, statement: str, *values: Any) -> list[Any]:
+    """Run a statement on the database."""
+    connection = await asyncpg.connect(cluster.database_url)
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
+
+
+async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.05)
+
+
+async def holding(cluster: Any, name: str) -> bool:
+    """Tell whether the actor says that it has keys."""
+    return bool(await ask(cluster, "SELECT 1 FROM key_users WHERE shown = $1", f"{NODE}/{name}"))
+
+
+async def nobody_holds(cluster: Any) -> bool:
+    """Tell whether no process says that it has keys."""
+    return not await ask(cluster, "SELECT 1 FROM key_users")
+
+
+async def untried_lease(cluster: Any, identifier: str) -> None:
+    """Leave an intent that is due, of a mount that is gone."""
+    keyring = Keyring.load(await keyring_of(cluster))
+    lease = Lease(
+        id=identifier,
+        revision=1,
+        state="intent",
+        mount=new_uuid(),
+        role="app",
+        target="one",
+        owner="nobody",
+        owner_name="nobody",
+        lineage=("nobody",),
+        issued_at=1,
+        expires_at=2,
+        max_expires_at=3,
+        renewable=False,
+        sealed=leases.sealed_data(keyring, identifier, "intent", {}),
+    )
+    values = leases.values(keyring, lease)
+    places = ", ".join(f"${place}" for place in range(1, len(values) + 1))
+    await ask(cluster, f"INSERT INTO leases ({leases.COLUMNS}, due_at) VALUES ({places}, now())", *values)
+
+
+async def tried(cluster: Any, identifier: str) -> bool:
+    """Tell whether somebody has opened a lease and found that its mount is gone."""
+    rows = await ask(cluster, "SELECT error FROM leases WHERE id = $1", identifier)
+    return [row["error"] for row in rows] == ["the mount that it was made by is gone"]
 
 
 async def test_a_killed_supervisor_comes_back_with_its_children(cluster: Any) -> None:

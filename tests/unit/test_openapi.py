@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import schemathesis
 
+from secrethub.engines.kinds import engines
 from secrethub.engines.mounts import BUILT_IN, Mount
 from secrethub.engines.openapi import document
-from serve.wiring import engines
 
 KINDS = engines()
 MOUNTS = (
