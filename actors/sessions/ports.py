@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from secrethub.ids import new_uuid
+from secrethub.storage.agent_reports import Report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +135,10 @@ class Access(Protocol):
 
     def confirmed(self, peer: Peer, key: str, version: int) -> None:
         """Take note that the peer says to use a version of what it watches. Returns at once."""
+        ...
+
+    def reported(self, peer: Peer, report: Report) -> None:
+        """Take note of how the peer's files are. Returns at once."""
         ...
 
     async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:

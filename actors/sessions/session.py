@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from actors.sessions.condition import Condition, condition_of
+from actors.sessions.condition import Condition, condition_of, report_of
 from actors.sessions.ports import Peer, Transport
 from actors.sessions.requests import decide_watches, read, refusal, renew
 from actors.sessions.rules import Ask, End, Remind, examine, renewal_due
@@ -318,6 +318,7 @@ class AgentSession:
                         self._unwatch(key, path)
             case wire.Status():
                 self.condition = condition_of(message)
+                self._around.access.reported(self.peer, report_of(message))
             case wire.Confirm():
                 for key in [key for key, path in self._watched.items() if path == message.path]:
                     self._around.access.confirmed(self.peer, key, message.version)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cluster.cli.output import Table, text
+from cluster.cli.output import Table, fields, text
 from cluster.cli.session import Session, with_session
 
 if TYPE_CHECKING:
@@ -61,10 +61,20 @@ def list_(session: Session) -> None:
 @click.argument("agent_id", metavar="AGENT")
 @with_session
 def show(session: Session, agent_id: str) -> None:
-    """Show one agent."""
+    """Show one agent, and which of its files are not up to date."""
     with session.client() as client:
         found = client.read(f"agents/{agent_id}").data
-    session.show(found)
+    report = found.get("report")
+    shown = {name: value for name, value in found.items() if name != "report"}
+    if report is None:
+        session.show(found, fields(shown | {"files": None}))
+        return
+    files = {"files": report["files"], "failing": report["failing"], "since": report["since"]}
+    tables = [fields(shown | files)]
+    if report["failures"]:
+        rows = tuple((one["destination"], one["error"] or "not written yet") for one in report["failures"])
+        tables.append(Table(columns=("File", "What is wrong"), rows=rows))
+    session.show(found, *tables)
 
 
 @agent.command()

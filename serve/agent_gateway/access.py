@@ -27,6 +27,7 @@ from secrethub.operations.identify import IDENTITIES
 from secrethub.operations.note import note
 from secrethub.operations.perform import perform
 from secrethub.operations.watch import may_watch, watch
+from secrethub.storage.agent_reports import Report
 from secrethub.storage.authority import APPROLES
 from secrethub.wire.canonical_path import check_path
 from serve.agent_gateway.uses import UsesWriter
@@ -155,6 +156,10 @@ class CoreAccess:
     def confirmed(self, peer: Peer, key: str, version: int) -> None:
         """Have it written down that a version is in use."""
         self._uses.confirmed(peer.agent_id, key, peer.session, version)
+
+    def reported(self, peer: Peer, report: Report) -> None:
+        """Have it written down how the agent's files are."""
+        self._uses.reported(peer.agent_id, report)
 
     async def may_still_watch(self, peer: Peer, path: str) -> bool:
         """Decide again about a watch."""

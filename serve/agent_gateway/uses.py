@@ -1,7 +1,7 @@
-"""Writing down which secrets agents use, and which versions they have confirmed; beside every session.
+"""Writing down what agents say: which secrets they use, which versions they confirm, how their files are.
 
 What is new of an agent and a secret joins what waits already, so however much is said while the database is
-away, no more is kept than one note for each watch.
+away, no more is kept than one note for each watch and one report for each agent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import logging
 import msgspec
 
 from secrethub.errors import SecretHubError
-from secrethub.storage import agent_watches
+from secrethub.storage import agent_reports, agent_watches
+from secrethub.storage.agent_reports import Report
 from secrethub.storage.agent_watches import Use
 from secrethub.storage.database import Database
 
@@ -28,6 +29,7 @@ class UsesWriter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: dict[tuple[str, str], Use] = {}
+        self._reports: dict[str, Report] = {}
         self._new = asyncio.Event()
 
     def watched(self, agent: str, key: str, session: str) -> None:
@@ -45,21 +47,31 @@ class UsesWriter:
         before = self._waiting.get((agent, key)) or Use(agent=agent, key=key, session=session)
         self._add(msgspec.structs.replace(before, version=version))
 
+    def reported(self, agent: str, report: Report) -> None:
+        """An agent says how its files are."""
+        self._reports[agent] = report
+        self._new.set()
+
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
             await self._new.wait()
             places = list(self._waiting)[:_BATCH]
             batch = [self._waiting.pop(place) for place in places]
-            if not self._waiting:
+            told = list(self._reports)[:_BATCH]
+            reports = [(agent, self._reports.pop(agent)) for agent in told]
+            if not self._waiting and not self._reports:
                 self._new.clear()
             try:
                 async with self._database.write() as connection:
                     await agent_watches.write(connection, batch)
+                    await agent_reports.write(connection, reports)
             except SecretHubError as exc:
                 _log.warning("what agents use could not be written down yet: %s", exc.code)
                 for place, use in zip(places, batch, strict=True):
                     self._waiting.setdefault(place, use)
+                for agent, report in reports:
+                    self._reports.setdefault(agent, report)
                 self._new.set()
                 await asyncio.sleep(_AGAIN_SECONDS)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
-from actors.sessions.condition import Condition
+from actors.sessions.condition import NAMED, Condition, report_of
 from actors.sessions.ports import IssuedCertificate, Peer, Secret
 from actors.sessions.rules import Limits
 from actors.sessions.session import AgentSession
 from actors.sessions.supervisor import SessionSupervisor
 from secrethub.errors import NotFound, PermissionDenied, SecretHubError, Unavailable
+from secrethub.storage.agent_reports import Failure, Report
 from secrethub.wire import messages as wire
 from secrethub.wire.codec import FROM_CORE_LIMIT
 from secrethub.wire.session import Session
@@ -49,6 +52,7 @@ class House:
         self.gate: asyncio.Event | None = None
         self.reads = 0
         self.uses: list[tuple[str, str, int | None]] = []
+        self.reports: list[tuple[str, Report]] = []
 
     async def admit(self, peer: Peer) -> frozenset[str]:
         """Let in whom standing lets stay."""
@@ -92,6 +96,10 @@ class House:
     def confirmed(self, peer: Peer, key: str, version: int) -> None:
         """Note a confirmation."""
         self.uses.append((peer.agent_id, key, version))
+
+    def reported(self, peer: Peer, report: Report) -> None:
+        """Note a report."""
+        self.reports.append((peer.agent_id, report))
 
     async def renew(self, peer: Peer, _csr: str) -> IssuedCertificate:
         """Give a certificate."""
@@ -564,8 +572,8 @@ async def test_confirmations_are_timed(hall: Hall) -> None:
     assert hall.tally.confirmations == [0.25]
 
 
-async def test_of_a_report_only_numbers_are_kept(hall: Hall) -> None:
-    """Who reports a failing file is counted until it reports that all is well; no text is kept."""
+async def test_of_a_report_a_session_keeps_numbers(hall: Hall) -> None:
+    """Who reports a failing file is counted until it reports that all is well; texts are passed on."""
     agent, other = await hall.welcome("agent-1"), await hall.welcome("agent-2")
     good = wire.TemplateStatus(destination="/run/a", rendered=True)
     stale = wire.TemplateStatus(destination="/run/b", rendered=True, error="x" * 512)
@@ -574,8 +582,26 @@ async def test_of_a_report_only_numbers_are_kept(hall: Hall) -> None:
     await report(other, wire.Status(cached=1, templates=(good,)))
     assert agent.session.condition == Condition(cached=4, files=3, failing=2)
     assert hall.supervisor.failing == 1
+    who, told = hall.house.reports[0]
+    assert (who, told.files, told.failing) == ("agent-1", 3, 2)
+    assert told.failures == (
+        Failure(destination="/run/b", error="x" * 512),
+        Failure(destination="/run/c", error=""),
+    )
     await report(agent, wire.Status(cached=4, templates=(good,)))
     assert hall.supervisor.failing == 0
+
+
+def test_what_a_report_may_hold() -> None:
+    """However much an agent says, and whatever, some files are named, in printable characters."""
+    path = "/run/\x1b[2J\u202e\x00" + "y" * 900
+    evil = wire.TemplateStatus(destination=path, rendered=False, error="\x07" * 512)
+    told = report_of(wire.Status(cached=0, templates=(evil,) * 256))
+    assert (told.files, told.failing, len(told.failures)) == (256, 256, NAMED)
+    text = msgspec.json.encode(told).decode()
+    assert json.loads(text)["failures"][0]["destination"].startswith("/run/\ufffd[2J\ufffd\ufffdy")
+    assert all(one.destination.isprintable() and len(one.destination) == 512 for one in told.failures)
+    assert len(text) < 64_000
 
 
 async def report(agent: Agent, status: wire.Status) -> None:

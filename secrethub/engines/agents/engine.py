@@ -16,9 +16,10 @@ from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown as visible
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
-from secrethub.storage import certificates
+from secrethub.storage import agent_reports, certificates
 from secrethub.storage.authority import AGENTS, APPROLES
 from secrethub.storage.lease_ends import order_for_owners
+from secrethub.wire.durations import format_rfc3339
 
 APPROVAL_LIFE = timedelta(hours=1)
 _PAGE = 1000
@@ -132,11 +133,16 @@ class AgentsEngine:
         return Answer(data={"keys": list(info), "key_info": info}, warnings=warnings)
 
     async def read(self, context: Context, _body: object) -> Answer:
-        """Show one agent."""
+        """Show one agent, with what it said last of its files; null when it never said anything."""
         agent_id = context.params["agent_id"]
         context.depends("issued", f"agents/{agent_id}")
         _, agent = await require(context.core, agent_id)
-        return Answer(data=shown(agent_id, agent))
+        async with context.core.database.read() as connection:
+            said = await agent_reports.read(connection, agent_id)
+        told = None
+        if said is not None:
+            told = {**msgspec.to_builtins(said[0]), "since": format_rfc3339(said[1])}
+        return Answer(data={**shown(agent_id, agent), "report": told})
 
     async def revoke(self, context: Context, _body: RevokeRequest) -> Answer:
         """Revoke an agent. Effective on every node before this returns; can be repeated.

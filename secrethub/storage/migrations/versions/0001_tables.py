@@ -121,21 +121,6 @@ _USED_UP = "CREATE INDEX tokens_used_up ON tokens (key) WHERE body->'uses_left' 
 
 _BY_ACCESSOR = "CREATE INDEX secret_ids_accessor ON secret_ids ((body->>'accessor'))"
 
-# Which agents use which secrets (secrethub/storage/agent_watches.py).
-_AGENT_WATCHES = (
-    """
-CREATE TABLE agent_watches (
-    key text COLLATE "C" NOT NULL,
-    agent text COLLATE "C" NOT NULL,
-    session text NOT NULL,
-    version bigint NOT NULL DEFAULT 0,
-    since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (key, agent)
-)
-""",
-    "CREATE INDEX agent_watches_agent ON agent_watches (agent)",
-)
-
 # Rotations that ended (secrethub/storage/rotations.py).
 _ROTATION_HISTORY = """
 CREATE TABLE rotation_history (
@@ -387,7 +372,6 @@ def upgrade() -> None:
         *_SINKS,
         *_ARCHIVE,
         _ROTATION_HISTORY,
-        *_AGENT_WATCHES,
         *_OTHERS,
     ):
         op.execute(statement)
