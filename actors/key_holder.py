@@ -177,6 +177,16 @@ class KeyHolder:
         """Wipe the root key because of the seal that began ``epoch``, and ask to be replaced."""
         self._drop(epoch)
 
+    async def examine(self) -> None:
+        """Compare the database with what this node has seen of it.
+
+        Raises:
+            PutBack: this node has seen more; the cluster is sealed.
+            Misconfigured, IntegrityFailure: that cannot be told.
+            NotInitialised, Unavailable: as in :meth:`keyring`.
+        """
+        await self._examine(await self._present())
+
     async def health(self) -> dict[str, object]:
         """Tell whether the root key is here."""
         held = self._held

@@ -1,4 +1,4 @@
-"""The node's witness: the newest checkpoint it was shown, in a file of its own outside the database.
+"""The node's witness: newest checkpoint and seal epoch it was shown, in a file outside the database.
 
 One file a cluster, private and replaced whole. It is written where the root key is, which proves the
 notary's public key; it is compared whenever there is a database, also while sealed.
@@ -6,6 +6,7 @@ notary's public key; it is compared whenever there is a database, also while sea
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -23,10 +24,17 @@ from secrethub.storage.seal_store import ClusterRow
 
 
 class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the file holds: nothing of it is secret, but nobody else may change it."""
+    """What the file holds: nothing of it is secret, but nobody else may change it.
+
+    Attributes:
+        public: the notary's public key.
+        signed: the newest checkpoint.
+        seal_epoch: the newest one that the database was in.
+    """
 
     public: bytes
     signed: Signed
+    seal_epoch: int = 0
 
 
 class NodeWitness:
@@ -44,6 +52,7 @@ class NodeWitness:
         """
         self._folder = folder
         self._kept: Witness | None = None
+        self._looking = asyncio.Lock()
         self.looked = False
 
     def __repr__(self) -> str:
@@ -75,8 +84,14 @@ class NodeWitness:
             Unavailable: the database does not answer.
             IntegrityFailure: a checkpoint cannot be read.
         """
+        # One look at a time: what is kept is never newer than what is read afterwards.
+        async with self._looking:
+            return await self._compare(database, row, root)
+
+    async def _compare(self, database: Database, row: ClusterRow, root: RootKey | None) -> RolledBack | None:
         kept = self._kept or self._load(row.cluster_id)
         async with database.read() as connection:
+            epoch = int(await connection.fetchval("SELECT max(seal_epoch) FROM cluster") or 0)
             newest = await checkpoints.newest(connection)
             same = None
             if kept is not None:
@@ -91,14 +106,22 @@ class NodeWitness:
                 if is_begun(root.reveal(), row.cluster_id, row.timeline, row.timeline_mac):
                     self.looked = True
                     return None
+            if found is None and epoch < kept.seal_epoch:
+                found = "older"
             if found is not None:
                 return found
         self.looked = True
-        if newest is not None and (kept is None or newest != kept.signed):
-            public = kept.public if kept is not None else _public(root, row)
-            if public is not None and is_signed(newest, public):
-                self._keep(row.cluster_id, Witness(public, newest))
+        self._remember(row, root, newest, epoch)
         return None
+
+    def _remember(self, row: ClusterRow, root: RootKey | None, newest: Signed | None, epoch: int) -> None:
+        """Keep the newest checkpoint, and the seal epoch."""
+        kept = self._kept
+        if newest is None or (kept is not None and (newest, epoch) == (kept.signed, kept.seal_epoch)):
+            return
+        public = kept.public if kept is not None else _public(root, row)
+        if public is not None and is_signed(newest, public):
+            self._keep(row.cluster_id, Witness(public, newest, epoch))
 
     def _load(self, cluster_id: str) -> Witness | None:
         path = self.path(cluster_id)

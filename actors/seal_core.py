@@ -151,7 +151,7 @@ class SealCore:
                 root.epoch = await self._accepted(row, root)
             else:
                 root.epoch = await self._committed(
-                    commit_unsealed(self._database, root.reveal(), epoch=self._incarnation)
+                    commit_unsealed(self._database, root.reveal(), self._psk, epoch=self._incarnation)
                 )
         except BaseException:
             root.wipe()
@@ -175,7 +175,12 @@ class SealCore:
         try:
             accepted = await self._committed(
                 commit_accepted(
-                    self._database, root.reveal(), keyring, writer=SEAL_STATE, epoch=self._incarnation
+                    self._database,
+                    root.reveal(),
+                    keyring,
+                    self._psk,
+                    writer=SEAL_STATE,
+                    epoch=self._incarnation,
                 )
             )
         finally:

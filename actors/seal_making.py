@@ -129,6 +129,7 @@ class SealMaking(SealOpenings):
                 dev=self._dev,
                 root_key_type=self._root_key_type,
                 opener=opener,
+                psk=self._psk,
             )
         except SecretHubError as exc:
             await self._journal.record(origin, _OPERATION, "refused", reason=exc.code, detail=detail)

@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import Sequence
 
-from actors.root_key import hand_out, proven
+from actors.root_key import PEER_SECONDS, hand_out, proven
 from actors.seal_ceremonies import SealCeremonies
 from secrethub.audit.event import Origin
 from secrethub.engines.ceremonies import Progress, SlotInfo
@@ -24,11 +24,13 @@ from secrethub.errors import (
     InvalidRequest,
     Misconfigured,
     NotFound,
+    PutBack,
     SecretHubError,
     Unavailable,
 )
 from secrethub.seal.kms_slots import kms_secret, make_kms_slot
 from secrethub.seal.slots import KmsKind, KmsSlot, ShamirSlot, Slot, kind_of, open_with
+from secrethub.seal.warrant import is_unsealed
 from secrethub.seal.wishes import AddSlot
 from secrethub.storage.seal_slots import load_authentic_slots
 from secrethub.storage.seal_store import ClusterRow
@@ -128,6 +130,7 @@ class SealOpenings(SealCeremonies):
         if not slots:
             return
         try:
+            await self._check_unsealed(row)
             await self._open_by(await self._asked(slots), row)
         except SecretHubError as exc:
             pause = min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
@@ -137,6 +140,25 @@ class SealOpenings(SealCeremonies):
             if self._failures == 1:
                 async with self._turn:
                     await self._journal.record(None, "sys.auto-unseal", "failed", reason=str(exc))
+
+    async def _check_unsealed(self, row: ClusterRow) -> None:
+        """Check that the cluster was unsealed by us, and that nothing later is known.
+
+        Raises:
+            IntegrityFailure: somebody else wrote that it is unsealed.
+            PutBack: a node has seen a later seal than the database tells of.
+            Unavailable: no key-holder could look at what its node has seen.
+        """
+        if not is_unsealed(self._psk, row.cluster_id, row.seal_epoch, row.unsealed_mac):
+            raise IntegrityFailure("cluster", "sealed", "this cluster did not write that it is unsealed")
+        nodes = await self._handles.live_nodes()
+        looks = [self._handles.key_holder(node).call("examine", timeout=PEER_SECONDS) for node in nodes]
+        said = await asyncio.gather(*looks, return_exceptions=True)
+        refused = next((one for one in said if isinstance(one, PutBack)), None)
+        if refused is not None:
+            raise refused
+        if all(isinstance(one, BaseException) for one in said):
+            raise Unavailable("no key-holder can compare the database with what its node has seen")
 
     async def _unseal_authorised(
         self, authorised: str, operation: str, origin: Origin | None, *, accepting: bool

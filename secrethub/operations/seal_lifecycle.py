@@ -14,6 +14,7 @@ from secrethub.operations.transport_ca import RootKeyType, create_authorities
 from secrethub.policy.builtin import DEFAULT_POLICY_SOURCE
 from secrethub.seal.bootstrap import bootstrap
 from secrethub.seal.slots import KmsSlot
+from secrethub.seal.warrant import unsealed_mac
 from secrethub.storage.authority import ACCESSORS, MOUNTS, POLICIES, TOKENS, Change
 from secrethub.storage.database import Database
 from secrethub.storage.seal_slots import insert_slot, load_slots
@@ -38,6 +39,7 @@ __all__ = [
     "open_keyring",
 ]
 
+_FIRST_EPOCH = 1
 _DEFAULT_MOUNTS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("secret/", "kv", "key/value store", {"version": "2"}),
     ("secrets/", "flat", "flat view of secret/", {}),
@@ -68,6 +70,7 @@ async def initialise(
     dev: bool = False,
     root_key_type: RootKeyType = "ecdsa-p384",
     opener: KmsSlot | None = None,
+    psk: bytes = b"",
 ) -> Initialised:
     """Make the cluster in one transaction, with its first rows of authority.
 
@@ -82,6 +85,7 @@ async def initialise(
         dev: marks the database as a development cluster's.
         root_key_type: key of the built-in root CA and of the PKI authority below it.
         opener: as in :func:`secrethub.seal.bootstrap.bootstrap`.
+        psk: the cluster's pre-shared key; needed with an opener.
 
     Raises:
         InvalidRequest: impossible numbers.
@@ -96,7 +100,8 @@ async def initialise(
         dev=dev,
         created_at=now,
         sealed=opener is None,
-        seal_epoch=1,
+        seal_epoch=_FIRST_EPOCH,
+        unsealed_mac=b"" if opener is None else unsealed_mac(psk, made.cluster_id, _FIRST_EPOCH),
         generation=1,
         keyring_revision=made.keyring_revision,
         wrapped_keyring=made.wrapped_keyring,
@@ -168,12 +173,15 @@ async def put_token(
     await change.put(ACCESSORS, accessor_digest(keyring, accessor), {"token": digest})
 
 
-async def commit_unsealed(database: Database, root_key: bytes, *, epoch: int | None = None) -> int:
+async def commit_unsealed(
+    database: Database, root_key: bytes, psk: bytes, *, epoch: int | None = None
+) -> int:
     """Commit that the cluster is unsealed, and return the new seal epoch.
 
     Args:
         database: where.
         root_key: must open the keyring; otherwise nothing is committed.
+        psk: the cluster's pre-shared key.
         epoch: SealState's incarnation.
 
     Raises:
@@ -183,7 +191,7 @@ async def commit_unsealed(database: Database, root_key: bytes, *, epoch: int | N
     """
     keyring = await open_keyring(database, root_key)
     keyring.wipe()
-    return await set_sealed(database, sealed=False, epoch=epoch)
+    return await set_sealed(database, unsealed_by=psk, epoch=epoch)
 
 
 async def commit_sealed(database: Database, *, epoch: int | None = None) -> int:
@@ -193,7 +201,7 @@ async def commit_sealed(database: Database, *, epoch: int | None = None) -> int:
         NotInitialised: there is no cluster.
         Unavailable: the database does not answer.
     """
-    return await set_sealed(database, sealed=True, epoch=epoch)
+    return await set_sealed(database, unsealed_by=None, epoch=epoch)
 
 
 async def open_keyring(database: Database, root_key: bytes) -> Keyring:

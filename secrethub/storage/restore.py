@@ -10,6 +10,7 @@ import asyncpg
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import Conflict, IntegrityFailure, NotInitialised
 from secrethub.seal.timeline import first_of, moved_to, timeline_mac
+from secrethub.seal.warrant import unsealed_mac
 from secrethub.storage.authority_rows import ACCESSORS, CUBBYHOLES, SECRET_IDS, TOKENS, bucket_mac, check_head
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import LOCK
@@ -75,7 +76,7 @@ async def commit_rolled_back(database: Database, reason: str, *, known: int) -> 
 
 
 async def commit_accepted(
-    database: Database, root_key: bytes, keyring: Keyring, *, writer: str, epoch: int
+    database: Database, root_key: bytes, keyring: Keyring, psk: bytes, *, writer: str, epoch: int
 ) -> Accepted:
     """Unseal a database that was put back, in a timeline of its own, in which no token or SecretID is good.
 
@@ -83,6 +84,7 @@ async def commit_accepted(
         database: where.
         root_key: opened with K shares.
         keyring: what it opens.
+        psk: the cluster's pre-shared key.
         writer: the singleton that writes.
         epoch: its incarnation.
 
@@ -95,7 +97,9 @@ async def commit_accepted(
     async with database.write() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         await check_incarnation(connection, writer, epoch)
-        row = await connection.fetchrow("SELECT cluster_id, timeline, rolled_back FROM cluster FOR UPDATE")
+        row = await connection.fetchrow(
+            "SELECT cluster_id, timeline, rolled_back, seal_epoch FROM cluster FOR UPDATE"
+        )
         if row is None:
             raise NotInitialised
         if not row["rolled_back"]:
@@ -106,11 +110,13 @@ async def commit_accepted(
         await connection.execute(
             "UPDATE epochs SET epoch = $1 | (epoch & $2)", first_of(timeline), first_of(1) - 1
         )
-        seal_epoch = await connection.fetchval(
-            f"""UPDATE cluster SET rolled_back = '', timeline_mac = $1, sealed = false,
-                                   seal_epoch = seal_epoch + 1, generation = generation + 1, {_FORGET}
-                RETURNING seal_epoch""",  # noqa: S608 - a constant of ours
+        seal_epoch = int(row["seal_epoch"]) + 1
+        await connection.execute(
+            f"""UPDATE cluster SET rolled_back = '', timeline_mac = $1, sealed = false, seal_epoch = $2,
+                                   unsealed_mac = $3, generation = generation + 1, {_FORGET}""",  # noqa: S608 - a constant of ours
             timeline_mac(root_key, row["cluster_id"], timeline),
+            seal_epoch,
+            unsealed_mac(psk, row["cluster_id"], seal_epoch),
         )
         await connection.execute(_TELL, seal_epoch)
         await connection.execute("NOTIFY secrethub_changes")

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from secrethub.errors import NotInitialised, PutBack, Stale
+from secrethub.seal.warrant import unsealed_mac
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import LOCK
 
@@ -18,7 +19,8 @@ class ClusterRow:
     """The cluster as the database knows it. What is wrapped opens under the root key only.
 
     ``root_version`` counts root keys: each change of the slots makes another one. ``rolled_back`` says what a
-    witness has against the database, and is empty while nobody has anything.
+    witness has against the database, and is empty while nobody has anything. ``unsealed_mac`` is
+    :func:`secrethub.seal.warrant.unsealed_mac` of the last unseal, and of no use once sealed again.
     """
 
     cluster_id: str
@@ -37,6 +39,7 @@ class ClusterRow:
     timeline: int = 1
     rolled_back: str = ""
     root_version: int = 1
+    unsealed_mac: bytes = b""
 
 
 async def load_cluster(database: Database) -> ClusterRow | None:
@@ -69,6 +72,7 @@ def cluster_row(row: asyncpg.Record) -> ClusterRow:
         timeline_mac=row["timeline_mac"],
         timeline=row["timeline"],
         rolled_back=row["rolled_back"],
+        unsealed_mac=row["unsealed_mac"],
     )
 
 
@@ -78,8 +82,8 @@ async def insert_cluster(connection: asyncpg.Connection[Any], row: ClusterRow) -
     inserted = await connection.fetchval(
         """INSERT INTO cluster (cluster_id, cluster_name, dev, created_at, sealed, seal_epoch, generation,
                                 keyring_revision, wrapped_keyring, root_version, notary_public, notary_mac,
-                                wrapped_notary, timeline_mac)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                                wrapped_notary, timeline_mac, unsealed_mac)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
            ON CONFLICT DO NOTHING RETURNING true""",
         row.cluster_id,
         row.cluster_name,
@@ -95,6 +99,7 @@ async def insert_cluster(connection: asyncpg.Connection[Any], row: ClusterRow) -
         row.notary_mac,
         row.wrapped_notary,
         row.timeline_mac,
+        row.unsealed_mac,
     )
     return bool(inserted)
 
@@ -118,13 +123,13 @@ async def check_incarnation(connection: asyncpg.Connection[Any], writer: str, ep
 
 
 async def set_sealed(
-    database: Database, *, sealed: bool, writer: str = "seal-state", epoch: int | None = None
+    database: Database, *, unsealed_by: bytes | None, writer: str = "seal-state", epoch: int | None = None
 ) -> int:
     """Commit the cluster's seal state under a new seal epoch, and return that epoch.
 
     Args:
         database: where.
-        sealed: the new state.
+        unsealed_by: the pre-shared key of whoever unseals it. None: it is sealed.
         writer: the singleton that writes.
         epoch: its incarnation; a newer incarnation makes this one refuse. None: not checked.
 
@@ -137,20 +142,26 @@ async def set_sealed(
     async with database.write() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         await check_incarnation(connection, writer, epoch)
-        if not sealed and await connection.fetchval("SELECT rolled_back FROM cluster"):
-            raise PutBack
-        value = await connection.fetchval(
-            """UPDATE cluster SET sealed = $1, seal_epoch = seal_epoch + 1, generation = generation + 1
-               RETURNING seal_epoch""",
-            sealed,
-        )
-        if value is None:
+        row = await connection.fetchrow("SELECT cluster_id, seal_epoch, rolled_back FROM cluster FOR UPDATE")
+        if row is None:
             raise NotInitialised
+        value = int(row["seal_epoch"]) + 1
+        shown = b""
+        if unsealed_by is not None:
+            if row["rolled_back"]:
+                raise PutBack
+            shown = unsealed_mac(unsealed_by, row["cluster_id"], value)
+        await connection.execute(
+            "UPDATE cluster SET sealed = $1, seal_epoch = $2, unsealed_mac = $3, generation = generation + 1",
+            unsealed_by is None,
+            value,
+            shown,
+        )
         await connection.execute(
             "INSERT INTO changes (kind, key, version) VALUES ('seal', 'cluster', $1)", value
         )
         await connection.execute("NOTIFY secrethub_changes")
-    return int(value)
+    return value
 
 
 async def next_epoch(database: Database, name: str) -> int:

@@ -126,7 +126,7 @@ async def running(url: str, folder: Path) -> AsyncIterator[Running]:
     made = await seal_lifecycle.initialise(database, 1, 1, clock.now())
     slot = (await seal_lifecycle.load_slots(database))[0]
     root_key = open_slot(slot, made.shares)
-    epoch = await seal_lifecycle.commit_unsealed(database, root_key)
+    epoch = await seal_lifecycle.commit_unsealed(database, root_key, bytes(32))
     keyring = await seal_lifecycle.open_keyring(database, root_key)
     await database.close()
     core = Core(

@@ -485,13 +485,13 @@ async def test_a_sealed_core_keeps_its_agents_and_tells_them(house: House) -> No
     core = house.hub.core
     kept = Keyring.load(core.keyring().export())
     async with house.agent(host) as agent:
-        await set_sealed(core.database, sealed=True, epoch=None)
+        await set_sealed(core.database, unsealed_by=None)
         refused = await agent.read("secrets/web/db")
         assert isinstance(refused, wire.Error)
         assert refused.code == "sealed"
         async with house.socket(host.tls()) as socket:
             assert await Agent(socket).closed() == wire.CloseCode.TRY_AGAIN_LATER
-        epoch = await set_sealed(core.database, sealed=False, epoch=None)
+        epoch = await set_sealed(core.database, unsealed_by=bytes(32))
         await core.unseal(kept, epoch, core.keys.cluster_id)
         await agent.hear(wire.PolicyChanged)
         assert isinstance(await agent.read("secrets/web/db"), wire.Result)

@@ -64,7 +64,7 @@ async def found(url: str) -> Founded:
     database = Database(url, size=6)
     made = await seal_lifecycle.initialise(database, 1, 1, datetime.now(UTC))
     root_key = open_slot((await seal_lifecycle.load_slots(database))[0], made.shares)
-    epoch = await seal_lifecycle.commit_unsealed(database, root_key)
+    epoch = await seal_lifecycle.commit_unsealed(database, root_key, bytes(32))
     keyring = await seal_lifecycle.open_keyring(database, root_key)
     return Founded(database, RootKey(root_key, epoch, 1), keyring)
 

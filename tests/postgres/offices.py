@@ -78,7 +78,7 @@ async def founded(url: str) -> Keyring:
         made = await seal_lifecycle.initialise(database, 1, 1, datetime.now(UTC))
         slot = (await seal_lifecycle.load_slots(database))[0]
         root_key = open_slot(slot, made.shares)
-        await seal_lifecycle.commit_unsealed(database, root_key)
+        await seal_lifecycle.commit_unsealed(database, root_key, bytes(32))
         return await seal_lifecycle.open_keyring(database, root_key)
     finally:
         await database.close()

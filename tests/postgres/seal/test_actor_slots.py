@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from secrethub.errors import (
 from secrethub.node import NodeSettings
 from secrethub.seal.kms_slots import kms_secret
 from secrethub.seal.slots import KmsSlot, make_share_set, open_with, slot_mac
+from secrethub.seal.warrant import is_unsealed
 from secrethub.seal.wishes import Rekey, RemoveSlot
 from secrethub.storage.database import Database
 from secrethub.storage.seal_slots import load_slots
@@ -309,3 +311,66 @@ async def test_the_end_of_processes_while_a_slot_is_removed(
     left = {slot.slot_id for slot in await load_slots(database)}
     assert slot_id not in left or not committed
     assert await open_after_outage(settings, tree, psk, keys[1:])
+
+
+async def test_who_writes_that_it_is_unsealed_has_no_service_asked(
+    client: SealClient, settings: NodeSettings, database: Database
+) -> None:
+    """A cluster sealed on purpose stays closed, whatever a database writer says; the shares open it."""
+    keys = await unsealed(client, 3, 2)
+    await with_slot(client, keys[:2])
+    seen = Path(settings.state_dir)
+    unsealed_row = await row_of(database)
+
+    async def witnessed(epoch: int) -> bool:
+        found = [json.loads(file.read_bytes()) for file in seen.glob("witness-*.json")]
+        return any(witness["seal_epoch"] == epoch for witness in found)
+
+    await until(lambda: witnessed(unsealed_row.seal_epoch))
+    await client.seal()
+    sealed_row = await row_of(database)
+
+    async def write(statement: str, *values: object) -> None:
+        async with database.write() as connection:
+            await connection.execute(statement, *values)
+
+    async def refused() -> bool:
+        return ("sys.auto-unseal", "failed") in await events(database)
+
+    async def rolled_back() -> bool:
+        return bool((await row_of(database)).rolled_back)
+
+    await until(lambda: witnessed(sealed_row.seal_epoch))
+    await write("UPDATE cluster SET sealed = false, unsealed_mac = $1", unsealed_row.unsealed_mac)
+    await until(refused)
+    assert (await client.status()).sealed
+    # What shows the former unseal fits the former epoch, which every node knows to be over.
+    await write("UPDATE cluster SET seal_epoch = $1", unsealed_row.seal_epoch)
+    await until(rolled_back)
+    assert (await client.status()).sealed
+    for share in keys[1:]:
+        await client.accept_restore(share)
+    assert not (await client.status()).sealed
+    assert ("sys.auto-unseal", "intent") not in await events(database)
+
+
+async def test_shares_open_what_nobody_shows_to_be_unsealed(
+    tree: LocalTree, settings: NodeSettings, client: SealClient, psk: bytes, database: Database
+) -> None:
+    """With another pre-shared key no service is asked after an outage, until shares have opened it."""
+    keys = await unsealed(client, 3, 2)
+    await with_slot(client, keys[:2])
+    Path(settings.cluster_key_file).write_text("ab" * 32)
+    async with restarted(tree, settings, bytes.fromhex("ab" * 32)) as again:
+
+        async def refused() -> bool:
+            return ("sys.auto-unseal", "failed") in await events(database)
+
+        await until(refused)
+        assert (await again.status()).sealed
+        for share in keys[:2]:
+            await again.submit_share(share)
+        assert not (await again.status()).sealed
+        row = await row_of(database)
+        assert is_unsealed(bytes.fromhex("ab" * 32), row.cluster_id, row.seal_epoch, row.unsealed_mac)
+        assert not is_unsealed(psk, row.cluster_id, row.seal_epoch, row.unsealed_mac)

@@ -44,6 +44,7 @@ CREATE TABLE cluster (
     created_at timestamptz NOT NULL,
     sealed boolean NOT NULL,
     seal_epoch bigint NOT NULL,
+    unsealed_mac bytea NOT NULL,
     generation bigint NOT NULL,
     keyring_revision integer NOT NULL,
     wrapped_keyring bytea NOT NULL,
