@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from secrethub.engines.agents import AgentsEngine
 from secrethub.engines.approle import AppRoleEngine
+from secrethub.engines.aws import AwsEngine
 from secrethub.engines.cert import CertEngine
 from secrethub.engines.cubbyhole import CubbyholeEngine
 from secrethub.engines.database import DatabaseEngine
@@ -29,6 +30,7 @@ def engines() -> dict[str, Engine]:
         CertEngine(),
         PkiEngine(),
         DatabaseEngine(),
+        AwsEngine(),
         AgentsEngine(),
         CubbyholeEngine(),
     ]

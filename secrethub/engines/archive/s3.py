@@ -1,30 +1,18 @@
-"""Segments as objects in S3, with the configured credentials and no others.
-
-Nothing of the environment takes part: no variable, no profile, no file, no metadata service. A client that
-found Core's own role there would let whoever may configure an archive act with it.
-"""
+"""Segments as objects in S3, with the configured credentials and no others (``engines/boto.py``)."""
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO
 
-import boto3
-import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from secrethub.engines.archive.store import StoreFailed
+from secrethub.engines.boto import client
 from secrethub.sensitive import Sensitive
 
 _CHUNK = 1 << 20
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
-_NOTHING_AMBIENT: dict[str, tuple[None, None, Any, None]] = {
-    "profile": (None, None, None, None),
-    "config_file": (None, None, "/dev/null", None),
-    "credentials_file": (None, None, "/dev/null", None),
-    "ca_bundle": (None, None, None, None),
-    "data_path": (None, None, None, None),
-}
 
 
 class S3Store:
@@ -52,24 +40,18 @@ class S3Store:
         """
         self._bucket = bucket
         self._prefix = prefix
-        session = boto3.session.Session(
-            botocore_session=botocore.session.Session(session_vars=_NOTHING_AMBIENT)
-        )
-        self._client = session.client(
+        self._client = client(
             "s3",
-            region_name=region,
-            endpoint_url=endpoint,
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret_access_key.reveal(),
-            verify=True,
+            region=region,
+            endpoint=endpoint,
+            access_key=access_key_id,
+            secret_key=secret_access_key,
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
-                proxies={},
                 connect_timeout=5,
                 read_timeout=20,
                 retries={"max_attempts": 2, "mode": "standard"},
-                ignore_configured_endpoint_urls=True,
             ),
         )
 
