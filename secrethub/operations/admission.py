@@ -9,6 +9,7 @@ from __future__ import annotations
 from secrethub.engines.engine import Identity
 from secrethub.engines.mounts import Route
 from secrethub.engines.runtime import Core
+from secrethub.errors import QuotaExceeded
 from secrethub.operations.call import Call
 from secrethub.operations.quotas import limit
 
@@ -24,6 +25,7 @@ class Admission:
         self._admitted = False
         self._claim: str | None = None
         self._counted = False
+        self._exceeded: QuotaExceeded | None = None
 
     def ask(self, route: Route | None) -> None:
         """Count the request, once.
@@ -50,8 +52,14 @@ class Admission:
         Raises:
             QuotaExceeded: there were too many.
         """
+        if self._exceeded is not None:
+            raise self._exceeded
         if not self._counted:
-            await limit(self._core, self._call, path, route, identity)
+            try:
+                await limit(self._core, self._call, path, route, identity)
+            except QuotaExceeded as exc:
+                self._exceeded = exc
+                raise
             self._counted = True
 
     def give_back(self) -> None:

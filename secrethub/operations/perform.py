@@ -64,11 +64,12 @@ async def perform(core: Core, call: Call) -> Answer:
     name, outcome = "unknown", "internal"
     core.ledger.open += 1
     try:
-        known = await reread(core, call, path)
+        admission = Admission(core, call)
+        known = await reread(core, call, path, admission)
         if known is not None:
             (name, answer), outcome = known, "done"
             return answer
-        request = _Request(core, call, path)
+        request = _Request(core, call, path, admission)
         answer = await request.run()
         outcome = "done"
         return answer
@@ -84,7 +85,7 @@ async def perform(core: Core, call: Call) -> Answer:
 class _Request:
     """The state of one request while it is carried out."""
 
-    def __init__(self, core: Core, call: Call, path: str) -> None:
+    def __init__(self, core: Core, call: Call, path: str, admission: Admission) -> None:
         self.core = core
         self.call = call
         self.path = path
@@ -93,7 +94,7 @@ class _Request:
         self.trouble: IntegrityFailure | None = None
         """Why it cannot be told who answers, or what is there."""
         self.warnings: tuple[str, ...] = ()
-        self.admission = Admission(core, call)
+        self.admission = admission
         self.intended = False
         self.recorded = False
         """Whether the ledger has how the present attempt ended, or may have it."""

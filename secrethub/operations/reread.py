@@ -11,7 +11,8 @@ from secrethub.engines.engine import Answer, Fence
 from secrethub.engines.memo import Granted
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.known import digest_of
-from secrethub.errors import Sealed
+from secrethub.errors import Sealed, SecretHubError
+from secrethub.operations.admission import Admission
 from secrethub.operations.call import Call, Token
 from secrethub.operations.context import context_of
 from secrethub.operations.note import request_note
@@ -20,13 +21,14 @@ _NO_FENCE = Fence(generation=0, seal_epoch=0)
 """Reads change nothing."""
 
 
-async def reread(core: Core, call: Call, path: str) -> tuple[str, Answer] | None:
+async def reread(core: Core, call: Call, path: str, admission: Admission) -> tuple[str, Answer] | None:
     """Answer a read whose like was allowed before.
 
     Args:
         core: this process.
         call: the request; only reads and lists with a token, whose answer is not wrapped, come this way.
         path: the one that decides.
+        admission: of the request, which a quota counts once on whichever way it goes.
 
     Returns:
         The operation's name and its answer; None when the request must go the whole way: nothing is kept
@@ -36,8 +38,6 @@ async def reread(core: Core, call: Call, path: str) -> tuple[str, Answer] | None
         Unavailable: the entry could not be made durable.
         Sealed: the keys went away.
     """
-    if not core.quotas.none:
-        return None  # who is limited is counted on the whole way
     if call.wrap_ttl or (call.method != "read" and call.method != "list"):  # noqa: PLR1714 - no set is made
         return None
     known = _granted(core, call, path)
@@ -48,6 +48,11 @@ async def reread(core: Core, call: Call, path: str) -> tuple[str, Answer] | None
     now = core.clock.now()
     if identity.good_until is not None and identity.good_until <= now:
         return None
+    if not core.quotas.none:
+        try:
+            await admission.limit(path, known.route, identity)
+        except SecretHubError:
+            return None  # it is refused on the whole way
     context = context_of(
         core, call, path=path, route=known.route, identity=identity, fence=_NO_FENCE, now=now
     )

@@ -144,6 +144,24 @@ async def test_the_excess_is_refused_and_counted(node: Node) -> None:
     await ledger_is_good(node)
 
 
+async def test_a_read_again_is_counted_once(node: Node, second: Second) -> None:
+    """Reading again counts once, whether it was decided before, is decided anew, or is refused."""
+    await ok(node, "POST", "secret/data/a", {"data": {}})
+    token = await node.token("reader", native("secrets/**"))
+    await limited(node, "store", 30, "secret/")
+    assert await admitted(node, "secret/data/a", 10, token, at_once=1) == 10
+    for number in range(5):
+        # Noticed by the entry of the next read only, which is decided anew then.
+        body = {"policy": native("x")}
+        answer = await second.call("PUT", f"sys/policies/acl/p{number}", node.root, json=body)
+        assert answer.status_code == 204, answer.text
+        assert await status(node, "GET", "secret/data/a", token=token) == 200
+    assert await admitted(node, "secret/data/a", 20, token, at_once=1) == 15
+    await summarise(node.process.core)
+    told = await entries(node.settings.database_url, operation="request.throttled")
+    assert [entry["detail"]["count"] for entry in told] == [5]
+
+
 async def test_two_processes_share_a_budget(node: Node, second: Second) -> None:
     """However requests are spread, no more is admitted than the budget and what two processes may credit."""
     token = await node.token("reader", native("secrets/**"))
