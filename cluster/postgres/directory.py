@@ -77,8 +77,12 @@ class Home:
         return int(version.read_text("ascii")) if version.exists() else None
 
 
-def prepare(root: Path) -> Home:
+def prepare(root: Path, fallback: Path = FALLBACK) -> Home:
     """Make or find HOME for the caller's folder.
+
+    Args:
+        root: the caller's folder.
+        fallback: below it is the data whose server's user could not come to ``root``.
 
     Raises:
         Misconfigured: no folder can be used.
@@ -91,7 +95,7 @@ def prepare(root: Path) -> Home:
         root.chmod(mode)
     marker = root / "moved"
     if not marker.exists() and not reaches(account, root):
-        write_private(marker, f"{FALLBACK / 'postgres' / secrets.token_hex(8)}\n")
+        write_private(marker, f"{fallback / 'postgres' / secrets.token_hex(8)}\n")
     folder = _home_of(root)
     try:
         _make_traversable(folder, root, mode)
@@ -112,8 +116,8 @@ def remove(root: Path) -> None:
         if folder.exists():
             shutil.rmtree(folder)
     if home != root:
-        _remove_if_empty(FALLBACK / "postgres")
-        _remove_if_empty(FALLBACK)
+        _remove_if_empty(home.parent)
+        _remove_if_empty(home.parent.parent)
 
 
 def make_socket_folder(home: Home) -> Path:
@@ -160,7 +164,7 @@ def _home_of(root: Path) -> Path:
 def _make_traversable(folder: Path, root: Path, mode: int) -> None:
     if folder == root:
         return
-    for step in (FALLBACK, FALLBACK / "postgres", folder):
+    for step in (folder.parent.parent, folder.parent, folder):
         step.mkdir(parents=True, exist_ok=True)
         found = step.stat()
         # Neither our umask nor a node's, whose own folder lies below, may keep the server's user out.

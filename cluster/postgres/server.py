@@ -40,16 +40,18 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 class EmbeddedPostgres:
     """A PostgreSQL server that belongs to this process."""
 
-    def __init__(self, data_dir: Path, *, durable: bool = True) -> None:
+    def __init__(self, data_dir: Path, *, durable: bool = True, fallback: Path = directory.FALLBACK) -> None:
         """Describe the server; nothing is touched before :meth:`start`.
 
         Args:
             data_dir: folder of the server, made if missing; data survives restarts here.
             durable: False trades the data's survival of a power cut for speed, for tests. What was
                 committed survives the end of the server either way.
+            fallback: where the data is if the server's user cannot come to ``data_dir``.
         """
         self._root = data_dir.absolute()
         self._durable = durable
+        self._fallback = fallback
         self._home: Home | None = None
         self._child: Child | None = None
         self._locks: list[Lock] = []
@@ -107,7 +109,7 @@ class EmbeddedPostgres:
         directory.remove(self._root)
 
     async def _start(self) -> str:
-        home = self._home = await asyncio.to_thread(directory.prepare, self._root)
+        home = self._home = await asyncio.to_thread(directory.prepare, self._root, self._fallback)
         alone = self._lock("owner.lock")
         alone.take(patience=0, otherwise=f"another process runs the PostgreSQL server in {self._root}")
         gone = self._lock("server.lock")

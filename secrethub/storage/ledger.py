@@ -74,6 +74,7 @@ class Ledger:
         process: str,
         key: Callable[[], bytes | None],
         wall: Callable[[], float] = time.time,
+        slow: float = _SLOW_SECONDS,
     ) -> None:
         """Prepare a writer.
 
@@ -84,12 +85,14 @@ class Ledger:
             process: what this process is, for the opening entry.
             key: gives the signing key, or None while sealed.
             wall: seconds since the epoch.
+            slow: seconds after which what was learned of the present is too old.
         """
         self._database = database
         self._caches = caches
         self._origin = {"node": node, "process": process, "pid": os.getpid()}
         self._key = key
         self._wall = wall
+        self._slow = slow
         self._chain: Chain | None = None
         self._chain_key: bytes | None = None
         self._lost: list[str] = []
@@ -154,7 +157,7 @@ class Ledger:
         if not self._wake.is_set():
             self._wake.set()
         await future
-        if _now() - self._asked <= _SLOW_SECONDS:
+        if self._recent():
             return
         # A process or database that stood still meanwhile (SIGSTOP, a suspended machine) learned of the
         # present too long ago: ask again, so that nothing leaves on an old decision.
@@ -185,7 +188,7 @@ class Ledger:
             self._asked = asked
 
     def _recent(self) -> bool:
-        return _now() - self._asked <= _SLOW_SECONDS
+        return _now() - self._asked <= self._slow
 
     async def _run(self) -> None:
         while True:

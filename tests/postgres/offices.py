@@ -85,10 +85,12 @@ async def founded(url: str) -> Keyring:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, keyring: Keyring, *, size: int = 6) -> AsyncIterator[Office]:
+async def opened(url: str, keyring: Keyring, *, size: int = 6, slow: float = 1.0) -> AsyncIterator[Office]:
     """One process of the cluster at ``url``, with its ledger running."""
     database, caches = Database(url, size=size), Caches()
-    ledger = Ledger(database, caches, node="n1", process="test", key=lambda: keyring.derived("audit-sign"))
+    ledger = Ledger(
+        database, caches, node="n1", process="test", key=lambda: keyring.derived("audit-sign"), slow=slow
+    )
     authority = Authority(database, caches, lambda: keyring)
     ledger.start()
     await ledger.look()

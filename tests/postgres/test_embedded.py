@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from cluster.postgres import EmbeddedPostgres, directory, find_binaries
+from cluster.postgres import EmbeddedPostgres, find_binaries
 from cluster.postgres.account import choose_account, reaches
 from cluster.postgres.binaries import choose, copy_to
 from secrethub.errors import Conflict
@@ -312,14 +312,11 @@ async def test_root_only_folders_move_the_data(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user reaches its own folders")
-async def test_moved_data_is_reached_whatever_the_umask(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, private_umask: None
-) -> None:
+async def test_moved_data_is_reached_whatever_the_umask(folder: Path, private_umask: None) -> None:
     """Folders on the way to moved data are open for passage, also one that a node made for itself."""
-    monkeypatch.setattr(directory, "FALLBACK", folder / "lib")
     (folder / "lib").mkdir(mode=0o700)
     (folder / "private").mkdir(mode=0o700)
-    server = EmbeddedPostgres(folder / "private" / "pg")
+    server = EmbeddedPostgres(folder / "private" / "pg", fallback=folder / "lib")
     try:
         assert await fetch(await server.start(), "SELECT 1") == 1
         assert folder / "lib" in server.home.parents
