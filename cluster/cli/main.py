@@ -25,6 +25,7 @@ _COMMANDS = {
     "auth": ("cluster.cli.mounts:auth", "List, enable, tune and disable auth methods."),
     "mount": ("cluster.cli.mounts:mount", "List, enable, tune and disable secrets engines."),
     "rotation": ("cluster.cli.rotation:rotation", "Replace secrets again and again."),
+    "engine": ("cluster.cli.engine:engine", "Users at databases, for as long as a lease."),
     "quota": ("cluster.cli.quotas:quota", "Limit how many requests are admitted."),
     "approle": ("cluster.cli.approle:approle", "Roles, RoleIDs and SecretIDs for machines."),
     "cert": ("cluster.cli.certs:cert", "Whose client certificates log in."),
