@@ -88,12 +88,12 @@ def run(kind: Kind, argv: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def started(*, single: bool) -> Iterator[tuple[Addresses, str]]:
+def started(*, single: bool, options: Sequence[str] = ()) -> Iterator[tuple[Addresses, str]]:
     """Start ``secrethub dev`` in a temporary folder, with a secret and a token of three policies."""
     adopt_orphans()
     folder = Path(tempfile.mkdtemp(prefix="sh-"))
     folder.chmod(0o711)
-    core = Core(folder, *(["--single-process"] if single else []))
+    core = Core(folder, *(["--single-process"] if single else []), *options)
     try:
         core.wait()
         addresses = core.addresses()

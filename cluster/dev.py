@@ -31,6 +31,7 @@ from cluster.settings import (
     AgentSettings,
     HttpSettings,
     MetricsSettings,
+    OutboundSettings,
     RaySettings,
     ServeSettings,
     Settings,
@@ -54,11 +55,13 @@ class DevOptions:
         data_dir: where data is kept; None keeps it in a temporary folder until the end.
         uninitialised: leave init and unseal to the user.
         single_process: no Ray; everything in this process.
+        allowed_networks: as ``outbound.allowed_networks`` of a server.
     """
 
     data_dir: Path | None = None
     uninitialised: bool = False
     single_process: bool = False
+    allowed_networks: tuple[str, ...] = ()
     port: int = 4000
     tls_port: int = 4443
     agent_port: int = 4665
@@ -179,6 +182,7 @@ def _settings(options: DevOptions, folder: Path, url: str) -> Settings:
         agents=AgentSettings(host=_LOOPBACK, port=options.agent_port),
         serve=ServeSettings(host=_LOOPBACK, port=options.serve_port),
         metrics=MetricsSettings(host=_LOOPBACK, port=options.metrics_port),
+        outbound=OutboundSettings(allowed_networks=options.allowed_networks),
         ray=RaySettings(port=0, dashboard_port=_DASHBOARD if options.serve_port else 0),
     )
 

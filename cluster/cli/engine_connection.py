@@ -29,6 +29,7 @@ def connection() -> None:
 @click.option("--tls-certificate", metavar="FILE", help="PEM of ours.")
 @click.option("--private-key", metavar="FILE", help="PEM of its key.")
 @click.option("--max-open-connections", type=click.IntRange(1, 100), help="Of each process [default: 4].")
+@click.option("--scram-iterations", type=click.IntRange(1), help="Of verifiers [default: 4096].")
 @click.option("--password-policy", help="Of the users that are made.")
 @click.option("--username-template", help="How they are called, up to the part that is always there.")
 @click.option("--verify/--no-verify", "verify_connection", default=None, help="Try it before it is kept.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,31 @@ _PORT = click.IntRange(0, 65535)
 _OURS = ("secrethub", "cluster", "serve", "actors")
 
 
+def _checked_networks(
+    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    for text in given:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc)) from exc
+    return given
+
+
 @click.command()
 @click.option(
     "--data-dir", metavar="DIR", type=Path, help="Keep data there; without it, data ends with the process."
 )
 @click.option("--uninitialised", is_flag=True, help="Leave init and unseal to you.")
 @click.option("--single-process", is_flag=True, help="Everything in one process, without Ray.")
+@click.option(
+    "--allow-network",
+    "allowed_networks",
+    multiple=True,
+    metavar="CIDR",
+    callback=_checked_networks,
+    help="May be connected to for others, though it is loopback or link-local; without TLS too.",
+)
 @click.option("--port", type=_PORT, default=4000, show_default=True, help="HTTP on loopback.")
 @click.option("--tls-port", type=_PORT, default=4443, show_default=True, help="HTTPS.")
 @click.option("--agent-port", type=_PORT, default=4665, show_default=True, help="Agents (mTLS).")
@@ -27,6 +47,7 @@ def dev(
     data_dir: Path | None,
     uninitialised: bool,
     single_process: bool,
+    allowed_networks: tuple[str, ...],
     port: int,
     tls_port: int,
     agent_port: int,
@@ -44,6 +65,7 @@ def dev(
         data_dir=data_dir,
         uninitialised=uninitialised,
         single_process=single_process,
+        allowed_networks=allowed_networks,
         port=port,
         tls_port=tls_port,
         agent_port=agent_port,

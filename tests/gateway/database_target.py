@@ -30,19 +30,22 @@ class Trap(Proxy):
     def __init__(self, server: str) -> None:
         super().__init__(server)
         self._text = b""
+        self._lost = False
         self.sprung = asyncio.Event()
 
-    def set(self, text: bytes) -> None:
-        """Hold back what the server says once somebody has sent this."""
-        self._text = text
+    def set(self, text: bytes, *, lost: bool) -> None:
+        """Hold back what the server says once somebody has sent this; ``lost``: it never gets there."""
+        self._text, self._lost = text, lost
         self.sprung.clear()
 
-    def saw(self, data: bytes) -> None:
+    def passes(self, data: bytes) -> bool:
         """Look at what is sent."""
-        if self._text and self._text in data:
-            self._text = b""
-            self.hold()
-            self.sprung.set()
+        if not self._text or self._text not in data:
+            return True
+        self._text = b""
+        self.hold()
+        self.sprung.set()
+        return not self._lost
 
 
 @dataclass

@@ -13,7 +13,7 @@ __all__ = ["leasing", "target"]  # the fixtures
 
 
 async def test_users_at_a_database(leasing: Node, target: TargetDatabase, tmp_path: Path) -> None:
-    """Connections, roles and static roles are written, shown and deleted; users are made; strays are found."""
+    """Connections, roles and static roles are written, shown and deleted; users made; strays looked for."""
     cli = Cli(leasing, tmp_path)
     place = ("--url", target.connection_url, "--username", target.owner, "--allow", "*")
     await cli("engine", "connection", "write", "db", *place, "--password-file", "-", stdin=f"{CANARY}\n")

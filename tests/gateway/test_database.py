@@ -135,7 +135,12 @@ async def test_many_at_once_and_a_token_that_ends_them_all(ready: Node, target: 
 async def test_what_a_user_owns_does_not_hold_it(ready: Node, target: TargetDatabase) -> None:
     """What a user has made becomes ours or goes with it, as the role says; a session of it ends."""
     await target.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    await ok(ready, "POST", f"{MOUNT}/roles/fleeting", role(owned_objects="drop"))
+    await ok(
+        ready,
+        "POST",
+        f"{MOUNT}/roles/fleeting",
+        role(owned_objects="drop", creation_statements="; ".join(CREATION)),
+    )
     for name, left in (("app", [target.owner]), ("fleeting", [])):
         made = await creds(ready, name=name)
         user, password = made["data"]["username"], made["data"]["password"]

@@ -42,6 +42,7 @@ async def test_what_cannot_be_a_connection(leasing: Node, target: TargetDatabase
         ({"connection_url": "postgresql://10.0.0.1/x?sslmode=require"}, "without TLS"),
         ({"password_authentication": "password"}, "scram-sha-256"),
         ({"tls_ca": "x", "connection_url": url.replace("disable", "verify-ca")}, "tls_ca"),
+        ({"scram_iterations": "0"}, "scram_iterations"),
         ({"password": "wrong"}, "refuses the name or the password"),
         ({"max_open_connections": 0}, "max_open_connections"),
         ({"password_policy": "none"}, "password policy"),

@@ -37,8 +37,10 @@ class Proxy:
             writer.transport.abort()
         self._open.set()
 
-    def saw(self, data: bytes) -> None:
-        """Be told what a client sends, before it is passed on."""
+    def passes(self, data: bytes) -> bool:
+        """Tell whether what a client sends is passed on."""
+        del data
+        return True
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -55,7 +57,8 @@ class Proxy:
     async def _asks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             self.asked += 1
-            self.saw(data)
+            if not self.passes(data):
+                continue
             writer.write(data)
             await writer.drain()
         writer.close()

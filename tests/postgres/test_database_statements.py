@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from secrethub.engines.database.scram import verifier
-from secrethub.engines.database.statements import render
+from secrethub.engines.database.statements import render, split
 from secrethub.errors import InvalidRequest
 
 HOSTILE = (
@@ -107,3 +107,21 @@ def test_only_ascii(password: str) -> None:
     """What SASLprep could change is refused, or the password that is told would not open the door."""
     with pytest.raises(InvalidRequest):
         verifier(password, bytes(16))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("SELECT 1", 1),
+        ("SELECT 1; SELECT 2;", 2),
+        ('SELECT \';\'; SELECT ";" FROM (SELECT 1 AS ";") x; ;', 2),
+        ("DO $$ BEGIN PERFORM 1; PERFORM 2; END $$; SELECT E'\\';'", 2),
+        ("SELECT 1 -- ; no end\n; SELECT {{password}}", 2),
+        ("-- ;", 1),
+    ],
+)
+def test_texts_are_split_into_statements(text: str, count: int) -> None:
+    """A semicolon ends a statement only where the server's lexer says so."""
+    found = split(text)
+    assert len(found) == count

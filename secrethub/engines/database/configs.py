@@ -40,6 +40,7 @@ _OWN = (
     "tls_certificate",
     "private_key",
     "password_authentication",
+    "scram_iterations",
 )
 """What belongs to a kind of database."""
 
@@ -60,6 +61,7 @@ class WriteConnection(msgspec.Struct, frozen=True):
         tls_certificate: PEM of ours.
         private_key: of that; never read back.
         password_authentication: ``scram-sha-256``.
+        scram_iterations: of the verifiers of users; 4096.
         allowed_roles: names, ``*`` for any characters.
         verify_connection: try it before it is kept.
         max_open_connections: at once, of each process.
@@ -77,6 +79,7 @@ class WriteConnection(msgspec.Struct, frozen=True):
     tls_certificate: str | None = None
     private_key: str | None = None
     password_authentication: str | None = None
+    scram_iterations: str | None = None
     allowed_roles: list[str] | None = None
     verify_connection: bool | None = None
     max_open_connections: int | None = None

@@ -6,26 +6,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
-
-import asyncpg
 
 from secrethub.engines.database.postgresql_ending import NAMES, end_users
 from secrethub.engines.database.postgresql_link import Link
 from secrethub.engines.database.postgresql_place import parse_place, shown_url, tls_context
-from secrethub.engines.database.scram import verifier
-from secrethub.engines.database.statements import check_statements, render
+from secrethub.engines.database.scram import ITERATIONS, verifier
+from secrethub.engines.database.statements import check_statements, render, split
 from secrethub.engines.database.target import NewUser, Setup, Statements, WrongPassword
 from secrethub.errors import InvalidRequest
 
-_OPTIONS = frozenset({"connection_url", "username", "tls_ca", "tls_certificate", "password_authentication"})
+_OPTIONS = frozenset(
+    {
+        "connection_url",
+        "username",
+        "tls_ca",
+        "tls_certificate",
+        "password_authentication",
+        "scram_iterations",
+    }
+)
 _SECRETS = frozenset({"password", "private_key"})
 _SCRAM = "scram-sha-256"
 _OLDEST = 14
+_MOST_ITERATIONS = 1_000_000
 _ROTATE = """ALTER ROLE "{{name}}" WITH PASSWORD '{{password}}'"""
 _RENEW = """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"""
 
@@ -47,6 +55,8 @@ class PostgresqlPlugin:
         place, user, password = parse_place(given.get("connection_url", ""))
         options = {name: value for name, value in given.items() if name in _OPTIONS and value}
         options.pop("password_authentication", None)
+        if not 1 <= _iterations(options) <= _MOST_ITERATIONS:
+            raise InvalidRequest(f"scram_iterations is from 1 to {_MOST_ITERATIONS}")
         options["connection_url"] = shown_url(place)
         if user:
             options["username"] = user
@@ -88,6 +98,7 @@ class PostgresqlTarget:
     def __init__(self, setup: Setup) -> None:
         """Prepare; nothing is connected to yet."""
         self._link = Link(setup)
+        self._iterations = _iterations(setup.options)
 
     async def check(self) -> None:
         """Find out whether it answers, and what it is."""
@@ -99,25 +110,14 @@ class PostgresqlTarget:
 
     async def create(self, user: NewUser, statements: Statements) -> None:
         """Make a role in one transaction."""
-        secret = verifier(user.password.reveal(), os.urandom(16))
+        secret = await self._verifier(user.password.reveal())
         values = {**_named(user.name), "password": secret, "expiration": _instant(user.until)}
-        rendered = [render(statement, values) for statement in statements.creation]
-
-        async def work(connection: asyncpg.Connection[Any]) -> None:
-            for statement in rendered:
-                await connection.execute(statement)
-
-        await self._link.change(work, hide=(secret,))
+        await self._link.run(_rendered(statements.creation, values), hide=(secret,))
 
     async def extend(self, name: str, until: datetime, statements: Statements) -> None:
         """Let a role be valid for longer."""
         values = {**_named(name), "expiration": _instant(until)}
-
-        async def work(connection: asyncpg.Connection[Any]) -> None:
-            for statement in statements.renew or (_RENEW,):
-                await connection.execute(render(statement, values))
-
-        await self._link.change(work)
+        await self._link.run(_rendered(statements.renew or (_RENEW,), values))
 
     async def drop(self, names: Sequence[str], statements: Statements) -> Mapping[str, str]:
         """End roles and their connections."""
@@ -129,15 +129,9 @@ class PostgresqlTarget:
 
     async def set_password(self, name: str, password: str, statements: Sequence[str]) -> None:
         """Give a role the verifier of another password."""
-        secret = verifier(password, os.urandom(16))
+        secret = await self._verifier(password)
         values = {**_named(name), "password": secret}
-        rendered = [render(statement, values) for statement in statements or (_ROTATE,)]
-
-        async def work(connection: asyncpg.Connection[Any]) -> None:
-            for statement in rendered:
-                await connection.execute(statement)
-
-        await self._link.change(work, hide=(secret,))
+        await self._link.run(_rendered(statements or (_ROTATE,), values), hide=(secret,))
 
     async def opens(self, name: str, password: str) -> bool:
         """Tell whether a role can log in with a password."""
@@ -159,6 +153,20 @@ class PostgresqlTarget:
     def close(self) -> None:
         """Let go of every connection."""
         self._link.close()
+
+    async def _verifier(self, password: str) -> str:
+        """Return what is kept of a password: a millisecond's work, on another core."""
+        return await asyncio.to_thread(verifier, password, os.urandom(16), self._iterations)
+
+
+def _iterations(options: Mapping[str, str]) -> int:
+    text = options.get("scram_iterations", str(ITERATIONS))
+    return int(text) if text.isdecimal() and len(text) < 8 else 0
+
+
+def _rendered(statements: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Return statements filled in, one by one where several are in one text."""
+    return [render(one, values) for text in statements for one in split(text)]
 
 
 def _named(name: str) -> dict[str, str]:

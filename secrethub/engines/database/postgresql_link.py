@@ -2,15 +2,17 @@
 
 Nothing of the environment takes part, and each connection is made to an address that was checked
 (``engines/outbound.py``). Changes of roles are made one at a time: two transactions that grant rights on the
-same object fail each other with "tuple concurrently updated". Our own wait for one another, those of other
-gateways by an advisory lock at the target, and whoever else does it there makes us try again.
+same object fail each other with "tuple concurrently updated". So ours, of all gateways, wait for one another
+by an advisory lock at the target, and whoever else does it there makes us try again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,8 +34,9 @@ _WAIT_SECONDS = 10.0
 """For a connection that others have."""
 _ANSWER_SECONDS = 12.0
 _ATTEMPTS = 8
-_LOCK = 7305086391846017
-"""Advisory lock at the target: whoever changes roles in this way."""
+_TURN = "SELECT pg_advisory_xact_lock(7305086391846017)"
+"""Waits until nobody else changes roles in this way."""
+_OF_ONE_ROLE = re.compile(r"\s*(?:CREATE|ALTER)\s+(?:ROLE|USER)\b", re.IGNORECASE)
 _SETTINGS = {
     "application_name": "secrethub",
     # Whatever an operator's statement does, it ends well before its intent is undone.
@@ -80,7 +83,6 @@ class Link:
             setup.options.get("tls_certificate", ""),
             setup.secrets.get("private_key", ""),
         )
-        self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(setup.connections)
         self._free: list[_Held] = []
         self._closed = False
@@ -169,11 +171,38 @@ class Link:
             work: may be done several times; what was done before was taken back.
             hide: texts that no message may have.
         """
+
+        async def once() -> T:
+            async with self.lent(hide) as connection, connection.transaction():
+                await connection.execute(_TURN)
+                return await work(connection)
+
+        return await self._again(once)
+
+    async def run(self, statements: Sequence[str], hide: Sequence[str] = ()) -> None:
+        """Run statements in one transaction and one round trip, those that need it while nobody else does.
+
+        Making a role needs it not, and takes the server longest: it tries the password against the empty one.
+
+        Args:
+            statements: filled in, each one statement.
+            hide: texts that no message may have.
+        """
+        alone = list(itertools.takewhile(_OF_ONE_ROLE.match, statements))
+        rest = statements[len(alone) :]
+        # One message is one transaction. Each on lines of its own: one may end with a comment.
+        script = "\n;\n".join((*alone, *((_TURN, *rest) if rest else ())))
+
+        async def once() -> None:
+            async with self.lent(hide) as connection:
+                await connection.execute(script)
+
+        await self._again(once)
+
+    async def _again(self, once: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(_ATTEMPTS):
             try:
-                async with self._turn, self.lent(hide) as connection, connection.transaction():
-                    await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-                    return await work(connection)
+                return await once()
             except _Overtaken:
                 await asyncio.sleep(random.random() * 0.02 * 2**attempt)  # noqa: S311 - jitter
         raise Unavailable(f"others change rights at {self._setup.name} without a pause")

@@ -14,6 +14,7 @@ The places follow PostgreSQL's lexer with ``standard_conforming_strings`` on, wh
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 
@@ -99,6 +100,16 @@ def _value(place: re.Match[str], values: Mapping[str, str]) -> str:
     except KeyError:
         known = ", ".join(sorted(values))
         raise InvalidRequest(f"unknown placeholder in a statement; known are {known}") from None
+
+
+def split(text: str) -> list[str]:
+    """Return the statements in a text, which may have several, each with its placeholders."""
+    cuts, place = [-1], 0
+    for start, end in (*((found.start(), found.end()) for found in _PART.finditer(text)), (len(text), 0)):
+        cuts += [place + offset for offset, letter in enumerate(text[place:start]) if letter == ";"]
+        place = end
+    found = [text[before + 1 : after] for before, after in itertools.pairwise((*cuts, len(text)))]
+    return [statement for statement in found if statement.strip()]
 
 
 def identifier(value: str) -> str:
