@@ -85,7 +85,9 @@ async def test_rekey(server: Server) -> None:
 
     await sweep(server, rekey, least=7)
     await sweep(server, verified, least=4)
-    await call(server, "PUT", "sys/seal")
+    server.kill()
+    await server.ended()
+    await server.start()
     await server.unseal()
 
 

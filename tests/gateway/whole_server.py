@@ -30,6 +30,7 @@ import httpx2
 from actors.key_holder import KeyHolder
 from actors.local import LocalTree
 from actors.seal_state import SealState
+from secrethub.crypto import keyring
 from secrethub.node import NodeSettings, read_node_file, write_node_file
 from secrethub.storage.database import Database
 from secrethub.storage.ledger import Ledger
@@ -151,6 +152,7 @@ def _arm(folder: Path) -> None:
     Database.write, Ledger._commit = doomed_write, doomed_commit  # type: ignore[method-assign]
     # Nobody waits for what happens now and then.
     wiring._KEY_SECONDS = 0.1
+    keyring.SPREAD_SECONDS = 0
     for actor in (SealState, KeyHolder):
         assert actor.__init__.__kwdefaults__["pulse"] == 2.0
         actor.__init__.__kwdefaults__["pulse"] = 0.2
