@@ -44,6 +44,7 @@ _DEFAULT_MOUNTS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("secret/", "kv", "key/value store", {"version": "2"}),
     ("secrets/", "flat", "flat view of secret/", {}),
     ("secrets/dynamic/postgresql/", "database", "users of PostgreSQL", {}),
+    ("secrets/dynamic/redis/", "database", "users of Redis", {}),
     ("secrets/dynamic/aws/", "aws", "credentials of AWS", {}),
     ("pki/", "pki", "certificates", {}),
     ("auth/token/", "token", "token based credentials", {}),

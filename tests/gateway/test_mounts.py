@@ -20,7 +20,7 @@ async def test_default_mounts(node: Node) -> None:
     answer = (await node.call("GET", "sys/mounts")).json()
     assert set(answer["data"]) == {
         *("agents/", "cubbyhole/", "pki/", "secret/", "secrets/", "sys/"),
-        *("secrets/dynamic/aws/", "secrets/dynamic/postgresql/"),
+        *("secrets/dynamic/aws/", "secrets/dynamic/postgresql/", "secrets/dynamic/redis/"),
     }
     secret = answer["data"]["secret/"]
     assert answer["secret/"] == secret
@@ -91,7 +91,7 @@ async def test_paths_that_cannot_be_mounted(node: Node) -> None:
         "pki/",
         "secret/",
         "secrets/",
-        *("secrets/dynamic/aws/", "secrets/dynamic/postgresql/"),
+        *("secrets/dynamic/aws/", "secrets/dynamic/postgresql/", "secrets/dynamic/redis/"),
         "sys/",
     }
 
@@ -248,7 +248,7 @@ async def test_what_cannot_be_tuned(node: Node) -> None:
     assert (await node.call("POST", "sys/mounts/pki/tune", json={"max_lease_ttl": "1h"})).status_code == 400
     assert (await node.call("POST", "sys/mounts/pki/tune", json={"description": "d"})).status_code == 204
     assert (await node.call("GET", "sys/mounts/pki")).json()["data"]["description"] == "d"
-    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 8
+    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 9
 
 
 async def test_a_removed_mount_takes_its_secrets_along(node: Node) -> None:
@@ -319,7 +319,7 @@ async def test_what_cannot_be_removed(node: Node) -> None:
         refused = await node.call("DELETE", f"sys/mounts/{path}")
         assert refused.status_code == 400, path
         assert refused.json()["errors"] == [f"cannot unmount {path}/"]
-    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 8
+    assert len((await node.call("GET", "sys/mounts")).json()["data"]) == 9
     for path in ("none", "secret/data", "secret/tune"):
         assert (await node.call("DELETE", f"sys/mounts/{path}")).status_code == 204, path
     assert (await node.call("GET", "secrets/a")).status_code == 200

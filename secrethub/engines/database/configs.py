@@ -41,6 +41,11 @@ _OWN = (
     "private_key",
     "password_authentication",
     "scram_iterations",
+    "host",
+    "port",
+    "tls",
+    "ca_cert",
+    "persistence_mode",
 )
 """What belongs to a kind of database."""
 
@@ -62,6 +67,11 @@ class WriteConnection(msgspec.Struct, frozen=True):
         private_key: of that; never read back.
         password_authentication: ``scram-sha-256``.
         scram_iterations: of the verifiers of users; 4096.
+        host: of Redis, instead of ``connection_url``.
+        port: likewise.
+        tls: whether to encrypt to ``host``.
+        ca_cert: another name of ``tls_ca``, for Redis.
+        persistence_mode: how Redis keeps users: ``ACLFILE``, ``REWRITE`` or ``NONE``.
         allowed_roles: names, ``*`` for any characters.
         verify_connection: try it before it is kept.
         max_open_connections: at once, of each process.
@@ -80,6 +90,11 @@ class WriteConnection(msgspec.Struct, frozen=True):
     private_key: str | None = None
     password_authentication: str | None = None
     scram_iterations: str | None = None
+    host: str | None = None
+    port: int | None = None
+    tls: bool | None = None
+    ca_cert: str | None = None
+    persistence_mode: str | None = None
     allowed_roles: list[str] | None = None
     verify_connection: bool | None = None
     max_open_connections: int | None = None
@@ -292,7 +307,7 @@ async def _changed(context: Context, key: str, old: Connection | None, body: Wri
     """
     core = context.core
     kept = {} if old is None else old.secrets_of(core)
-    given = {name: text for name in _OWN if (text := getattr(body, name)) is not None}
+    given = {name: _text(value) for name in _OWN if (value := getattr(body, name)) is not None}
     plugin_name = body.plugin_name or ("" if old is None else old.plugin_name)
     plugin = plugin_of(plugin_name)
     wanted = {**({} if old is None else old.options), **given}
@@ -318,3 +333,7 @@ async def _changed(context: Context, key: str, old: Connection | None, body: Wri
     check_template(made.username_template)
     await check_policy(core, made.password_policy)
     return made
+
+
+def _text(value: str | int) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

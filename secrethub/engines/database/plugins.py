@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from secrethub.engines.database.postgresql import PostgresqlPlugin
+from secrethub.engines.database.redis_acl import RedisPlugin
 from secrethub.engines.database.target import Plugin
 from secrethub.errors import InvalidRequest
 
-PLUGINS: tuple[Plugin, ...] = (PostgresqlPlugin(),)
+PLUGINS: tuple[Plugin, ...] = (PostgresqlPlugin(), RedisPlugin())
 
 
 def plugin_of(name: str) -> Plugin:
