@@ -19,6 +19,7 @@ import base64
 import logging
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -234,6 +235,7 @@ class SealCeremonies(SealCore):
         wish: Wish = ceremony.wish
         done = Progress(nonce=ceremony.nonce, required=quorum.slot.threshold, complete=True)
         if isinstance(wish, GenerateRoot):
+            written: list[dict[str, Any]] = []
             token = await self._committed(
                 create_root_token(
                     self._database,
@@ -242,8 +244,10 @@ class SealCeremonies(SealCore):
                     writer=SEAL_STATE,
                     epoch=self._incarnation,
                     now=self._clock.now(),
+                    written=written,
                 )
             )
+            await self._journal.record(None, "sys.generate-root", "written", detail={"written": written})
             return self._answer(done, public, secret=(encode_token(token, wish.otp),))
         if isinstance(wish, AddSlot):
             await self._change(root, row, lambda slots: [*slots, wish.slot])

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from actors.handles.protocol import Handles
 from actors.root_key import RootKey, proven, recover, successor
@@ -147,8 +147,9 @@ class SealCore:
         root = proven(root_key, row)
         try:
             await self._journal.record(origin, operation, "intent")
+            reached: Mapping[str, Any] = {}
             if accepting:
-                root.epoch = await self._accepted(row, root)
+                root.epoch, reached = await self._accepted(row, root)
             else:
                 root.epoch = await self._committed(
                     commit_unsealed(self._database, root.reveal(), self._psk, epoch=self._incarnation)
@@ -160,16 +161,15 @@ class SealCore:
         self._open(root, row)
         try:
             await self._adopt(row)
-            await self._journal.record(
-                origin, operation, "done", detail={"epoch": root.epoch, "timeline": row.timeline}
-            )
+            detail = {"epoch": root.epoch, "timeline": row.timeline, **reached}
+            await self._journal.record(origin, operation, "done", detail=detail)
         except Unavailable:
             # It is unsealed, and the intent is written down; what was not adopted is adopted later.
             _log.warning("the ledger could not be written after the unseal")
         return root, row
 
-    async def _accepted(self, row: ClusterRow, root: RootKey) -> int:
-        """Commit that a restore is accepted; return the seal epoch."""
+    async def _accepted(self, row: ClusterRow, root: RootKey) -> tuple[int, Mapping[str, Any]]:
+        """Commit that a restore is accepted; return the seal epoch, and what the ledger keeps of it."""
         assert self._incarnation is not None
         keyring = root.keyring(row)
         try:
@@ -186,7 +186,7 @@ class SealCore:
         finally:
             keyring.wipe()
         self._incarnation = accepted.incarnation
-        return accepted.seal_epoch
+        return accepted.seal_epoch, accepted.floors
 
     async def _committed(self, commit: Awaitable[T]) -> T:
         """Await a commit of the seal; a newer incarnation's existence ends this one."""

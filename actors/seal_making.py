@@ -135,7 +135,8 @@ class SealMaking(SealOpenings):
             await self._journal.record(origin, _OPERATION, "refused", reason=exc.code, detail=detail)
             raise
         try:
-            await self._journal.record(origin, _OPERATION, "done", detail={"cluster_id": made.cluster_id})
+            told = {"cluster_id": made.cluster_id, "written": made.written}
+            await self._journal.record(origin, _OPERATION, "done", detail=told)
         except Unavailable as exc:
             raise Unavailable(
                 "the cluster was made, but that could not be written down, so its shares were not "

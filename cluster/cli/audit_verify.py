@@ -28,20 +28,30 @@ if TYPE_CHECKING:
     help="Verify an export instead, without asking the server; archive segments in order, then the export.",
 )
 @click.option("--public-key", metavar="FILE", type=Path, help="The notary's public key, for --file.")
+@click.option(
+    "--state",
+    is_flag=True,
+    help="Also compare the rows of the database with what the ledger says of them, and name the bad ones.",
+)
 @with_session
-def verify(session: Session, files: tuple[Path, ...], public_key: Path | None) -> None:
+def verify(session: Session, files: tuple[Path, ...], public_key: Path | None, state: bool) -> None:
     """Recompute the whole ledger and name the first bad record.
 
-    Exits with 1 when a record was changed, removed, added or moved. With --file nothing but the files and
-    the public key is needed: what a checkpoint vouches for cannot have been changed by anybody.
+    Exits with 1 when a record was changed, removed, added or moved. With --state also when that was done to
+    a row that decides who may do what, or that says which secrets there are. With --file nothing but the
+    files and the public key is needed: what a checkpoint vouches for cannot have been changed by anybody.
     """
     if bool(files) is not bool(public_key):
         raise click.UsageError("--file and --public-key go together")
+    if files and state:
+        raise click.UsageError("--state compares with the database; an export has none")
     with _progress() as tell:
-        found = _in_core(session, tell) if public_key is None else _in_files(files, public_key, tell)
+        found = (
+            _in_core(session, tell, state=state) if public_key is None else _in_files(files, public_key, tell)
+        )
     session.show(found, fields(_summary(found)))
     if not found["ok"]:
-        raise click.ClickException(f"the ledger is damaged: {_where(found.get('first_bad') or {})}")
+        raise click.ClickException(_damage(found))
 
 
 @click.command("public-key")
@@ -59,10 +69,14 @@ def public_key(session: Session) -> None:
         session.show(found)
 
 
-def _in_core(session: Session, tell: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
+def _in_core(
+    session: Session, tell: Callable[[Mapping[str, Any]], None], *, state: bool
+) -> Mapping[str, Any]:
     from secrethub.client.messages import Request
 
-    request = Request(method="POST", path="sys/audit/verify", body={}, accept="application/x-ndjson")
+    request = Request(
+        method="POST", path="sys/audit/verify", body={"state": state}, accept="application/x-ndjson"
+    )
     found: Mapping[str, Any] = {}
     with session.client() as client, client.lines(request) as lines:
         for line in lines:
@@ -106,11 +120,30 @@ def _summary(found: Mapping[str, Any]) -> dict[str, Any]:
         shown["Unproven"] = f"{found['unproven']:,} entries that no checkpoint vouches for"
     if found.get("elsewhere"):
         shown["Elsewhere"] = f"{found['elsewhere']:,} streams begin in files that are not here"
+    state = found.get("state")
+    if state:
+        shown["Rows"] = state["rows"]
+        for number, row in enumerate(state["bad"], 1):
+            shown[f"Bad row {number}"] = _row(row)
+        if state["unrecorded"]:
+            shown["Unrecorded"] = f"{state['unrecorded']:,} rows or buckets are newer than the ledger knows"
     return shown
 
 
-def _where(bad: Mapping[str, Any]) -> str:
-    return f"stream {bad.get('stream')} record {bad.get('number')}: {bad.get('reason')}"
+def _damage(found: Mapping[str, Any]) -> str:
+    bad = found.get("first_bad") or {}
+    if "table" in bad:
+        return f"the database is not as the ledger says: {_row(bad)}"
+    return f"the ledger is damaged: {_record(bad)}: {bad.get('reason')}"
+
+
+def _row(bad: Mapping[str, Any]) -> str:
+    known = f"; {_record(bad)} says what should be there" if bad.get("stream") else ""
+    return f"{bad['table']} {bad['key']}: {bad['reason']}{known}"
+
+
+def _record(bad: Mapping[str, Any]) -> str:
+    return f"stream {bad.get('stream')} record {bad.get('number')}"
 
 
 @contextmanager

@@ -13,7 +13,8 @@ Claims tie streams together. They stand in the detail of signed entries:
 * ``lost``: ``{"stream", "first", "last", "head"}``: entries ``first`` to ``last`` of that stream may
   or may not have become durable; everything before them did, and ``head`` is where it ended.
 * ``prune``: ``{"streams": [{"stream", "number", "head"}, …]}``: entries of these streams up to that one were
-  removed on purpose. An entry like this stays, unless a later one says the same again.
+  removed on purpose. An entry like this stays, unless a later one says the same again. It also says what
+  those entries said of rows (:mod:`secrethub.audit.state`).
 """
 
 from __future__ import annotations
@@ -165,9 +166,14 @@ def adopt_detail(heads: Iterable[StreamHead]) -> str:
     return canonical_json({"streams": [_claim(head) for head in heads]})
 
 
-def prune_detail(heads: Iterable[StreamHead]) -> str:
-    """Return the detail of a ``prune`` entry: of each stream, everything up to its head here is removed."""
-    return canonical_json({"streams": [_claim(head) for head in heads]})
+def prune_detail(heads: Iterable[StreamHead], state: Mapping[str, Any]) -> str:
+    """Return the detail of a ``prune`` entry.
+
+    Args:
+        heads: of each stream, everything up to its head here is removed.
+        state: what stays known of rows (``audit/state.py``).
+    """
+    return canonical_json({"streams": [_claim(head) for head in heads], **state})
 
 
 def lost_detail(start: StreamHead, last: int) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secrethub.engines.engine import Fence
 from secrethub.engines.mounts import TOKEN_MOUNT
+from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.ending import remove_tokens
 from secrethub.errors import IntegrityFailure, Stale
@@ -104,9 +104,11 @@ async def remove_rows(core: Core, mount: str, kind: str) -> None:
         after: str | None = ""
         while after is not None:
             # Before it is looked whether the mount still leaves: one that is enabled anew makes this stale.
-            fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
             try:
-                async with core.authority.issue(fence) as change:
+                async with (
+                    own_changes(core, "sys.auth.disable", mount) as fence,
+                    core.authority.issue(fence) as change,
+                ):
                     row = await core.authority.fetch(MOUNTS, mount, change.connection)
                     if row is None or not row.body.get("leaving"):
                         return

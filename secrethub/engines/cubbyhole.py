@@ -110,7 +110,7 @@ async def write(context: Context, body: WholeBody) -> Answer:
     async with context.core.authority.issue(context.fence) as change:
         entries = await _held(context, change)
         await _put(context, change, {**entries, context.params["path"]: body.fields})
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete(context: Context, _body: None) -> Answer:
@@ -123,7 +123,7 @@ async def delete(context: Context, _body: None) -> Answer:
             await _put(context, change, entries)
         else:
             await change.delete(CUBBYHOLES, _owner(context))
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 def _owner(context: Context) -> str:

@@ -85,12 +85,15 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         generation: the authority generation.
         seal_epoch: the seal epoch.
+        written: what was changed under it and is not in the ledger yet: table, key, revision and
+            authentication of each row (``audit/state.py``). Whoever makes the fence writes it down.
         in_turn: whether nobody else can change authority until the change is made
             (``storage/fence.py``).
     """
 
     generation: int
     seal_epoch: int
+    written: list[dict[str, Any]]
     in_turn: bool = False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Fence
+from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.tidying import alone
 from secrethub.errors import IntegrityFailure, Stale
@@ -36,8 +36,7 @@ async def remove_expired(core: Core, table: Table) -> tuple[int, list[IntegrityF
 
 async def _batch(core: Core, table: Table, after: str) -> tuple[int, str | None, list[IntegrityFailure]]:
     """Remove one batch; return how many went, where the next begins (None at the end), what is wrong."""
-    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
-    async with core.authority.issue(fence) as change:
+    async with own_changes(core, "tidy", table.name) as fence, core.authority.issue(fence) as change:
         if not await alone(change.connection):
             return 0, None, []
         found = await change.connection.fetch(

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.lockout import Failures, Lockout, attempted
-from secrethub.engines.engine import Context, Fence
-from secrethub.engines.runtime import Core
+from secrethub.engines.engine import Context
+from secrethub.engines.own_changes import present_fence
 from secrethub.errors import PermissionDenied, Stale, Unavailable
 from secrethub.storage.authority import LOGIN_FAILURES, Change, Row
 
@@ -55,10 +55,10 @@ async def begin_attempt(context: Context, key: str, name: str) -> None:
         until = context.now + timedelta(seconds=max(rules.reset, rules.duration))
         await change.put(LOGIN_FAILURES, key, body, expires_at=until)
 
-    await _now(context.core, count)
+    await _now(context, count)
 
 
-async def take_back(core: Core, key: str) -> None:
+async def take_back(context: Context, key: str) -> None:
     """Take back one attempt that was neither right nor wrong."""
 
     async def uncount(change: Change) -> None:
@@ -72,15 +72,15 @@ async def take_back(core: Core, key: str) -> None:
         else:
             await change.delete(LOGIN_FAILURES, key)
 
-    await _now(core, uncount)
+    await _now(context, uncount)
 
 
-async def _now(core: Core, work: Callable[[Change], Awaitable[None]]) -> None:
+async def _now(context: Context, work: Callable[[Change], Awaitable[None]]) -> None:
     """Do ``work`` in a transaction at the present generation."""
+    core = context.core
     for _ in range(_ATTEMPTS):
-        fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
         try:
-            async with core.authority.issue(fence) as change:
+            async with core.authority.issue(present_fence(core, context.fence.written)) as change:
                 await work(change)
         except Stale:
             await core.ledger.look()

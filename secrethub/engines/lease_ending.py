@@ -116,7 +116,6 @@ async def _settle(core: Core, rows: Sequence[asyncpg.Record], actor: str) -> dic
     ):
         failures.update(result)
         done.update({one.lease.id: one.lease for one in group.held if one.lease.id not in result})
-    keyring = core.keyring()
     await asyncio.gather(
         *(
             core.ledger.append(
@@ -128,7 +127,7 @@ async def _settle(core: Core, rows: Sequence[asyncpg.Record], actor: str) -> dic
                         "state": lease.state,
                         "role": lease.role,
                         "owner": lease.owner[:16],
-                        "written": [{**leases.written(keyring, lease), "revision": 0, "mac": ""}],
+                        "written": [leases.ended(lease)],
                     },
                 )
             )

@@ -136,13 +136,14 @@ async def issue(
     if lease is None:
         await _take_back(core, intent)
         raise Stale("whom the lease was made for has ended")
+    context.fence.written.append(leases.written(keyring, lease))
     ttl = seconds_left(lease.issued_at, lease.expires_at)
     return Answer(
         data=made.data,
         lease_id=lease.id,
         renewable=lease.renewable,
         lease_duration=ttl,
-        detail={"lease": lease.id, "ttl": ttl, "written": [leases.written(keyring, lease)]},
+        detail={"lease": lease.id, "ttl": ttl},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from secrethub.audit.event import Origin
 from secrethub.clock import Clock
@@ -185,6 +185,8 @@ class Core:
         """Set while the keyring is here."""
         self.seal_status: SealStatus | None = None
         """The seal as last seen; None until the database has answered once."""
+        self.unrecorded: list[dict[str, Any]] = []
+        """Rows that were changed and that the ledger does not know of yet (``engines/own_changes.py``)."""
         self.engine_state: dict[str, object] = {}
         """What an engine keeps for this process, by its kind."""
         self.throttle_anonymous = Throttle(rate=200, burst=2000, address_rate=20, address_burst=400)

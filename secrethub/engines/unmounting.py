@@ -12,12 +12,12 @@ Steps 2 and 3 are done before the answer; where that fails, the same request or 
 from __future__ import annotations
 
 from secrethub.engines.auth_methods import is_auth, remove_rows
-from secrethub.engines.engine import Fence
 from secrethub.engines.kept import forget_kept
 from secrethub.engines.lease_ending import end_leases_of
+from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.errors import Stale
-from secrethub.storage import kv
+from secrethub.storage import kv, kv_ends
 from secrethub.storage.authority import MOUNTS, Change
 
 _BATCH = 100
@@ -41,23 +41,30 @@ async def empty(core: Core, path: str) -> bool:
         elif not await end_leases_of(core, row.body["uuid"]):
             return False
     while True:
-        fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+        done, gone = True, dict[str, int]()
         try:
-            # An issue, no change: what goes here has no right to anything any more.
-            async with core.authority.issue(fence) as change:
-                # Locks the row, so that several nodes take turns.
-                row = await change.get(MOUNTS, path)
-                if row is None or not row.body.get("leaving"):
-                    return True
-                if is_auth(path) or await _emptied(core, change, row.body["uuid"]):
-                    await change.delete(MOUNTS, path)
-                    return True
+            async with own_changes(core, "sys.mounts.disable", path) as fence:
+                # An issue, no change: what goes here has no right to anything any more.
+                async with core.authority.issue(fence) as change:
+                    # Locks the row, so that several nodes take turns.
+                    row = await change.get(MOUNTS, path)
+                    if row is None or not row.body.get("leaving"):
+                        return True
+                    if not is_auth(path):
+                        done, gone = await _emptied(core, change, row.body["uuid"])
+                    if done:
+                        await change.delete(MOUNTS, path)
+                fence.written.extend(kv_ends.written(*end) for end in gone.items())
         except Stale:
             await core.ledger.look()
+            continue
+        if done:
+            return True
 
 
-async def _emptied(core: Core, change: Change, mount: str) -> bool:
-    """Remove some of what a mount holds; tell whether nothing is left."""
-    if await kv.remove_some(change.connection, mount, _BATCH):
-        return False
-    return await forget_kept(core.authority, change, mount)
+async def _emptied(core: Core, change: Change, mount: str) -> tuple[bool, dict[str, int]]:
+    """Remove some of what a mount holds; tell whether nothing is left, and which secrets ended."""
+    gone = await kv.remove_some(change.connection, core.keyring(), mount, _BATCH)
+    if gone:
+        return False, gone
+    return await forget_kept(core.authority, change, mount), {}

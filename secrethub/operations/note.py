@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +11,9 @@ import msgspec
 from secrethub.audit.event import Kind
 from secrethub.audit.masking import MAX_SIZE, canonical_json, mask
 from secrethub.engines.engine import Identity, Operation
+from secrethub.engines.own_changes import record
 from secrethub.engines.runtime import Core
+from secrethub.errors import SecretHubError
 from secrethub.operations.call import AgentCertificate, Call
 from secrethub.storage.ledger import Note
 
@@ -42,12 +45,15 @@ def request_note(
     declared: Operation | None = None,
     answer: Mapping[str, Any] | None = None,
     with_body: bool = True,
+    written: Sequence[Mapping[str, Any]] = (),
 ) -> Note:
     """Return the entry of a request; values of body and query are masked unless declared plain."""
     detail: dict[str, Any] = {}
     size = ANONYMOUS_SIZE if identity is None else MAX_SIZE
     if answer:
         detail["answer"] = answer
+    if written:
+        detail["written"] = list(written)
     if with_body and call.wrap_ttl:
         detail["wrap_ttl"] = call.wrap_ttl
     if with_body and (call.body or call.query):
@@ -72,6 +78,17 @@ def request_note(
         door=call.door,
         detail=_text(detail),
     )
+
+
+async def note_rest(
+    core: Core, call: Call, path: str, identity: Identity | None, written: list[dict[str, Any]]
+) -> None:
+    """Write down rows that were changed after the entry that ended a request, or without one.
+
+    What cannot be written down now is with whatever is written down next.
+    """
+    with contextlib.suppress(SecretHubError):
+        await record(core, "state", path, written, actor=actor_of(call, identity), request_id=call.request_id)
 
 
 def shortened(text: str) -> str:

@@ -17,10 +17,11 @@ from datetime import datetime
 import msgspec
 
 from secrethub.audit.event import Kind
-from secrethub.engines.engine import Answer, Context, Fence, Identity, Operation
+from secrethub.engines.engine import Answer, Context, Identity, Operation
 from secrethub.engines.flat import flat_view
 from secrethub.engines.memo import Granted
 from secrethub.engines.mounts import Route, no_operation
+from secrethub.engines.own_changes import present_fence
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.seal import admit_to_seal, record_refusal
 from secrethub.engines.token.using import forget_used_up, spend
@@ -43,7 +44,7 @@ from secrethub.operations.context import context_of
 from secrethub.operations.decision import allowed
 from secrethub.operations.decode import decode_body
 from secrethub.operations.identify import IDENTITIES, identify
-from secrethub.operations.note import request_note
+from secrethub.operations.note import note_rest, request_note
 from secrethub.operations.reread import reread
 from secrethub.operations.wrap import refuse_wrapping, wrapped
 
@@ -103,7 +104,7 @@ class _Request:
         self.moves = 0
         self.looked = False
         """Whether the database was asked for what changed after the request came."""
-        self.fence = Fence(generation=0, seal_epoch=0)
+        self.fence = present_fence(core, [])
 
     @property
     def operation(self) -> Operation | None:
@@ -134,6 +135,8 @@ class _Request:
         finally:
             if self.left == 0 and self.identity is not None:
                 await forget_used_up(self.core, self.identity.key)
+            if self.fence.written:
+                await note_rest(self.core, self.call, self.path, self.identity, self.fence.written)
 
     async def _until_fresh(self) -> Answer:
         for _ in range(_OPTIMISTIC):
@@ -163,9 +166,8 @@ class _Request:
         position = core.caches.position
         self.moves = core.caches.authority_moves
         self.recorded = False
-        self.fence = Fence(
-            generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, in_turn=in_turn
-        )
+        fence = present_fence(core, self.fence.written)
+        self.fence = msgspec.structs.replace(fence, in_turn=in_turn)
         await self._find()
         operation = self.operation
         if operation is not None and (not operation.audited or operation.keyless):
@@ -307,8 +309,10 @@ class _Request:
                 declared=self.operation,
                 answer=answer.detail if answer is not None else None,
                 with_body=kind != "outcome",
+                written=self.fence.written,
             )
         )
+        self.fence.written.clear()
         if not self.core.unsealed:
             raise self.core.sealed()
 

@@ -11,7 +11,7 @@ from secrethub.operations.context import context_of
 from secrethub.operations.decision import require
 from secrethub.operations.identify import identify
 
-_NO_FENCE = Fence(generation=0, seal_epoch=0)
+_NO_FENCE = Fence(generation=0, seal_epoch=0, written=[])
 
 
 async def check_again(core: Core, call: Call) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from secrethub.crypto.keyring import Keyring
-from secrethub.engines.engine import Fence
+from secrethub.engines.own_changes import present_fence, record
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, Stale
 from secrethub.operations.note import note
@@ -87,7 +87,7 @@ async def _values(core: Core, damaged: set[str], reseal: _Reseal) -> int:
         began = time.monotonic()
         try:
             async with core.database.write() as connection:
-                await hold_shared(connection, _fence(core))
+                await hold_shared(connection, present_fence(core, []))
                 taken, failures = await reseal(connection, core.keyring(), damaged, _VALUES)
         except Stale as exc:
             await core.catch_up(exc)
@@ -114,7 +114,8 @@ async def _rows(core: Core, column: SealedField, damaged: set[str]) -> int:
             break
         bucket, keys = found
         try:
-            async with core.authority.issue(_fence(core)) as change:
+            fence = present_fence(core, [])
+            async with core.authority.issue(fence) as change:
                 free = await reseal_rows(change, core.keyring(), column, bucket, keys)
         except Stale as exc:
             await core.catch_up(exc)
@@ -123,17 +124,13 @@ async def _rows(core: Core, column: SealedField, damaged: set[str]) -> int:
             damaged.add(str(bucket))
             await _report(core, exc)
             continue
-        if change.written:
-            count += len(change.written)
-            await _tell(core, "written", {"written": change.written})
+        if fence.written:
+            count += len(fence.written)
+            await record(core, _OPERATION, _PATH, fence.written)
         elif not free:
             busy.add(str(bucket))
         await _rest(began)
     return count
-
-
-def _fence(core: Core) -> Fence:
-    return Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
 
 
 async def _rest(began: float) -> None:

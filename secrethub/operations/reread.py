@@ -17,7 +17,7 @@ from secrethub.operations.call import Call, Token
 from secrethub.operations.context import context_of
 from secrethub.operations.note import request_note
 
-_NO_FENCE = Fence(generation=0, seal_epoch=0)
+_NO_FENCE = Fence(generation=0, seal_epoch=0, written=[])
 """Reads change nothing."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from secrethub.crypto.keyring import unwrap
 from secrethub.errors import NotInitialised, Stale
@@ -22,6 +23,7 @@ async def create_root_token(
     writer: str,
     epoch: int | None,
     now: datetime,
+    written: list[dict[str, Any]],
 ) -> str:
     """Write the rows of a root token and return it; it never ends and belongs to nobody.
 
@@ -32,6 +34,7 @@ async def create_root_token(
         writer: the singleton that writes.
         epoch: its incarnation.
         now: the instant.
+        written: the rows are added to it, for the ledger, once they are committed.
 
     Raises:
         Stale: a newer incarnation of the writer exists, or the seal moved on.
@@ -52,8 +55,9 @@ async def create_root_token(
             raise Stale("the seal moved on")
         keyring = unwrap(root_key, row.wrapped_keyring, row.cluster_id, row.keyring_revision)
         try:
+            change = Change(connection, keyring.derived("authority"))
             await put_token(
-                Change(connection, keyring.derived("authority")),
+                change,
                 keyring,
                 token,
                 new_accessor(),
@@ -65,4 +69,5 @@ async def create_root_token(
         finally:
             keyring.wipe()
         await connection.execute("NOTIFY secrethub_changes")
+    written.extend(change.written)
     return token

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.masking import mask
-from secrethub.engines.engine import Fence
+from secrethub.engines.own_changes import own_changes, present_fence
 from secrethub.engines.rotators.kinds import rotator_of
 from secrethub.engines.rotators.rotator import Plan, Refused, Rotator, Setup
 from secrethub.engines.runtime import Core
@@ -66,7 +66,8 @@ async def _begin(core: Core, rotation: Rotation) -> bool:
     number = rotation.runs + 1
     await _tell(core, rotation, "begin", "begun", {"run": number, "trigger": "schedule"})
     try:
-        begun = await begin(core, rotation, "schedule", _fence(core))
+        async with own_changes(core, "rotation.state", _path(rotation)) as fence:
+            begun = await begin(core, rotation, "schedule", fence)
     except (InvalidRequest, Refused, IntegrityFailure) as exc:
         _count(core, exc)
         run = msgspec.structs.replace(
@@ -132,7 +133,7 @@ async def _stored(core: Core, rotation: Rotation, run: Run, plan: Plan) -> bool:
 async def _promote(core: Core, rotation: Rotation, run: Run, plan: Plan) -> None:
     """Make the planned fields a new version of the secret, in the transaction that stores so."""
     mount, path = await store_of(core, rotation)
-    fence = _fence(core)
+    fence = present_fence(core, [])
     async with core.authority.issue(fence) as change:
         await _lock(change.get, rotation)
         version, written = await write_secret(
@@ -144,7 +145,7 @@ async def _promote(core: Core, rotation: Rotation, run: Run, plan: Plan) -> None
         after = succeeded(msgspec.structs.replace(run, new_version=version, deadline=deadline))
         assert after is not None
         await _put(change.put, rotation, after, now)
-    detail = {"run": run.number, "version": version, "written": [*change.written, *written]}
+    detail = {"run": run.number, "version": version, "written": [*fence.written, *written]}
     await _tell(core, rotation, run.step, "done", detail)
 
 
@@ -173,7 +174,7 @@ async def _end(core: Core, rotation: Rotation, run: Run, plan: Plan | None = Non
     now = core.clock.now()
     undone = plan if run.outcome == "undone" and run.promoted else None
     ended = msgspec.structs.replace(rotation, run=None, work="").planned(now)
-    fence = _fence(core)
+    fence = present_fence(core, [])
     written: list[dict[str, Any]] = []
     mount, path = (None, "") if undone is None else await store_of(core, rotation)
     async with core.authority.issue(fence) as change:
@@ -201,14 +202,17 @@ async def _end(core: Core, rotation: Rotation, run: Run, plan: Plan | None = Non
         "old_version": run.old_version,
         "new_version": run.new_version,
         "missing": run.missing,
-        "written": [*change.written, *written],
+        "written": [*fence.written, *written],
     }
     await _tell(core, rotation, "end", run.outcome, detail, run.reason)
 
 
 async def _keep(core: Core, rotation: Rotation, run: Run, due: datetime) -> None:
     """Store how far a run is."""
-    async with core.authority.issue(_fence(core)) as change:
+    async with (
+        own_changes(core, "rotation.state", _path(rotation)) as fence,
+        core.authority.issue(fence) as change,
+    ):
         await _put(change.put, rotation, run, due)
 
 
@@ -234,7 +238,7 @@ async def _tell(
     await note(
         core,
         operation=f"rotation.{step}",
-        path=f"sys/rotation/config/{rotation.key}",
+        path=_path(rotation),
         actor="system",
         outcome=outcome,
         reason=reason,
@@ -242,8 +246,8 @@ async def _tell(
     )
 
 
-def _fence(core: Core) -> Fence:
-    return Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+def _path(rotation: Rotation) -> str:
+    return f"sys/rotation/config/{rotation.key}"
 
 
 def _count(core: Core, exc: Exception) -> None:

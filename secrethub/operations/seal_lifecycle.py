@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from secrethub.auth.digests import accessor_digest, token_digest
 from secrethub.auth.tokens import token_body
@@ -61,6 +63,8 @@ class Initialised:
     cluster_id: str
     shares: tuple[bytes, ...] = field(repr=False)
     root_token: str = field(repr=False)
+    written: tuple[Mapping[str, Any], ...]
+    """The rows of authority, for the ledger."""
 
 
 async def initialise(
@@ -123,7 +127,12 @@ async def initialise(
             await create_authorities(change, made.keyring, made.cluster_id, now, root_key_type)
     finally:
         made.keyring.wipe()
-    return Initialised(cluster_id=made.cluster_id, shares=made.shares, root_token=root_token)
+    return Initialised(
+        cluster_id=made.cluster_id,
+        shares=made.shares,
+        root_token=root_token,
+        written=tuple(change.written),
+    )
 
 
 async def _first_rows(change: Change, keyring: Keyring, root_token: str, now: datetime) -> None:

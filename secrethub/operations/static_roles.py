@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from secrethub.engines.database.replacing import alone
 from secrethub.engines.database.static_role import FORM, ended, replacing_of, static_role_of
 from secrethub.engines.kept import name_of
+from secrethub.engines.own_changes import record
 from secrethub.engines.runtime import Core
 from secrethub.errors import Conflict, IntegrityFailure, SecretHubError
 from secrethub.operations.note import note
@@ -65,15 +67,20 @@ async def _rotate(core: Core, key: str) -> bool:
             if found is None:
                 return True
             path = f"{found[0].path}static-creds/{role.name}"
-            replacing = await replacing_of(core, row)
-            await replacing.replace(None, ended(role, now), path)
+            written: list[dict[str, Any]] = []
+            try:
+                replacing = await replacing_of(core, row, written)
+                await replacing.replace(None, ended(role, now))
+            except SecretHubError:
+                await record(core, "database.rotate-role", path, written)
+                raise
             await note(
                 core,
                 operation="database.rotate-role",
                 path=path,
                 actor="system",
                 outcome="done",
-                detail={"written": replacing.written},
+                detail={"written": written},
             )
     except Conflict:
         return True  # somebody else is at it

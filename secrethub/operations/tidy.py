@@ -8,12 +8,13 @@ Expiry itself never waits for this: an expired row is refused when it is used. O
 from __future__ import annotations
 
 from secrethub.engines.expired import remove_expired
+from secrethub.engines.own_changes import record
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.tidying import alone, tidy_tokens
 from secrethub.engines.unmounting import empty
 from secrethub.errors import IntegrityFailure
 from secrethub.operations.note import note
-from secrethub.storage import quota_levels
+from secrethub.storage import kv_ends, quota_levels
 from secrethub.storage.authority import LOGIN_FAILURES, SECRET_IDS
 
 _ROUNDS = 200
@@ -27,6 +28,7 @@ async def tidy(core: Core) -> int:
     Raises:
         SecretHubError: the database or the keys are not there; the next call goes on.
     """
+    await record(core, "tidy", "state", [])
     removed = 0
     for part in (_secret_ids, _login_failures, tidy_tokens):
         count, failures = await part(core)
@@ -56,6 +58,7 @@ async def _forget(core: Core) -> bool:
             return False
         await connection.execute("DELETE FROM enrollments WHERE expires_at < now()")
         await quota_levels.forget(connection)
+        await kv_ends.forget(connection, _OLD)
         # Whoever was away for longer than this drops its caches (see storage/freshness.py).
         gone = await connection.fetchval(
             """WITH gone AS (

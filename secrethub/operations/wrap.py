@@ -10,6 +10,7 @@ import msgspec
 
 from secrethub.auth.digests import accessor_digest, token_digest
 from secrethub.engines.engine import Answer, Fence, Operation
+from secrethub.engines.own_changes import present_fence
 from secrethub.engines.runtime import Core
 from secrethub.engines.wrapping import keep, kept
 from secrethub.errors import InvalidRequest, Stale, Unavailable
@@ -66,7 +67,7 @@ async def wrapped(core: Core, call: Call, answer: Answer, fence: Fence, *, done:
             if not done:
                 raise
             await core.ledger.look()
-            fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+            fence = present_fence(core, fence.written)
         else:
             detail = {
                 **answer.detail,
@@ -74,7 +75,6 @@ async def wrapped(core: Core, call: Call, answer: Answer, fence: Fence, *, done:
                     "token": token_digest(keyring, info.token)[:16],
                     "accessor": accessor_digest(keyring, info.accessor)[:16],
                     "ttl": info.ttl,
-                    "written": change.written,
                 },
             }
             return msgspec.structs.replace(Answer(), wrap_info=info, detail=detail)

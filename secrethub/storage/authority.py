@@ -316,7 +316,7 @@ class Authority:
         """Open a transaction that changes authority.
 
         Args:
-            fence: the :class:`~secrethub.engines.engine.Fence` of the decision.
+            fence: the :class:`~secrethub.engines.engine.Fence` of the decision; what was written is added.
 
         Raises:
             Stale: the decision is older than the database; nothing happened.
@@ -324,13 +324,15 @@ class Authority:
         secret = self._keyring().derived("authority")
         async with self.turns.alone(fence), self._database.write() as connection:
             generation = await hold_exclusive(connection, fence)
-            yield Change(connection, secret, self._floors)
+            change = Change(connection, secret, self._floors)
+            yield change
+        fence.written.extend(change.written)
         self._caches.expect(generation)
         self._notify()
 
     @asynccontextmanager
     async def issue(self, fence: Fence) -> AsyncIterator[Change]:
-        """Open a transaction that adds rows or counts uses.
+        """Open a transaction that adds rows or counts uses; what was written is added to the fence.
 
         Raises:
             Stale: the decision is older than the database; nothing happened.
@@ -338,7 +340,9 @@ class Authority:
         secret = self._keyring().derived("authority")
         async with self._database.write() as connection:
             await hold_shared(connection, fence)
-            yield Change(connection, secret, self._floors)
+            change = Change(connection, secret, self._floors)
+            yield change
+        fence.written.extend(change.written)
         self._notify()
 
 

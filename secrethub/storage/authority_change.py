@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from secrethub.audit.state import written_row
 from secrethub.errors import Conflict, IntegrityFailure
 from secrethub.storage.authority_rows import (
     MODULUS,
@@ -41,7 +42,7 @@ class Change:
     ) -> None:
         self.connection = connection
         self.written: list[dict[str, Any]] = []
-        """(table, key, revision, mac) of every write, for the ledger's outcome entry."""
+        """Every write, for the ledger (``audit/state.py``); a deletion has its bucket's revision, no mac."""
         self._secret = secret
         self._floors = floors or {}
         self._held: dict[tuple[str, int], Bucket] = {}
@@ -168,11 +169,12 @@ class Change:
         for row in await self._rows(table, present, failures):
             rows.append(row)
             self._take_out(table, buckets[table.bucket(row.key)], row.key)
-            self._note(table, row.key, 0, b"")
         if rows:
             touched = [buckets[number] for number in sorted({table.bucket(row.key) for row in rows})]
             for bucket in touched:
                 bucket.revision += 1
+            for row in rows:
+                self._note(table, row.key, buckets[table.bucket(row.key)].revision, b"")
             await self._store(table, touched)
             await self.connection.execute(
                 f"DELETE FROM {table.name} WHERE key = ANY($1::text[])",  # noqa: S608 - a constant of ours
@@ -318,6 +320,4 @@ class Change:
         )
 
     def _note(self, table: Table, key: str, revision: int, authentication: bytes) -> None:
-        self.written.append(
-            {"table": table.name, "key": key, "revision": revision, "mac": authentication.hex()}
-        )
+        self.written.append(written_row(table.name, key, revision, authentication))

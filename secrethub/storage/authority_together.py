@@ -111,8 +111,13 @@ class Together:
             current = [member for member, held in zip(members, holds, strict=True) if held]
             change = _Gathered(connection, secret, self._floors)
             await change.lock([place for member in current for place in member.places])
-            outcomes += [(member, await change.alone(member.work)) for member in current]
+            written = []
+            for member in current:
+                outcomes.append((member, await change.alone(member.work)))
+                written.append(change.written)
             await change.flush()
+        for member, rows in zip(current, written, strict=True):
+            member.fence.written.extend(rows)
         self._notify()
         left = [member for member, held in zip(members, holds, strict=True) if not held]
         return outcomes + [(member, Stale("authority moved on")) for member in left]
@@ -164,6 +169,7 @@ class _Gathered(Change):
         except Exception as exc:  # noqa: BLE001 - it is the member's own
             for undo in reversed(self._undo):
                 undo()
+            self.written = []
             return exc
 
     async def get(self, table: Table, key: str) -> Row | None:
@@ -204,7 +210,7 @@ class _Gathered(Change):
         bucket.revision += 1
         self._known[table.name, key] = None
         self._writes.setdefault(table.name, {})[key] = None
-        self._note(table, key, 0, b"")
+        self._note(table, key, bucket.revision, b"")
         return True
 
     async def flush(self) -> None:

@@ -39,6 +39,10 @@ class Fence(Protocol):
     def in_turn(self) -> bool:
         """Whether the decision was taken inside :meth:`Turns.turn`, which is not left yet."""
 
+    @property
+    def written(self) -> list[dict[str, Any]]:
+        """What was committed under it and is not in the ledger yet; whoever commits adds to it."""
+
 
 class Turns:
     """Lets the decisions of one process that were overtaken happen one after the other."""

@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 import asyncpg
 import msgspec
 
+from secrethub.audit.state import SECRETS, written_row
 from secrethub.crypto.aead import Place
 from secrethub.crypto.digests import equal, mac
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import IntegrityFailure
+from secrethub.storage import kv_ends
 
 HIGHEST = "\U0010ffff"
 
@@ -117,6 +119,11 @@ def head_mac(key: bytes, head: Head) -> bytes:
         head.updated_at,
         encode_states(head.versions),
     )
+
+
+def written(keyring: Keyring, head: Head) -> dict[str, Any]:
+    """Return what the ledger keeps of a head that was written."""
+    return written_row(SECRETS, head.id, head.revision, head_mac(keyring.derived("kv"), head))
 
 
 def value_place(identifier: str, version: int) -> Place:
@@ -259,8 +266,11 @@ async def remove_values(
     )
 
 
-async def remove_head(connection: asyncpg.Connection[Any], head: Head, change_key: str) -> None:
+async def remove_head(
+    connection: asyncpg.Connection[Any], keyring: Keyring, head: Head, change_key: str
+) -> None:
     """Remove a secret that was loaded with its lock, and all its versions."""
+    await kv_ends.note(connection, keyring, {head.id: head.revision})
     await connection.execute("DELETE FROM kv_secrets WHERE store = $1 AND path = $2", head.store, head.path)
     await _announce(connection, change_key, 0, 0)
 
@@ -276,25 +286,30 @@ async def _announce(
     )
 
 
-async def remove_some(connection: asyncpg.Connection[Any], store: str, limit: int) -> int:
-    """Remove secrets of a store with all their versions; return how many, 0 when none is left.
+async def remove_some(
+    connection: asyncpg.Connection[Any], keyring: Keyring, store: str, limit: int
+) -> dict[str, int]:
+    """Remove secrets of a store with all their versions; return their ids and last revisions, if any is left.
 
     Args:
         connection: inside a transaction that holds the fence.
+        keyring: for the authentication of their ends.
         store: the store's id.
         limit: how many at most.
     """
-    count: int = await connection.fetchval(
+    rows = await connection.fetch(
         """WITH gone AS (
                 DELETE FROM kv_secrets WHERE store = $1 AND path IN (
                     SELECT path FROM kv_secrets WHERE store = $1 ORDER BY path LIMIT $2)
-                RETURNING path),
+                RETURNING path, id, revision),
             told AS (INSERT INTO changes (kind, key, version) SELECT 'kv', $1 || '/' || path, 0 FROM gone)
-            SELECT count(*) FROM gone""",
+            SELECT id, revision FROM gone""",
         store,
         limit,
     )
-    return count
+    gone = {row["id"]: row["revision"] for row in rows}
+    await kv_ends.note(connection, keyring, gone)
+    return gone
 
 
 async def children(

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from secrethub.audit.state import written_row
 from secrethub.crypto.aead import Place
 from secrethub.crypto.digests import equal
 from secrethub.crypto.keyring import Keyring
@@ -172,8 +173,12 @@ async def known_markers(database: Database, markers: Sequence[str]) -> set[str]:
 
 def written(keyring: Keyring, lease: Lease) -> dict[str, Any]:
     """Return what the ledger keeps of a lease's row."""
-    authentication = lease_mac(keyring.derived(_KEY), lease)
-    return {"table": TABLE, "key": lease.id, "revision": lease.revision, "mac": authentication.hex()}
+    return written_row(TABLE, lease.id, lease.revision, lease_mac(keyring.derived(_KEY), lease))
+
+
+def ended(lease: Lease) -> dict[str, Any]:
+    """Return what the ledger keeps of the end of a lease's row."""
+    return written_row(TABLE, lease.id, lease.revision + 1, b"")
 
 
 def sealed_data(keyring: Keyring, identifier: str, state: State, data: Mapping[str, Any]) -> bytes:

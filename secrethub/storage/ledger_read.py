@@ -50,6 +50,35 @@ async def row_pages(connection: asyncpg.Connection[Any]) -> AsyncIterator[list[R
         stream, number = rows[-1][0], rows[-1][1]
 
 
+async def entries_naming(
+    connection: asyncpg.Connection[Any], table: str, *, signed: bool = False
+) -> AsyncIterator[tuple[str, int, str]]:
+    """Yield stream, number and detail of entries that may speak of rows of ``table`` (``audit/state.py``).
+
+    Args:
+        connection: for reading.
+        table: whose rows.
+        signed: whether entries that were written without a key are left out.
+    """
+    stream, number = "", -(1 << 62)
+    while True:
+        rows = await connection.fetch(
+            """SELECT stream, number, CASE WHEN strpos(detail, $3) > 0 THEN detail END AS detail,
+                      signature <> ''::bytea AS signed
+               FROM audit_entries WHERE (stream, number) > ($1, $2) ORDER BY stream, number LIMIT $4""",
+            stream,
+            number,
+            f'"table":"{table}"',
+            _PAGE,
+        )
+        if not rows:
+            return
+        for row in rows:
+            if row["detail"] is not None and (row["signed"] or not signed):
+                yield row["stream"], row["number"], row["detail"]
+        stream, number = rows[-1]["stream"], rows[-1]["number"]
+
+
 async def pruned(connection: asyncpg.Connection[Any]) -> list[StreamHead]:
     """Return up to where streams are pruned, as entries say that are not verified yet."""
     rows = await connection.fetch("SELECT detail FROM audit_entries WHERE kind = 'prune'")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
+from secrethub.audit.state import floors_detail
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import Conflict, IntegrityFailure, NotInitialised
 from secrethub.seal.timeline import first_of, moved_to, timeline_mac
@@ -32,11 +34,13 @@ class Accepted:
         timeline: its number.
         seal_epoch: under which the cluster is unsealed.
         incarnation: the number of the SealState that committed it.
+        floors: for the ledger, what buckets of authority have reached (``audit/state.py``).
     """
 
     timeline: int
     seal_epoch: int
     incarnation: int
+    floors: Mapping[str, Any]
 
 
 async def commit_rolled_back(database: Database, reason: str, *, known: int) -> bool:
@@ -105,7 +109,7 @@ async def commit_accepted(
         if not row["rolled_back"]:
             raise Conflict("the database was not put back, as far as anybody knows")
         timeline = row["timeline"]
-        await _move_buckets(connection, keyring.derived("authority"), timeline)
+        moved = await _move_buckets(connection, keyring.derived("authority"), timeline)
         await connection.execute(f"TRUNCATE {', '.join(table.name for table in VOIDED)}")
         await connection.execute(
             "UPDATE epochs SET epoch = $1 | (epoch & $2)", first_of(timeline), first_of(1) - 1
@@ -120,11 +124,22 @@ async def commit_accepted(
         )
         await connection.execute(_TELL, seal_epoch)
         await connection.execute("NOTIFY secrethub_changes")
-    return Accepted(timeline=timeline, seal_epoch=seal_epoch, incarnation=moved_to(timeline, epoch))
+    return Accepted(
+        timeline=timeline,
+        seal_epoch=seal_epoch,
+        incarnation=moved_to(timeline, epoch),
+        floors=floors_detail(moved),
+    )
 
 
-async def _move_buckets(connection: asyncpg.Connection[Any], secret: bytes, timeline: int) -> None:
-    """Move every bucket into the timeline, and empty those of what is voided; a broken one stays broken."""
+async def _move_buckets(
+    connection: asyncpg.Connection[Any], secret: bytes, timeline: int
+) -> list[tuple[str, int, int]]:
+    """Move every bucket into the timeline, and empty those of what is voided; a broken one stays broken.
+
+    Returns:
+        Table, number and new revision of those that were moved.
+    """
     voided = frozenset(table.name for table in VOIDED)
     moved: list[tuple[str, int, int, bytes, bytes]] = []
     for head in await connection.fetch(
@@ -138,12 +153,11 @@ async def _move_buckets(connection: asyncpg.Connection[Any], secret: bytes, time
         revision = moved_to(timeline, head["revision"]) + 1
         digest = bytes(32) if name in voided else head["digest"]
         moved.append((name, number, revision, digest, bucket_mac(secret, name, number, revision, digest)))
-    if not moved:
-        return
     await connection.execute(
         """UPDATE authority_buckets b SET revision = u.revision, digest = u.digest, mac = u.mac
            FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bytea[], $5::bytea[])
                AS u(name, bucket, revision, digest, mac)
            WHERE b.table_name = u.name AND b.bucket = u.bucket""",
-        *(list(column) for column in zip(*moved, strict=True)),
+        *([row[column] for row in moved] for column in range(5)),
     )
+    return [row[:3] for row in moved]

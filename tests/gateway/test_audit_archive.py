@@ -48,7 +48,7 @@ async def test_old_entries_leave(node: Node, folder: Path) -> None:
     assert done["entries"] >= 60
     left = await sql(node.settings.database_url, "SELECT count(*) AS n FROM audit_entries")
     assert left[0]["n"] < before[0]["n"]
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     assert (await ok(node, "POST", "sys/audit/archive/verify", {}))["ok"]
     assert await nothing_is_lost(node, folder) > 60
     for path in folder.iterdir():
@@ -57,7 +57,7 @@ async def test_old_entries_leave(node: Node, folder: Path) -> None:
     await old_entries(node, 5)
     again = await run(node)
     assert again["segments"][0] == done["segments"][-1] + 1
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     assert await nothing_is_lost(node, folder) > 60
     listed = (await ok(node, "GET", "sys/audit/archive/segments"))["segments"]
     assert [one["number"] for one in listed] == done["segments"] + again["segments"]
@@ -89,10 +89,10 @@ async def test_the_ledger_after_it(node: Node, folder: Path) -> None:
     await ok(node, "PUT", "sys/seal")
     await node.unseal()
     await ok(node, "GET", "secret/data/a")
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     await old_entries(node, 3)
     assert (await run(node))["segments"]
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     assert await nothing_is_lost(node, folder)
 
 
@@ -102,7 +102,7 @@ async def test_again_and_again(node: Node, folder: Path) -> None:
     for _ in range(4):
         await old_entries(node, 4)
         assert (await run(node))["segments"]
-        await ledger_is_good(node)
+        await ledger_is_good(node, state=True)
     prunes = await entries(node.settings.database_url, kind="prune")
     assert prunes
     assert len(lines_of(folder, 2)) > 2
@@ -174,7 +174,7 @@ async def test_a_damaged_archive(node: Node, folder: Path, victim: str) -> None:
     verdict = await ok(node, "POST", "sys/audit/archive/verify", {})
     assert not verdict["ok"]
     assert verdict["first_bad"]["segment"] == 2
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def test_a_database_writer_cannot_let_entries_vanish(node: Node, folder: Path) -> None:
@@ -202,10 +202,10 @@ async def test_a_store_that_is_away(node: Node, folder: Path) -> None:
     assert answer.status_code == 503
     assert await status(node, "GET", "secret/data/x") == 404
     assert (await ok(node, "GET", "sys/audit/archive"))["status"]["unfinished"]
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     (folder.parent / "away").rename(folder)
     assert (await run(node))["segments"]
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     assert await nothing_is_lost(node, folder)
 
 
@@ -238,7 +238,7 @@ async def test_one_at_a_time(node: Node, folder: Path) -> None:
     codes = sorted(answer.status_code for answer in answers)
     assert codes[0] == 200
     assert set(codes) <= {200, 400, 409}
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     assert await nothing_is_lost(node, folder)
 
 

@@ -51,12 +51,12 @@ async def test_killed(node: Node, folder: Path, tmp_path: Path, step: str) -> No
         assert second.child.wait(timeout=20) == -9
     rows = await sql(url, "SELECT pruned FROM audit_segments")
     assert [row["pruned"] for row in rows] == [step == "pruned"]
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     # As if its time had passed.
     await sql(url, "UPDATE locks SET expires_at = clock_timestamp() WHERE name = 'audit-archive'")
     done = await run(node)
     assert (1 in done["segments"]) is (step != "pruned")
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     assert (await ok(node, "POST", "sys/audit/archive/verify", {}))["ok"]
     assert await nothing_is_lost(node, folder) > 40
     assert all(row["pruned"] for row in await sql(url, "SELECT pruned FROM audit_segments"))

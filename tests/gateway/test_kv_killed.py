@@ -62,7 +62,7 @@ async def test_no_write_is_lost(node: Node, tmp_path: Path) -> None:
         newest = (await node.call("GET", f"secret/metadata/{path}")).json()["data"]["current_version"]
         for version in range(1, newest + 1):
             await got(node, path, version)
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def _beyond(counted: Any, least: int) -> bool:

@@ -60,7 +60,7 @@ async def test_a_process_that_dies_while_it_makes_a_lease_leaves_nothing(
     await _grace_is_over(leased)
     await until(lambda: _none_left(leased))
     assert files(place) == set()
-    await ledger_is_good(leased)
+    await ledger_is_good(leased, state=True)
 
 
 async def test_a_process_that_dies_while_it_ends_leases_loses_none(
@@ -78,7 +78,7 @@ async def test_a_process_that_dies_while_it_ends_leases_loses_none(
     assert files(place) == set()
     done = await entries(leased.settings.database_url, operation="lease.end", outcome="done")
     assert {entry["path"] for entry in done} == {one["lease_id"] for one in made}
-    await ledger_is_good(leased)
+    await ledger_is_good(leased, state=True)
 
 
 async def test_a_manager_that_stands_still_while_it_ends_leases_does_no_harm(
@@ -151,7 +151,7 @@ async def test_a_target_that_is_away_keeps_its_leases_and_hinders_no_other(lease
     (place.parent / "away-one").unlink()
     await gone(place, away)
     await until(lambda: _none_left(leased))
-    await ledger_is_good(leased)
+    await ledger_is_good(leased, state=True)
 
 
 async def test_dead_letters_have_reasons_and_are_tried_again_or_forgotten(leased: Node, place: Path) -> None:
@@ -179,7 +179,7 @@ async def test_dead_letters_have_reasons_and_are_tried_again_or_forgotten(leased
     assert made[1]["lease_id"] in forced.json()["warnings"][0]
     await until(lambda: _none_left(leased))
     assert files(place) == {names[1]}
-    await ledger_is_good(leased)
+    await ledger_is_good(leased, state=True)
 
 
 async def test_while_sealed_nothing_ends_and_afterwards_everything_does(leased: Node, place: Path) -> None:
@@ -190,4 +190,4 @@ async def test_while_sealed_nothing_ends_and_afterwards_everything_does(leased: 
     await leased.unseal()
     await gone(place, name)
     await until(lambda: _none_left(leased))
-    await ledger_is_good(leased)
+    await ledger_is_good(leased, state=True)

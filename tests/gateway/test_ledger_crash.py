@@ -44,7 +44,7 @@ async def test_a_gateway_killed_while_checkpoints_are_made(node: Node, second: S
     second.kill()
     await asyncio.gather(*readers)
     await until(lambda: settled(url))
-    found = await ledger_is_good(node)
+    found = await ledger_is_good(node, state=True)
     assert found["checkpoints"] >= before + 2
     written = await sql(url, "SELECT request_id FROM audit_entries WHERE operation = 'kv.read'")
     assert answered

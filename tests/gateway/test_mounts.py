@@ -293,7 +293,7 @@ async def test_an_interrupted_removal_goes_on(node: Node, finished_by: str) -> N
     await node.call("POST", "sys/mounts/team", json={"type": "kv-v2"})
     await node.call("POST", "team/data/a", json={"data": {}})
     await core.ledger.look()
-    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, written=[])
     async with core.authority.change(fence) as change:
         row = await change.get(MOUNTS, "team/")
         assert row is not None

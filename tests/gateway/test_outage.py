@@ -145,7 +145,7 @@ async def test_a_killed_server(node: Node, server: Server) -> None:
     await _refuses(node)
     await server.start_again()
     await _as_before(node, token)
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def test_a_server_that_stands_still(node: Node, server: Server) -> None:
@@ -167,7 +167,7 @@ async def test_a_server_that_stands_still(node: Node, server: Server) -> None:
     lost = await entries(server.url, kind="lost")
     assert lost
     assert lost[0]["detail"]["stream"]
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def test_a_short_pause(node: Node, server: Server) -> None:
@@ -184,7 +184,7 @@ async def test_a_short_pause(node: Node, server: Server) -> None:
     server.signal(signal.SIGCONT)
     for read in reads:
         assert (await read).status_code == 200
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def test_writes_under_way_when_the_server_is_killed(node: Node, server: Server) -> None:
@@ -223,7 +223,7 @@ async def test_writes_under_way_when_the_server_is_killed(node: Node, server: Se
         assert answer.json()["data"]["data"] == {"n": n}
     for path in refused:
         assert (await node.call("GET", f"secrets/{path}")).status_code in {200, 404}
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     outcomes = await entries(server.url, operation="kv.write", kind="outcome", outcome="done")
     done = {entry["path"].removeprefix("secret/data/") for entry in outcomes}
     there = {row["path"] for row in await sql(server.url, "SELECT path FROM kv_secrets")}
@@ -242,7 +242,7 @@ async def test_again_and_again(node: Node, server: Server) -> None:
             assert (await read).status_code in {200, 503}
         await server.start_again()
         await _as_before(node, token)
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def test_a_node_that_starts_without_a_database(server: Server, tmp_path: Path) -> None:

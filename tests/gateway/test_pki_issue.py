@@ -56,7 +56,7 @@ async def _sql(hub: Running, statement: str, *values: Any) -> list[Any]:
 
 
 def _fence(hub: Running) -> Fence:
-    return Fence(generation=hub.core.caches.generation, seal_epoch=hub.core.caches.seal_epoch)
+    return Fence(generation=hub.core.caches.generation, seal_epoch=hub.core.caches.seal_epoch, written=[])
 
 
 async def test_a_certificate_is_issued(hub: Running) -> None:

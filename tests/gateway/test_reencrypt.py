@@ -47,7 +47,7 @@ async def filled(node: Node, count: int = MANY) -> str:
     assert enabled.status_code == 204, enabled.text
     core = node.process.core
     await core.ledger.look()
-    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, written=[])
     archive = Archive(
         uuid="u1", type="s3", retention=10**9, segment_entries=1, secret_access_key=Sensitive("canary")
     )

@@ -173,7 +173,7 @@ async def test_a_restored_backup(node: Node, backup: Backup) -> None:
     await written(node, "newer")
     assert (await sql(url, "SELECT max(timeline) AS t FROM audit_checkpoints"))[0]["t"] > 1
     assert not await rolled_back(node)
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
     done = await entries(url, operation="sys.accept-restore", outcome="done")
     assert done[-1]["detail"]["timeline"] > 1
 

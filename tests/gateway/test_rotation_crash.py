@@ -43,7 +43,7 @@ async def test_a_run_survives_its_process(node: Node, tmp_path: Path) -> None:
             assert len(answer["data"]["value"]) == 32
         ends = await until(lambda: _ends(url))
         assert len(ends) == len(PATHS)
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def _dead(process: Any) -> bool:

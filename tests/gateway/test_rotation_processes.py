@@ -66,7 +66,7 @@ async def test_rotations_at_once_lose_no_key(node: Node, second: Second) -> None
     assert 2 <= newest <= 9
     status = (await second.call("GET", "sys/key-status", node.root)).json()["data"]
     assert status["term"] == newest
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def test_nothing_fails_while_keys_are_rotated(node: Node, second: Second) -> None:
@@ -109,7 +109,7 @@ async def test_nothing_fails_while_keys_are_rotated(node: Node, second: Second) 
     assert not failed, failed[:5]
     newest = await sealed_under(node.settings.database_url, "shared")
     assert newest[-1] == 4
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def _beyond(count: Any, least: int) -> bool:

@@ -135,7 +135,7 @@ async def test_used_up_tokens_are_tidied_away(hub: Running) -> None:
     core = hub.core
     row = await find_token(core, token)
     assert row is not None
-    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, written=[])
     hub.clock.ahead = timedelta(minutes=-5)
     assert await spend(core, fence, await holder_of(core, row, core.clock.now())) == 0
     hub.clock.ahead = timedelta()

@@ -185,7 +185,7 @@ async def test_tidying(node: Node) -> None:
     from secrethub.engines.engine import Fence
     from secrethub.storage.authority import TOKENS
 
-    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, written=[])
     digest = token_digest(core.keyring(), made["client_token"])
     async with core.authority.issue(fence) as change:
         assert await change.delete(TOKENS, digest)

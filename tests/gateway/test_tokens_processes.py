@@ -101,7 +101,7 @@ async def test_killed_between_use_and_answer(hub: Node, second: Second) -> None:
     await killed_before_the_outcome(hub, second, "GET", "secrets/app/db", token, spent)
     assert (await hub.call("GET", "secrets/app/db", token)).status_code == 200
     assert (await hub.call("GET", "secrets/app/db", token)).status_code == 403
-    await ledger_is_good(hub)
+    await ledger_is_good(hub, state=True)
 
 
 async def test_killed_between_opening_and_answer(hub: Node, second: Second) -> None:
@@ -117,7 +117,7 @@ async def test_killed_between_opening_and_answer(hub: Node, second: Second) -> N
     )
     again = await hub.call("POST", "sys/wrapping/unwrap", json={"token": token})
     assert again.json()["errors"] == ["wrapping token is not valid or does not exist"]
-    await ledger_is_good(hub)
+    await ledger_is_good(hub, state=True)
 
 
 async def test_revocations_reach_batch_tokens(hub: Node, second: Second) -> None:

@@ -39,7 +39,7 @@ class Office:
     @property
     def fence(self) -> Fence:
         """What a decision taken now rests on."""
-        return Fence(generation=self.caches.generation, seal_epoch=self.caches.seal_epoch)
+        return Fence(generation=self.caches.generation, seal_epoch=self.caches.seal_epoch, written=[])
 
     async def sql(self, statement: str, *values: Any) -> list[Any]:
         """Run a statement behind Core's back."""

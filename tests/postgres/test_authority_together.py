@@ -139,7 +139,9 @@ async def test_an_older_decision_is_taken_again(office: Office) -> None:
     results = await asyncio.gather(
         office.authority.together.issue(old, [], nothing),
         login(office, "t"),
-        office.authority.together.issue(Fence(generation=old.generation, seal_epoch=9), [], nothing),
+        office.authority.together.issue(
+            Fence(generation=old.generation, seal_epoch=9, written=[]), [], nothing
+        ),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [Stale, list, Stale]

@@ -206,7 +206,7 @@ def test_a_pruned_stream(scribe: Scribe) -> None:
     """A stream may begin later where a signed entry says so, exactly there, and may be gone as a whole."""
     bases = [scribe.head("a", 4), scribe.head("b", 15)]
     scribe.write("c")
-    scribe.write("c", kind="prune", detail=prune_detail(bases))
+    scribe.write("c", kind="prune", detail=prune_detail(bases, {}))
     scribe.checkpoint()
     whole = dict(scribe.records)
     scribe.records = {"a": whole["a"][4:], "c": whole["c"]}
@@ -227,7 +227,7 @@ def test_a_pruning_that_was_made_up(scribe: Scribe) -> None:
     forger = Chain("c", b"x" * 32)
     scribe.records["c"] = [
         forger.append(at=1, kind="open"),
-        forger.append(at=2, kind="prune", detail=prune_detail([base])),
+        forger.append(at=2, kind="prune", detail=prune_detail([base], {})),
     ]
     del scribe.records["a"][:4]
     report = scribe.report(bases=[base])

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from secrethub.audit.masking import canonical_json
 from secrethub.engines.agents.enrolment import certify, inventory_row
 from secrethub.engines.agents.records import instant, load, require, store
-from secrethub.engines.engine import Fence
+from secrethub.engines.own_changes import present_fence
 from secrethub.engines.pki.authorities import load_issuer
 from secrethub.engines.runtime import Core
 from secrethub.errors import PermissionDenied, SecretHubError, Stale, Unavailable
@@ -61,7 +62,7 @@ async def renew_agent_certificate(
     audit = _Audit(core, agent_id, client_address)
     await audit.write("intent", "begun", serial=serial)
     try:
-        renewed = await _renew(core, agent_id, serial, parse_request(csr_pem))
+        renewed = await _renew(core, agent_id, serial, parse_request(csr_pem), audit.written)
     except SecretHubError as exc:
         denied = isinstance(exc, PermissionDenied)
         await audit.write("outcome", "denied" if denied else "failed", reason=str(exc), serial=serial)
@@ -70,7 +71,9 @@ async def renew_agent_certificate(
     return renewed
 
 
-async def _renew(core: Core, agent_id: str, serial: str, request: SigningRequest) -> RenewedCertificate:
+async def _renew(
+    core: Core, agent_id: str, serial: str, request: SigningRequest, written: list[dict[str, Any]]
+) -> RenewedCertificate:
     for _ in range(_ATTEMPTS):
         now = core.clock.now()
         known = await load(core, agent_id)
@@ -79,7 +82,7 @@ async def _renew(core: Core, agent_id: str, serial: str, request: SigningRequest
         known[1].standing.check(serial, now)
         issuer = await load_issuer(core, TRANSPORT.name)
         made = certify(issuer, agent_id, request, now)
-        fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+        fence = present_fence(core, written)
         try:
             # Nothing is taken away from anybody: what drops out of the row is the certificate that
             # the one in use replaced.
@@ -120,8 +123,13 @@ class _Audit:
         self._agent_id = agent_id
         self._client = client_address or ""
         self._request_id = new_uuid()
+        self.written: list[dict[str, Any]] = []
+        """What was changed, for the outcome."""
 
     async def write(self, kind: str, outcome: str, *, reason: str = "", serial: str = "") -> None:
+        detail: dict[str, Any] = {"serial_number": serial}
+        if self.written:
+            detail["written"] = self.written
         await self._core.ledger.append(
             Note(
                 kind="intent" if kind == "intent" else "outcome",
@@ -133,6 +141,6 @@ class _Audit:
                 reason=reason,
                 client=self._client,
                 door="agent",
-                detail=canonical_json({"serial_number": serial}),
+                detail=canonical_json(detail),
             )
         )

@@ -158,7 +158,7 @@ async def _change(context: Context, settle: Callable[[Role], Role]) -> Answer:
         if row is None:
             raise NotFound("no such role")
         await change.put(APPROLES, key, msgspec.to_builtins(settle(role_of(row))))
-    return Answer(detail={"written": change.written})
+    return Answer()
 
 
 async def _read_local(context: Context, _body: None) -> Answer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -70,10 +69,10 @@ async def login(context: Context, body: Login) -> Answer:
     counted = row if row is not None and secret.uses_left is not None and role.bind_secret_id else None
     fresh = fresh_token(core.keyring())
 
-    async def let_in(change: Change) -> tuple[Auth, tuple[str, ...], list[dict[str, Any]]]:
+    async def let_in(change: Change) -> tuple[Auth, tuple[str, ...]]:
         if counted is not None:
             await _count(change, counted, context.now)
-        auth, warnings = await issue_for_login(
+        return await issue_for_login(
             context,
             change,
             role,
@@ -83,10 +82,9 @@ async def login(context: Context, body: Login) -> Answer:
             bound_cidrs=intersection(role.token_bound_cidrs, secret.token_cidrs),
             fresh=fresh,
         )
-        return auth, warnings, change.written
 
     places = [*fresh.places, *([(SECRET_IDS, counted.key)] if counted is not None else [])]
-    auth, warnings, written = await core.authority.together.issue(context.fence, places, let_in)
+    auth, warnings = await core.authority.together.issue(context.fence, places, let_in)
     return Answer(
         auth=auth,
         warnings=warnings,
@@ -94,7 +92,6 @@ async def login(context: Context, body: Login) -> Answer:
             "role": role.name,
             "secret_id_accessor": secret.accessor if role.bind_secret_id else "",
             "token_accessor": accessor_digest(core.keyring(), auth.accessor)[:16] if auth.accessor else "",
-            "written": written,
         },
     )
 

@@ -20,8 +20,9 @@ from secrethub.engines.approle.role import (
 )
 from secrethub.engines.auth_methods import belongs
 from secrethub.engines.bindings import Subject, end_bindings
-from secrethub.engines.engine import Answer, Context, Fence, Operation
+from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import shown as shown_names
+from secrethub.engines.own_changes import own_changes
 from secrethub.errors import InvalidRequest, NotFound, Sealed, Stale, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage.authority import APPROLES, ROLE_IDS, SECRET_IDS, Change
@@ -132,7 +133,7 @@ async def write_role(context: Context, body: WriteRole) -> Answer:
         if body.role_id:
             role = msgspec.structs.replace(role, role_id=checked_role_id(body.role_id))
         await _store(context, change, key, role, old)
-    return Answer(detail={"written": change.written})
+    return Answer()
 
 
 async def _store(context: Context, change: Change, key: str, role: Role, old: Role | None) -> None:
@@ -168,7 +169,7 @@ async def delete_role(context: Context, _body: None) -> Answer:
             core.metrics.integrity_failures.labels(failure.table).inc()
     # SecretIDs are bound to the role that is gone, so their rows can go without holding anybody up.
     await _remove_secret_ids(context, key)
-    return Answer(detail={"written": change.written})
+    return Answer()
 
 
 async def _remove_secret_ids(context: Context, key: str) -> None:
@@ -178,8 +179,10 @@ async def _remove_secret_ids(context: Context, key: str) -> None:
         while page := await core.authority.keys(SECRET_IDS, owner=key, after=after):
             after = page[-1]
             await core.ledger.look()
-            fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
-            async with core.authority.issue(fence) as change:
+            async with (
+                own_changes(core, "approle.role.delete", context.path) as fence,
+                core.authority.issue(fence) as change,
+            ):
                 _, failures = await change.delete_many(SECRET_IDS, page)
             for failure in failures:
                 core.metrics.integrity_failures.labels(failure.table).inc()
@@ -202,4 +205,4 @@ async def write_role_id(context: Context, body: WriteRoleId) -> Answer:
             raise NotFound("no such role")
         old = role_of(row)
         await _store(context, change, key, msgspec.structs.replace(old, role_id=chosen), old)
-    return Answer(detail={"written": change.written})
+    return Answer()

@@ -116,7 +116,7 @@ async def _make(context: Context, body: MakeSecretId, secret_id: str) -> Answer:
             "secret_id_ttl": ttl,
             "secret_id_num_uses": uses,
         },
-        detail={"accessor": accessor, "written": change.written},
+        detail={"accessor": accessor},
     )
 
 
@@ -178,7 +178,7 @@ async def _accessed(context: Context, body: NamedAccessor) -> Row:
 async def _destroy(context: Context, row: Row) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         await change.delete(SECRET_IDS, row.key)
-    return Answer(detail={"accessor": row.body["accessor"], "written": change.written})
+    return Answer(detail={"accessor": row.body["accessor"]})
 
 
 def _limits(role: Role, body: MakeSecretId) -> tuple[int, int]:

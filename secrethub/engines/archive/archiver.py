@@ -5,7 +5,7 @@ In this order, each step repeatable, so that a crash anywhere loses nothing and 
 1. The segment is planned, in the database. From then on it is decided which entries it has.
 2. Its entries are verified, written into a file, and put into the store, with the manifest after them.
 3. Both are read back and compared. Only what was read back in this very run counts.
-4. A signed ``prune`` entry in the ledger says which entries go.
+4. A signed ``prune`` entry in the ledger says which entries go, and what stays known of the rows they name.
 5. They go, all of them in one transaction with the mark that the segment is finished.
 
 One process does it at a time. What does not verify is never archived and never removed.
@@ -29,6 +29,7 @@ from secrethub.audit.event import Record, prune_detail
 from secrethub.audit.export_file import base_line, end_line, entry_line, header_line
 from secrethub.audit.segment import Manifest, file_name, manifest_name
 from secrethub.engines.archive.config import Archive, store_of
+from secrethub.engines.archive.remains import Remains
 from secrethub.engines.archive.store import Store, StoreFailed
 from secrethub.engines.runtime import Core
 from secrethub.errors import Conflict, IntegrityFailure, Unavailable
@@ -78,15 +79,16 @@ async def run(core: Core, archive: Archive, most: int = 100) -> Outcome:
             lock = await locks.acquire(core.database, _LOCK, owner, _LOCK_SECONDS)
             if lock is None:
                 raise Conflict("another process is archiving by now")
-            manifest = await _planned(core, archive, now)
-            if manifest is None:
+            planned = await _planned(core, archive, now)
+            if planned is None:
                 break
+            manifest, since = planned
             async with core.database.read() as connection:
                 sinks = await rows.behind(connection, manifest.parts)
             if sinks:
                 waiting = f"{len(sinks)} sinks were not given these entries yet"
                 break
-            await _archive(core, store, manifest)
+            await _archive(core, store, manifest, since)
             finished.append(manifest.number)
             entries += manifest.entries
     except StoreFailed as exc:
@@ -97,8 +99,12 @@ async def run(core: Core, archive: Archive, most: int = 100) -> Outcome:
     return Outcome(segments=tuple(finished), entries=entries, waiting=waiting)
 
 
-async def _planned(core: Core, archive: Archive, now: int) -> Manifest | None:
-    """Return the segment that is under way, or the next one of what is old enough at ``now``."""
+async def _planned(core: Core, archive: Archive, now: int) -> tuple[Manifest, int] | None:
+    """Return the segment that is under way, or the next one of what is old enough at ``now``.
+
+    Returns:
+        It, and the instant of the newest entry of the segment before it.
+    """
     async with core.database.write() as connection:
         last = await rows.newest(connection)
         done = last
@@ -107,11 +113,12 @@ async def _planned(core: Core, archive: Archive, now: int) -> Manifest | None:
             done = before[0] if last[0].number > 1 and before else None
         if done is not None and not done[0].is_authentic(core.keyring().derived("audit-sign")):
             raise IntegrityFailure("audit_segments", str(done[0].number), "its signature is wrong")
+        since = 0 if done is None else done[0].until
         if last is not None and not last[1]:
             if last[0].previous != ("" if done is None else done[0].digest()):
                 raise IntegrityFailure("audit_segments", str(last[0].number), "another one comes before it")
-            return last[0]
-        return await rows.plan(
+            return last[0], since
+        plan = await rows.plan(
             connection,
             cluster_id=core.keys.cluster_id,
             key=core.keyring().derived("audit-sign"),
@@ -119,22 +126,28 @@ async def _planned(core: Core, archive: Archive, now: int) -> Manifest | None:
             before=now - archive.retention * 1_000_000,
             most=archive.segment_entries,
         )
+    return None if plan is None else (plan, since)
 
 
-async def _archive(core: Core, store: Store, planned: Manifest) -> None:
-    """Carry a planned segment to its end."""
+async def _archive(core: Core, store: Store, planned: Manifest, since: int) -> None:
+    """Carry a planned segment to its end. ``since`` is the instant of the newest entry before it."""
     key = core.keyring().derived("audit-sign")
+    remains = Remains()
     with tempfile.TemporaryFile(dir=core.settings.run_dir) as file:
-        prunes = await _write(core, planned, file)
+        prunes = await _write(core, planned, file, remains)
         size = file.tell()
         file.seek(0)
         digest = await asyncio.to_thread(_digest, file)
-        manifest = msgspec.structs.replace(planned, size=size, sha256=digest).signed(key)
+        # Of the plan nothing is signed that was not seen in the entries.
+        manifest = msgspec.structs.replace(
+            planned, since=remains.since, until=remains.until, size=size, sha256=digest
+        ).signed(key)
         await _put(store, file_name(manifest), file, size, digest)
     with tempfile.TemporaryFile(dir=core.settings.run_dir) as file:
         file.write(manifest.encoded())
         file.seek(0)
         await _put(store, manifest_name(manifest), file, file.seek(0, 2), manifest.digest())
+    await remains.say_again(core, since)
     heads = rows.restated(prunes, manifest.parts)
     await core.ledger.append(
         Note(
@@ -145,7 +158,7 @@ async def _archive(core: Core, store: Store, planned: Manifest) -> None:
             path="sys/audit/archive",
             outcome="done",
             reason=f"segment {manifest.number}, manifest {manifest.digest()}",
-            detail=prune_detail(heads),
+            detail=prune_detail(heads, remains.detail()),
         )
     )
     async with core.database.write() as connection:
@@ -153,8 +166,14 @@ async def _archive(core: Core, store: Store, planned: Manifest) -> None:
     core.metrics.archived.inc(manifest.entries)
 
 
-async def _write(core: Core, planned: Manifest, file: IO[bytes]) -> list[Record]:
+async def _write(core: Core, planned: Manifest, file: IO[bytes], remains: Remains) -> list[Record]:
     """Write the segment's file, verifying every entry; return its ``prune`` entries.
+
+    Args:
+        core: unsealed.
+        planned: the segment.
+        file: to write into.
+        remains: takes in the entries.
 
     Raises:
         IntegrityFailure: an entry is not what was planned, or not authentic.
@@ -162,9 +181,10 @@ async def _write(core: Core, planned: Manifest, file: IO[bytes]) -> list[Record]
     packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     file.write(packer.compress(header_line(planned.cluster_id, planned.planned_at)))
     prunes: list[Record] = []
-    async for lines, found in _lines(core, planned):
+    async for lines, page in _lines(core, planned):
         file.write(await asyncio.to_thread(packer.compress, lines))
-        prunes += found
+        remains.feed(page)
+        prunes += [record for record in page if record.entry.kind == "prune"]
     file.write(packer.compress(end_line(planned.entries)) + packer.flush())
     return prunes
 
@@ -187,10 +207,7 @@ async def _lines(core: Core, planned: Manifest) -> AsyncIterator[tuple[bytes, li
                     if bad is not None:
                         raise IntegrityFailure("audit_entries", f"{bad.stream} {bad.number}", bad.reason)
                 count += len(page)
-                yield (
-                    first + b"".join(map(entry_line, page)),
-                    [record for record in page if record.entry.kind == "prune"],
-                )
+                yield first + b"".join(map(entry_line, page)), page
                 first = b""
                 await asyncio.sleep(0)
             if verifier is None or (verifier.number, verifier.head) != (part.last, part.end.head):

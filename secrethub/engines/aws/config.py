@@ -13,7 +13,7 @@ import msgspec
 from secrethub.engines.aws.account import MOST_RETRIES, account_of, check_endpoint
 from secrethub.engines.aws.root import FORM, Root, find_root, root_key, root_of, used_root
 from secrethub.engines.database.usernames import check_template
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key
 from secrethub.engines.runtime import Core
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
@@ -164,7 +164,7 @@ async def write_root(context: Context, body: WriteRoot) -> Answer:
         await change.put(
             ENGINE_CONFIGS, key, made.body(), owner=context.mount_id, expected_revision=old.revision
         )
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def check_root(context: Context, _body: None) -> Answer:
@@ -209,7 +209,7 @@ async def write_lease(context: Context, body: WriteLease) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         key = kept_key(context.mount_id, FORM, _LEASE)
         await change.put(ENGINE_CONFIGS, key, body_of, owner=context.mount_id)
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def _check(core: Core, root: Root) -> None:

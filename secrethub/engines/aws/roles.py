@@ -135,15 +135,14 @@ async def write_role(context: Context, body: WriteRole) -> Answer:
             owner=context.mount_id,
             expected_revision=0 if row is None else row.revision,
         )
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete_role(context: Context, _body: None) -> Answer:
     """Delete a role; that there is none is no error."""
     async with context.core.authority.change(context.fence) as change:
-        if not await change.delete(ENGINE_ROLES, _key(context)):
-            return EMPTY
-    return Answer(detail={"written": change.written})
+        await change.delete(ENGINE_ROLES, _key(context))
+    return EMPTY
 
 
 def _given(body: WriteRole) -> dict[str, Any]:

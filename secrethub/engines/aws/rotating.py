@@ -16,6 +16,7 @@ import msgspec
 from secrethub.engines.aws.account import Account, Refused, accounts_of
 from secrethub.engines.aws.root import Root, Turn, root_key, root_of
 from secrethub.engines.engine import Answer, Context, Fence, Operation
+from secrethub.engines.own_changes import present_fence
 from secrethub.engines.runtime import Core
 from secrethub.errors import Conflict, InvalidRequest, SecretHubError, Stale, Unavailable
 from secrethub.sensitive import Sensitive
@@ -67,21 +68,18 @@ async def rotate_root(context: Context, _body: None) -> Answer:
     root, now = root_of(row), micros(core.clock.now())
     if root.turn is not None and now - root.turn.at < _INTERRUPTED:
         raise Conflict("the key is being replaced")
-    written: list[dict[str, Any]] = []
     try:
         async with asyncio.timeout(_TURN_SECONDS):
-            root, retired = await _turn(core, mount, root, now, context.fence, written)
+            root, retired = await _turn(core, mount, root, now, context.fence)
     except TimeoutError as exc:
         raise Unavailable(f"AWS did not answer in time, the turn is taken up by the next one: {exc}") from exc
     warnings = () if retired else (f"the old key {root.retiring} is still there; the next turn removes it",)
-    return Answer(data={"access_key": root.access_key}, warnings=warnings, detail={"written": written})
+    return Answer(data={"access_key": root.access_key}, warnings=warnings)
 
 
-async def _turn(
-    core: Core, mount: str, root: Root, now: int, fence: Fence, written: list[dict[str, Any]]
-) -> tuple[Root, bool]:
+async def _turn(core: Core, mount: str, root: Root, now: int, fence: Fence) -> tuple[Root, bool]:
     """Return who we are afterwards, and whether the old key is gone."""
-    account = accounts_of(core).of(mount, root)
+    account, written = accounts_of(core).of(mount, root), fence.written
     user = str((await account.call("iam", "get_user"))["User"]["UserName"])
     present = await _tidied(account, user, root)
     turn = Turn(at=now, before=tuple(sorted(present)))
@@ -157,7 +155,7 @@ async def _keep(core: Core, root: Root, written: list[dict[str, Any]], fence: Fe
         Unavailable: whether it is written is unknown.
     """
     while True:
-        held = fence or Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+        held = fence or present_fence(core, written)
         try:
             async with core.authority.issue(held) as change:
                 row = await change.put(
@@ -172,5 +170,4 @@ async def _keep(core: Core, root: Root, written: list[dict[str, Any]], fence: Fe
                 raise
             await core.ledger.look()
         else:
-            written += change.written
             return root_of(row)

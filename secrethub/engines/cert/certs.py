@@ -123,7 +123,7 @@ async def write_role(context: Context, body: WriteCertRole) -> Answer:
         role = changed(old, body)
         await check_trusted(core, role)
         await change.put(CERT_ROLES, key, msgspec.to_builtins(role), expected_revision=None if row else 0)
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete_role(context: Context, _body: None) -> Answer:
@@ -135,7 +135,7 @@ async def delete_role(context: Context, _body: None) -> Answer:
         await change.delete(CERT_ROLES, key)
         for failure in await end_bindings(change, [Subject("cert", key)]):
             core.metrics.integrity_failures.labels(failure.table).inc()
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def read_config(context: Context, _body: None) -> Answer:
@@ -153,4 +153,4 @@ async def write_config(context: Context, body: WriteConfig) -> Answer:
             raise Stale("the mount is gone")
         settings = {**row.body.get("settings", {}), "disable_binding": body.disable_binding}
         await change.put(MOUNTS, context.mount, {**row.body, "settings": settings})
-    return Answer(detail={"written": change.written})
+    return EMPTY

@@ -64,7 +64,6 @@ async def login(context: Context, body: CertLogin) -> Answer:
             "role": role.name,
             "serial_number": serial_text(chain[0].serial_number),
             "token_accessor": accessor_digest(core.keyring(), auth.accessor)[:16] if auth.accessor else "",
-            "written": change.written,
         },
     )
 

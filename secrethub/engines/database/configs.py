@@ -230,7 +230,7 @@ async def _written(context: Context, key: str, body: WriteConnection) -> Answer:
         await change.put(
             ENGINE_CONFIGS, key, made.body(), owner=context.mount_id, expected_revision=made.revision
         )
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete_connection(context: Context, _body: None) -> Answer:
@@ -247,7 +247,7 @@ async def delete_connection(context: Context, _body: None) -> Answer:
         if not await change.delete(ENGINE_CONFIGS, key):
             return EMPTY
     targets_of(core).forget(key)
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def reset(context: Context, _body: None) -> Answer:

@@ -18,18 +18,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from secrethub.audit.masking import canonical_json
 from secrethub.engines.database.connection import Connection
 from secrethub.engines.database.passwords import new_password
 from secrethub.engines.database.targets import targets_of
 from secrethub.engines.engine import Fence
 from secrethub.engines.kept import opened_secrets, sealed_secrets
+from secrethub.engines.own_changes import present_fence
 from secrethub.engines.runtime import Core
 from secrethub.errors import Conflict, InvalidRequest, SecretHubError, Stale, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage import locks
 from secrethub.storage.authority import Change, Row, Table
-from secrethub.storage.ledger import Note
 
 _CLAIM_SECONDS = 120.0
 _ATTEMPTS = 8
@@ -85,7 +84,14 @@ async def alone(core: Core, key: str) -> AsyncIterator[None]:
 class Replacing:
     """The replacement of a password in one row, by whoever is alone with it."""
 
-    def __init__(self, core: Core, table: Table, row: Row, whose: Callable[[Row], Whose]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        table: Table,
+        row: Row,
+        whose: Callable[[Row], Whose],
+        written: list[dict[str, Any]],
+    ) -> None:
         """Prepare.
 
         Args:
@@ -93,35 +99,26 @@ class Replacing:
             table: of the row.
             row: as it is now; its body has ``secrets``.
             whose: tells what is to be done of a row.
+            written: takes what is written, for the ledger, also when the replacement fails.
         """
         self._core = core
         self._table = table
         self._whose = whose
         self.row = row
-        self.written: list[dict[str, Any]] = []
-        """What was written, for the ledger."""
+        self._written = written
 
-    async def replace(self, fence: Fence | None, ended: Ended, path: str) -> None:
-        """Replace the password. If that fails, what was written of it nevertheless is in the ledger.
+    async def replace(self, fence: Fence | None, ended: Ended) -> None:
+        """Replace the password.
 
         Args:
             fence: what the decision rests on; None for whatever holds now.
             ended: what changes with it.
-            path: by which the ledger calls it.
 
         Raises:
             Stale: the decision was overtaken; nothing has happened.
             InvalidRequest: the target refuses, and keeps the old one.
             Unavailable: the target does not answer; either may be good, and both are known.
         """
-        try:
-            await self._replace(fence, ended)
-        except SecretHubError as exc:
-            if self.written:
-                await self._tell(path, exc.code)
-            raise
-
-    async def _replace(self, fence: Fence | None, ended: Ended) -> None:
         await self.settle(fence)
         old = self._secrets().get(PRESENT, "")
         fresh = (await new_password(self._core, self._whose(self.row).connection.password_policy)).reveal()
@@ -159,23 +156,6 @@ class Replacing:
             await self._store(fence, _without_next(secrets))
             return
         raise InvalidRequest("the target takes neither of the two passwords that are kept")
-
-    async def _tell(self, path: str, reason: str) -> None:
-        detail = canonical_json({"written": self.written})
-        await self._core.ledger.append(
-            Note(
-                kind="event",
-                request_id="",
-                actor="system",
-                operation="database.password",
-                path=path,
-                outcome="failed",
-                reason=reason,
-                client="",
-                door="",
-                detail=detail,
-            )
-        )
 
     async def _opens(self, password: str) -> bool:
         whose = self._whose(self.row)
@@ -215,37 +195,33 @@ class Replacing:
             )
 
         if fence is None:
-            self.written += await whatever_else_changes(core, write)
+            await whatever_else_changes(core, write, self._written)
         else:
             async with core.authority.change(fence) as change:
                 await write(change)
-            self.written += change.written
 
 
 async def whatever_else_changes(
-    core: Core, write: Callable[[Change], Awaitable[None]]
-) -> list[dict[str, Any]]:
+    core: Core, write: Callable[[Change], Awaitable[None]], written: list[dict[str, Any]]
+) -> None:
     """Change authority without a decision of now, as what was decided and begun before asks for.
 
     Args:
         core: unsealed.
         write: does it, perhaps more than once.
-
-    Returns:
-        What was written, for the ledger.
+        written: takes what was written, for the ledger.
 
     Raises:
         Sealed, Unavailable: not now.
     """
     for _ in range(_ATTEMPTS):
-        fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
         try:
-            async with core.authority.change(fence) as change:
+            async with core.authority.change(present_fence(core, written)) as change:
                 await write(change)
         except Stale as exc:
             await core.catch_up(exc)
         else:
-            return change.written
+            return
     raise Unavailable("authority changes faster than a password can be written down")
 
 

@@ -141,7 +141,7 @@ async def write_role(context: Context, body: WriteRole) -> Answer:
             owner=context.mount_id,
             expected_revision=0 if row is None else row.revision,
         )
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete_role(context: Context, _body: None) -> Answer:
@@ -149,7 +149,7 @@ async def delete_role(context: Context, _body: None) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         if not await change.delete(ENGINE_ROLES, _key(context)):
             return EMPTY
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 def _key(context: Context) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secrethub.engines.database.connection import FORM, connection_of
 from secrethub.engines.database.replacing import Ended, Replacing, Whose, alone
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key
 from secrethub.errors import NotFound
 from secrethub.storage.authority import ENGINE_CONFIGS, Row
@@ -38,9 +38,9 @@ async def rotate_root(context: Context, _body: None) -> Answer:
         row = await core.authority.fetch(ENGINE_CONFIGS, key)
         if row is None:
             raise NotFound("there is no such connection")
-        replacing = Replacing(core, ENGINE_CONFIGS, row, _whose)
-        await replacing.replace(context.fence, Ended(body={}), context.path)
-    return Answer(detail={"written": replacing.written})
+        replacing = Replacing(core, ENGINE_CONFIGS, row, _whose, context.fence.written)
+        await replacing.replace(context.fence, Ended(body={}))
+    return EMPTY
 
 
 def _whose(row: Row) -> Whose:

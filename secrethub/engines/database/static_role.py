@@ -76,8 +76,8 @@ def static_role_of(row: Row) -> StaticRole:
     return msgspec.convert({**row.body, "key": row.key, "revision": row.revision}, StaticRole)
 
 
-async def replacing_of(core: Core, row: Row) -> Replacing:
-    """Return what replaces the password of a static role.
+async def replacing_of(core: Core, row: Row, written: list[dict[str, Any]]) -> Replacing:
+    """Return what replaces the password of a static role; what it writes is added to ``written``.
 
     Raises:
         InvalidRequest: its connection is configured no more, or not for it.
@@ -89,7 +89,7 @@ async def replacing_of(core: Core, row: Row) -> Replacing:
     if role.username == connection.options.get("username"):
         raise InvalidRequest("the connection's own user is no static role: rotate-root replaces its password")
     whose = Whose(connection=connection, username=role.username, statements=role.rotation_statements)
-    return Replacing(core, ENGINE_ROLES, row, lambda _: whose)
+    return Replacing(core, ENGINE_ROLES, row, lambda _: whose, written)
 
 
 def ended(role: StaticRole, now: datetime) -> Ended:

@@ -173,23 +173,23 @@ async def write_static_role(context: Context, body: WriteStaticRole) -> Answer:
                 expected_revision=role.revision,
             )
         if before is not None:
-            return Answer(detail={"written": change.written})
+            return EMPTY
+        written = context.fence.written
         try:
-            replacing = await replacing_of(core, row)
-            await replacing.replace(None, ended(role, context.now), context.path)
+            replacing = await replacing_of(core, row, written)
+            await replacing.replace(None, ended(role, context.now))
         except InvalidRequest:
-            await whatever_else_changes(core, lambda change: _delete(change, key))
+            await whatever_else_changes(core, lambda change: _delete(change, key), written)
             raise
-    return Answer(detail={"written": [*change.written, *replacing.written]})
+    return EMPTY
 
 
 async def delete_static_role(context: Context, _body: None) -> Answer:
     """Delete a static role; that there is none is no error."""
     core, key = context.core, _key(context)
     async with alone(core, key), core.authority.change(context.fence) as change:
-        if not await change.delete(ENGINE_ROLES, key):
-            return EMPTY
-    return Answer(detail={"written": change.written})
+        await change.delete(ENGINE_ROLES, key)
+    return EMPTY
 
 
 async def rotate_role(context: Context, _body: None) -> Answer:
@@ -204,9 +204,9 @@ async def rotate_role(context: Context, _body: None) -> Answer:
         row = await core.authority.fetch(ENGINE_ROLES, key)
         if row is None:
             raise NotFound("no such role")
-        replacing = await replacing_of(core, row)
-        await replacing.replace(context.fence, ended(static_role_of(row), context.now), context.path)
-    return Answer(detail={"written": replacing.written})
+        replacing = await replacing_of(core, row, context.fence.written)
+        await replacing.replace(context.fence, ended(static_role_of(row), context.now))
+    return EMPTY
 
 
 async def _delete(change: Change, key: str) -> None:
@@ -260,7 +260,9 @@ async def _changed(context: Context, key: str, old: StaticRole | None, body: Wri
     )
     connection = await used_connection(context.core, context.mount_id, db_name)
     plugin_of(connection.plugin_name).check_rotation(statements)
-    await replacing_of(context.core, Row(table=ENGINE_ROLES.name, key=key, revision=0, body=changed.body()))
+    await replacing_of(
+        context.core, Row(table=ENGINE_ROLES.name, key=key, revision=0, body=changed.body()), []
+    )
     for row in await kept_rows(context.core.authority, ENGINE_ROLES, context.mount_id, FORM):
         other = static_role_of(row)
         if row.key != key and (other.db_name, other.username) == (db_name, username):

@@ -82,4 +82,4 @@ async def write(context: Context, body: ConfigRequest) -> Answer:
             raise Stale("the mount is another one")
         settings = msgspec.structs.replace(mount_settings(row.body.get("settings", {})), **given)
         await change.put(MOUNTS, context.mount, {**row.body, "settings": msgspec.to_builtins(settings)})
-    return Answer(detail={"written": change.written})
+    return EMPTY

@@ -189,4 +189,4 @@ async def delete(context: Context, _body: None) -> Answer:
         return head.changed({head.current_version: state._replace(deleted_at=now)}, now)
 
     head = await change_state(context, alter)
-    return EMPTY if head is None else Answer(detail=detail_of(context.core, head))
+    return EMPTY if head is None else Answer(detail=detail_of(head))

@@ -248,7 +248,7 @@ async def _changed(
     head = await change_state(context, alter, decided=decided)
     assert head is not None
     ignored = cas_required is False and settings_of(context).cas_required
-    return Answer(warnings=(_IGNORED,) if ignored else (), detail=detail_of(context.core, head))
+    return Answer(warnings=(_IGNORED,) if ignored else (), detail=detail_of(head))
 
 
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,5 +291,4 @@ async def delete(context: Context, _body: None) -> Answer:
     head = await remove(context)
     if head is None:
         return EMPTY
-    row = {"table": "kv_secrets", "key": head.id, "revision": 0, "mac": ""}
-    return Answer(detail={"version": head.current_version, "written": [row]})
+    return Answer(detail=detail_of(head))

@@ -21,7 +21,7 @@ from secrethub.engines.kv.rules import Settings, check_cas, mount_settings, new_
 from secrethub.engines.runtime import Core
 from secrethub.errors import InvalidRequest, NotFound, Stale, TooLarge, Unavailable
 from secrethub.ids import new_uuid
-from secrethub.storage import kv
+from secrethub.storage import kv, kv_ends
 from secrethub.storage.fence import hold_shared
 from secrethub.wire.durations import ZERO_TIME, format_rfc3339
 
@@ -120,11 +120,9 @@ def opened(core: Core, found: Found, now: int | None = None) -> bytes | None:
     return core.keyring().open(version.sealed, kv.value_place(head.id, version.version))
 
 
-def detail_of(core: Core, head: kv.Head, **more: Any) -> dict[str, Any]:
-    """Return what the ledger keeps of a change."""
-    authentication = kv.head_mac(core.keyring().derived("kv"), head).hex()
-    row = {"table": "kv_secrets", "key": head.id, "revision": head.revision, "mac": authentication}
-    return {"version": head.current_version, "written": [row], **more}
+def detail_of(head: kv.Head, **more: Any) -> dict[str, Any]:
+    """Return what the ledger says of a change, beside the row that was written."""
+    return {"version": head.current_version, **more}
 
 
 async def exists(context: Context) -> bool:
@@ -207,10 +205,11 @@ async def write_version(
             sealed = core.keyring().seal(plain, kv.value_place(head.id, head.current_version))
             result = await cache.writer.put(core.keyring(), context.fence, head, sealed, context.stored(path))
             if result == "done":
+                context.fence.written.append(kv.written(core.keyring(), head))
                 core.feed.notify()
                 return Answer(
                     data=metadata_of(head, head.current_version, head.versions[-1]),
-                    detail=detail_of(core, head, **(detail or {})),
+                    detail=detail_of(head, **(detail or {})),
                 )
             if result == "stale":
                 raise Stale("authority moved on")
@@ -254,6 +253,8 @@ async def change_state(
         return True
 
     await _under_lock(context, act)
+    if result is not None:
+        context.fence.written.append(kv.written(keyring, result))
     return result
 
 
@@ -264,16 +265,19 @@ async def remove(context: Context) -> kv.Head | None:
         Stale: the decision is older than the database.
         IntegrityFailure: the head is not authentic.
     """
+    keyring = context.core.keyring()
     removed: kv.Head | None = None
 
     async def act(connection: Connection[Any], head: kv.Head | None) -> bool:
         nonlocal removed
         removed = head
         if head is not None:
-            await kv.remove_head(connection, head, context.stored(path_of(context)))
+            await kv.remove_head(connection, keyring, head, context.stored(path_of(context)))
         return True
 
     await _under_lock(context, act)
+    if removed is not None:
+        context.fence.written.append(kv_ends.written(removed.id, removed.revision))
     return removed
 
 

@@ -105,7 +105,7 @@ async def _each(
         return head.changed(states, now) if states else None
 
     head = await change_state(context, alter, destroyed=meant if destroys else ())
-    return EMPTY if head is None else Answer(detail=detail_of(context.core, head, versions=changed))
+    return EMPTY if head is None else Answer(detail=detail_of(head, versions=changed))
 
 
 def _numbers(body: VersionsRequest) -> list[int]:

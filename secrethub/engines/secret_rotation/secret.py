@@ -15,7 +15,7 @@ import msgspec
 from secrethub.engines.engine import Fence
 from secrethub.engines.kv.cache import Found, is_behind
 from secrethub.engines.kv.rules import mount_settings, new_head, with_version
-from secrethub.engines.kv.store import cache_of, detail_of, opened
+from secrethub.engines.kv.store import cache_of, opened
 from secrethub.engines.mounts import Mount
 from secrethub.engines.rotators.rotator import Plan
 from secrethub.engines.runtime import Core
@@ -89,8 +89,7 @@ async def write_secret(
     sealed = keyring.seal(msgspec.json.encode(fields), place)
     if await put_within(connection, keyring, fence, after, sealed, key) != "done":
         raise Stale("the secret was made meanwhile")
-    written: list[dict[str, Any]] = detail_of(core, after)["written"]
-    return after.current_version, written
+    return after.current_version, [kv.written(keyring, after)]
 
 
 def announced_as(store: str, path: str) -> str:

@@ -198,7 +198,7 @@ async def write(context: Context, body: ArchiveRequest) -> Answer:
         raise InvalidRequest(exc.reason) from exc
     async with core.authority.change(context.fence) as change:
         await change.put(AUDIT_SETTINGS, KEY, body_of(core.keyring(), archive))
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete(context: Context, _body: None) -> Answer:
@@ -208,7 +208,7 @@ async def delete(context: Context, _body: None) -> Answer:
         return EMPTY
     async with core.authority.change(context.fence) as change:
         await change.delete(AUDIT_SETTINGS, KEY)
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def run_now(context: Context, _body: Nothing) -> Answer:

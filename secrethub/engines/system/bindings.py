@@ -149,7 +149,7 @@ async def bind_policy(context: Context, body: SubjectNamed) -> Answer:
             raise InvalidRequest(f"no policy is named {name}")
         if not await bind(change, subject, name, _MOST):
             raise InvalidRequest(f"at most {_MOST} policies are bound to one subject")
-    return Answer(detail={"bound": _for_ledger(subject), "written": change.written})
+    return Answer(detail={"bound": _for_ledger(subject)})
 
 
 async def unbind_policy(context: Context, body: SubjectNamed) -> Answer:
@@ -158,7 +158,7 @@ async def unbind_policy(context: Context, body: SubjectNamed) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         subject = await _living(context, body, change)
         await unbind(change, subject, name)
-    return Answer(detail={"unbound": _for_ledger(subject), "written": change.written})
+    return Answer(detail={"unbound": _for_ledger(subject)})
 
 
 async def list_bound(context: Context, _body: None) -> Answer:

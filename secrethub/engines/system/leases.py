@@ -124,6 +124,7 @@ async def renew(context: Context, body: RenewLease) -> Answer:
     changed = await leases.renew(core.database, core.keyring(), context.fence, lease, now=now, until=until)
     if changed is None:
         raise Stale("the lease has changed")
+    context.fence.written.append(leases.written(core.keyring(), changed))
     left = seconds_left(now, until)
     warnings = ("the lease does not last as long as was asked for: it, or its owner, ends before",)
     return Answer(
@@ -131,7 +132,7 @@ async def renew(context: Context, body: RenewLease) -> Answer:
         renewable=True,
         lease_duration=left,
         warnings=warnings if left < wanted else (),
-        detail={"lease": lease.id, "ttl": left, "written": [leases.written(core.keyring(), changed)]},
+        detail={"lease": lease.id, "ttl": left},
     )
 
 

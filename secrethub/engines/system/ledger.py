@@ -21,10 +21,18 @@ from secrethub.errors import IntegrityFailure, NotInitialised
 from secrethub.storage.checkpoints import checkpoint_pages
 from secrethub.storage.ledger_read import count, pruned, row_pages, snapshot
 from secrethub.storage.seal_store import load_cluster
+from secrethub.storage.state_check import Checked, check_authority, floors
+from secrethub.storage.state_kv import check_secrets
 
 
 class VerifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing can be chosen: everything is verified."""
+    """The whole ledger is verified.
+
+    Attributes:
+        state: and whether the rows that it speaks of are as it says.
+    """
+
+    state: bool = False
 
 
 def ledger_operations() -> tuple[Operation, ...]:
@@ -39,7 +47,8 @@ def ledger_operations() -> tuple[Operation, ...]:
             request=VerifyRequest,
             sudo=True,
             strict=True,
-            summary="Recompute the whole audit ledger and name the first bad record.",
+            plain=frozenset({"state"}),
+            summary="Recompute the whole audit ledger and name the first bad record, or bad row with state.",
         ),
         Operation(
             name="sys.audit.public-key",
@@ -61,19 +70,20 @@ async def public_key(context: Context, _body: None) -> Answer:
     return Answer(data={"cluster_id": cluster, "public_key": pem.decode("ascii")})
 
 
-async def verify(context: Context, _body: VerifyRequest) -> Answer:
+async def verify(context: Context, body: VerifyRequest) -> Answer:
     """Answer the verdict; with progress when the caller takes a stream."""
     core = context.core
     # Streams that processes have open grow meanwhile; that makes no difference to the verdict.
     if context.streaming:
-        return Answer(stream=_progress(core))
+        return Answer(stream=_progress(core, body))
     result: Mapping[str, Any] = {}
-    async for progress in _progress(core):
+    async for progress in _progress(core, body):
         result = progress
     return Answer(data=result)
 
 
-async def _progress(core: Core) -> AsyncIterator[Mapping[str, Any]]:
+async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[str, Any]]:
+    keyring, known = core.keyring(), floors()
     chain = CheckpointVerifier(*await _notary(core))
     total, done = await count(core.database), 0
     async with snapshot(core.database) as connection:
@@ -86,14 +96,22 @@ async def _progress(core: Core) -> AsyncIterator[Mapping[str, Any]]:
         except IntegrityFailure as exc:
             chain.bad = chain.bad or Bad(CHECKPOINTS, int(exc.key), "edited")
         verifier = LedgerVerifier(
-            core.keyring().derived("audit-sign"), checkpoints=chain, bases=await pruned(connection)
+            keyring.derived("audit-sign"), checkpoints=chain, bases=await pruned(connection)
         )
         async for rows in row_pages(connection):
             verifier.feed_rows(rows)
+            if asked.state:
+                known.feed(rows)
             done += len(rows)
             yield {"verified": done, "of": max(total, done)}
             await asyncio.sleep(0)
-    yield _report(core, verifier.finish())
+        report, checked = verifier.finish(), None
+        # What a damaged ledger says of rows is worth nothing.
+        if asked.state and report.ok:
+            checked = Checked()
+            await check_authority(connection, keyring.derived("authority"), known, checked)
+            await check_secrets(connection, keyring, known.until, checked)
+    yield _report(core, report, checked)
 
 
 async def _notary(core: Core) -> tuple[str, bytes]:
@@ -111,17 +129,25 @@ async def _notary(core: Core) -> tuple[str, bytes]:
     return cluster, row.notary_public
 
 
-def _report(core: Core, report: LedgerReport) -> Mapping[str, Any]:
+def _report(core: Core, report: LedgerReport, checked: Checked | None) -> Mapping[str, Any]:
     bad = report.first_bad
     if bad is not None:
         core.metrics.integrity_failures.labels("audit_entries").inc()
+    first: Mapping[str, Any] | None = None
+    if bad is not None:
+        first = {"stream": bad.stream, "number": bad.number, "reason": bad.reason}
+    state: Mapping[str, Any] | None = None
+    if checked is not None:
+        for row in checked.bad:
+            core.metrics.integrity_failures.labels(row.table).inc()
+        state = msgspec.to_builtins(checked)
+        first = first or next(iter(state["bad"]), None)
     return {
         "entries": report.entries,
         "streams": report.streams,
         "checkpoints": report.checkpoints,
         "unproven": report.unproven,
-        "ok": report.ok,
-        "first_bad": None
-        if bad is None
-        else {"stream": bad.stream, "number": bad.number, "reason": bad.reason},
+        "ok": first is None,
+        "first_bad": first,
+        "state": state,
     }

@@ -66,7 +66,7 @@ async def unlock(context: Context, _body: None) -> Answer:
     async with context.core.authority.issue(context.fence) as change:
         if not await change.delete(LOGIN_FAILURES, row_name(mount.type, mount.path, name)):
             return EMPTY
-    return Answer(detail={"name": name, "mount": mount.path, "written": change.written})
+    return Answer(detail={"name": name, "mount": mount.path})
 
 
 async def _methods(context: Context) -> list[Mount]:

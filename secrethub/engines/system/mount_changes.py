@@ -91,7 +91,7 @@ async def _enable(context: Context, path: str, made: dict[str, Any]) -> Answer:
         await change.put(
             MOUNTS, path, {**made, "uuid": new_uuid(), "accessor": accessor}, expected_revision=0
         )
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def tune(context: Context, body: MountConfig) -> Answer:
@@ -113,7 +113,7 @@ async def _tune(context: Context, path: str, body: MountConfig, nothing: str) ->
         if row is None or row.body.get("leaving"):
             raise InvalidRequest(f"{nothing} {path}")
         await change.put(MOUNTS, path, tuned(row.body, body, leased_kinds(context.core)))
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def disable(context: Context, _body: None) -> Answer:
@@ -147,4 +147,4 @@ async def _disable(context: Context, path: str) -> Answer:
             f"nobody is led to {path} any more, but leases are left that could not be ended yet; "
             "this goes on by itself"
         )
-    return Answer(detail={"written": change.written})
+    return EMPTY

@@ -132,10 +132,7 @@ async def write_policy(context: Context, body: WritePasswordPolicy) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         await change.put(PASSWORD_POLICIES, name, {"source": source})
     weak = f"passwords of this policy have {policy.bits:.0f} bits; from {WEAK} on they resist guessing"
-    return Answer(
-        warnings=(weak,) if policy.bits < WEAK else (),
-        detail={"written": change.written},
-    )
+    return Answer(warnings=(weak,) if policy.bits < WEAK else ())
 
 
 async def delete_policy(context: Context, _body: None) -> Answer:
@@ -143,7 +140,7 @@ async def delete_policy(context: Context, _body: None) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         if not await change.delete(PASSWORD_POLICIES, context.params["name"]):
             return EMPTY
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def _source(context: Context) -> str:

@@ -145,7 +145,7 @@ async def write_policy(context: Context, body: WritePolicy) -> Answer:
     parsed = parse_policy(name, source)
     async with context.core.authority.change(context.fence) as change:
         await change.put(POLICIES, name, {"source": source, "language": parsed.language})
-    return Answer(detail={"language": parsed.language, "written": change.written})
+    return Answer(detail={"language": parsed.language})
 
 
 async def delete_policy(context: Context, _body: None) -> Answer:
@@ -155,4 +155,4 @@ async def delete_policy(context: Context, _body: None) -> Answer:
         raise InvalidRequest("the policy default cannot be deleted")
     async with context.core.authority.change(context.fence) as change:
         await change.delete(POLICIES, name)
-    return Answer(detail={"written": change.written})
+    return Answer()

@@ -174,7 +174,7 @@ async def write_quota(context: Context, body: WriteQuota) -> Answer:
         if len(others) >= _MOST:
             raise InvalidRequest(f"at most {_MOST} rate limits can be written")
         await change.put(QUOTAS, key, msgspec.to_builtins(quota))
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete_quota(context: Context, _body: None) -> Answer:
@@ -182,7 +182,7 @@ async def delete_quota(context: Context, _body: None) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         if not await change.delete(QUOTAS, _key(context)):
             return EMPTY
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def read_config(context: Context, _body: None) -> Answer:
@@ -210,7 +210,7 @@ async def write_config(context: Context, body: WriteConfig) -> Answer:
     paths = sorted({_pattern(path) for path in body.rate_limit_exempt_paths})
     async with context.core.authority.change(context.fence) as change:
         await change.put(QUOTAS, CONFIG, {"exempt": paths})
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 def _check(body: WriteQuota, name: str) -> None:

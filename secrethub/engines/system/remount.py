@@ -89,7 +89,7 @@ async def remount(context: Context, body: RemountRequest) -> Answer:
         await change.put(MOUNTS, new, {**row.body, "moved": moved}, expected_revision=0)
         await change.delete(MOUNTS, old)
         await order_for_mount(change.connection, row.body["uuid"])
-    return Answer(data={"migration_id": migration}, warnings=(_WARNING,), detail={"written": change.written})
+    return Answer(data={"migration_id": migration}, warnings=(_WARNING,))
 
 
 async def read_status(context: Context, _body: None) -> Answer:

@@ -152,10 +152,8 @@ async def write_config(context: Context, body: RotationRequest) -> Answer:
         if row is not None and row.body != msgspec.to_builtins(before):
             raise Stale("the settings have changed meanwhile")
         await change.put(SETTINGS, ROW, msgspec.to_builtins(after))
-    detail = {"written": change.written}
     if after.enabled:
-        return msgspec.structs.replace(EMPTY, detail=detail)
+        return EMPTY
     return Answer(
-        warnings=(f"nothing can be written once a data key was used {MAX_USES} times: rotate in time",),
-        detail=detail,
+        warnings=(f"nothing can be written once a data key was used {MAX_USES} times: rotate in time",)
     )

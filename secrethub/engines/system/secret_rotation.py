@@ -170,7 +170,7 @@ async def write_rotation(context: Context, body: WriteRotation) -> Answer:
         ).with_secrets(keyring, secrets)
         rotation = rotation.planned(now)
         await change.put(ROTATIONS, key, rotation.body(), expires_at=rotation.begins_at(_random.random()))
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete_rotation(context: Context, _body: None) -> Answer:
@@ -188,7 +188,7 @@ async def delete_rotation(context: Context, _body: None) -> Answer:
             raise Conflict("a rotation is under way; with force=true it is left as it is")
         await change.delete(ROTATIONS, key)
         await rotations.forget(change.connection, rotation.uuid)
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def fresh_row(context: Context, mount: Mount, path: str) -> Row:

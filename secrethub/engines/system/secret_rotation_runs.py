@@ -163,7 +163,7 @@ async def _pause(context: Context, *, paused: bool) -> Answer:
         rotation = rotation.planned(core.clock.now())
         due = row.expires_at if rotation.run is not None else rotation.begins_at(_random.random())
         await change.put(ROTATIONS, rotation.key, rotation.body(), expires_at=due)
-    return Answer(data={"paused": paused}, detail={"written": change.written})
+    return Answer(data={"paused": paused})
 
 
 def _told(past: Past) -> dict[str, Any]:

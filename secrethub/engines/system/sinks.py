@@ -171,7 +171,7 @@ async def enable(context: Context, body: EnableSink) -> Answer:
     async with core.authority.change(context.fence) as change:
         await change.put(AUDIT_SETTINGS, PREFIX + name, body_of(core.keyring(), sink), expected_revision=0)
         await begin(change.connection, sink.uuid)
-    return Answer(detail={"written": change.written})
+    return Answer()
 
 
 def _text(value: str | float) -> str:
@@ -186,7 +186,7 @@ async def disable(context: Context, _body: None) -> Answer:
         if row is not None:
             await change.delete(AUDIT_SETTINGS, key)
             await forget(change.connection, row.body["uuid"])
-    return Answer(detail={"written": change.written})
+    return Answer()
 
 
 async def calculate(context: Context, body: HashInput) -> Answer:

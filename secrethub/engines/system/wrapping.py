@@ -96,7 +96,7 @@ async def unwrap(context: Context, body: WrappingToken) -> Answer:
         row, content = await take_out(change, core.keyring(), token, context.now)
     return msgspec.structs.replace(
         reopened(content),
-        detail={"creation_path": row.body["path"], "token": row.key[:16], "written": change.written},
+        detail={"creation_path": row.body["path"], "token": row.key[:16]},
     )
 
 
@@ -123,7 +123,6 @@ async def rewrap(context: Context, body: WrappingToken) -> Answer:
             "creation_path": row.body["path"],
             "token": row.key[:16],
             "new_token": token_digest(keyring, info.token)[:16],
-            "written": change.written,
         },
     )
 

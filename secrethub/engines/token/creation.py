@@ -158,7 +158,6 @@ async def _create(
             "ttl": life.ttl,
             "type": auth.token_type,
             "role": role_name,
-            "written": change.written,
         },
     )
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import msgspec
+
 from secrethub.auth.digests import accessor_digest
 from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.bindings import Subject, end_bindings
-from secrethub.engines.engine import EMPTY, Answer, Context, Fence
+from secrethub.engines.engine import EMPTY, Answer, Context
+from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, Sealed, Stale, Unavailable
 from secrethub.storage.authority import ACCESSORS, CUBBYHOLES, TOKENS, Change
@@ -41,7 +44,7 @@ async def end_token(context: Context, digest: str) -> Answer:
         return EMPTY
     _report(core, failures)
     count += await _remove_descendants(context, digest)
-    return Answer(detail={"revoked": count, "left": _named(failures), "written": change.written})
+    return Answer(detail={"revoked": count, "left": _named(failures)})
 
 
 async def remove_tokens(
@@ -97,10 +100,10 @@ async def end_orphaning(context: Context, digest: str) -> Answer:
         if done:
             _report(core, failures)
             detail = {"revoked": count, "orphans": orphans, "left": _named(failures)}
-            return Answer(detail={**detail, "written": change.written})
+            return Answer(detail=detail)
         await core.ledger.look()
-        fence = Fence(
-            generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, in_turn=fence.in_turn
+        fence = msgspec.structs.replace(
+            fence, generation=core.caches.generation, seal_epoch=core.caches.seal_epoch
         )
 
 
@@ -119,8 +122,10 @@ async def _remove_descendants(context: Context, digest: str) -> int:
             )
         for start in range(0, len(rows), _BATCH):
             await core.ledger.look()
-            fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
-            async with core.authority.issue(fence) as change:
+            async with (
+                own_changes(core, "token.revoke", context.path) as fence,
+                core.authority.issue(fence) as change,
+            ):
                 removed, failures = await remove_tokens(
                     change, core.keyring(), [row["key"] for row in rows[start : start + _BATCH]]
                 )

@@ -143,7 +143,7 @@ async def _renew(context: Context, row: Row, increment: str | int | None, token:
             num_uses=current.body["uses_left"] or 0,
         ),
         warnings=capped(wanted, ttl) if until < asked else (),
-        detail={"token": row.key[:16], "ttl": ttl, "written": change.written},
+        detail={"token": row.key[:16], "ttl": ttl},
     )
 
 

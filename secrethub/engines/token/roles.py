@@ -202,7 +202,7 @@ async def write_role(context: Context, body: WriteTokenRole) -> Answer:
         await change.put(
             TOKEN_ROLES, name, msgspec.to_builtins(role), expected_revision=0 if known is None else None
         )
-    return Answer(detail={"role": name, "written": change.written})
+    return Answer(detail={"role": name})
 
 
 async def delete_role(context: Context, _body: None) -> Answer:
@@ -212,7 +212,7 @@ async def delete_role(context: Context, _body: None) -> Answer:
         return EMPTY
     async with core.authority.change(context.fence) as change:
         await change.delete(TOKEN_ROLES, name)
-    return Answer(detail={"role": name, "written": change.written})
+    return Answer(detail={"role": name})
 
 
 def _changed(role: TokenRole, body: WriteTokenRole) -> TokenRole:

@@ -11,7 +11,8 @@ from typing import Any
 
 import asyncpg
 
-from secrethub.engines.engine import Answer, Context, Fence, Operation
+from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.ending import remove_tokens
 from secrethub.errors import IntegrityFailure, Stale
@@ -101,8 +102,7 @@ async def _batch(
     core: Core, table: Table, over: str, after: str
 ) -> tuple[int, str | None, list[IntegrityFailure]]:
     """Remove one batch; return how many went, where the next begins (None at the end), what is wrong."""
-    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
-    async with core.authority.issue(fence) as change:
+    async with own_changes(core, "tidy", table.name) as fence, core.authority.issue(fence) as change:
         if not await alone(change.connection):
             return 0, None, []
         rows = await change.connection.fetch(

@@ -8,6 +8,7 @@ processes are asked at the same time, no more requests pass than there were uses
 from __future__ import annotations
 
 from secrethub.engines.engine import Fence, Identity
+from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.ending import remove_tokens
 from secrethub.errors import PermissionDenied, Sealed, Stale, Unavailable
@@ -39,8 +40,7 @@ async def forget_used_up(core: Core, key: str) -> None:
     """Remove a token whose last use is over, as far as it can be done now; the next tidying does the rest."""
     try:
         await core.ledger.look()
-        fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
-        async with core.authority.issue(fence) as change:
+        async with own_changes(core, "token.used-up") as fence, core.authority.issue(fence) as change:
             row = await change.get(TOKENS, key)
             if row is not None and row.body["uses_left"] == 0:
                 await remove_tokens(change, core.keyring(), [key])

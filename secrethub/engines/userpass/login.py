@@ -48,7 +48,7 @@ async def login(context: Context, body: PasswordLogin) -> Answer:
         except SecretHubError:
             # Not this attempt's fault, or it is made again: the password was not found wrong.
             with contextlib.suppress(SecretHubError):
-                await take_back(context.core, key)
+                await take_back(context, key)
             raise
 
 
@@ -90,6 +90,5 @@ async def _let_in(context: Context, key: str, user: User) -> Answer:
         detail={
             "user": user.name,
             "token_accessor": accessor_digest(core.keyring(), auth.accessor)[:16] if auth.accessor else "",
-            "written": change.written,
         },
     )

@@ -141,7 +141,7 @@ async def write_user(context: Context, body: WriteUser) -> Answer:
         user = msgspec.structs.replace(user, **given, password=kept or user.password)
         check_tokens(user)
         await change.put(USERS, key, msgspec.to_builtins(user), expected_revision=None if row else 0)
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def delete_user(context: Context, _body: None) -> Answer:
@@ -153,7 +153,7 @@ async def delete_user(context: Context, _body: None) -> Answer:
         await change.delete(USERS, key)
         for failure in await end_bindings(change, [Subject("user", key)]):
             core.metrics.integrity_failures.labels(failure.table).inc()
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def write_password(context: Context, body: WritePassword) -> Answer:
@@ -177,7 +177,7 @@ async def _change(context: Context, **given: object) -> Answer:
         if row is None:
             raise NotFound("no such user")
         await change.put(USERS, key, msgspec.to_builtins(msgspec.structs.replace(user_of(row), **given)))
-    return Answer(detail={"written": change.written})
+    return EMPTY
 
 
 async def _hashed(context: Context, password: str) -> Password:

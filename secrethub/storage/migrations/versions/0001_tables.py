@@ -323,24 +323,6 @@ CREATE TABLE enrollments (
 """,
 )
 
-# What was taken out of the ledger: the segments of its archive, and where each stream begins now.
-_ARCHIVE = (
-    """
-CREATE TABLE audit_segments (
-    number bigint PRIMARY KEY,
-    pruned boolean NOT NULL DEFAULT false,
-    manifest text NOT NULL
-)
-""",
-    """
-CREATE TABLE audit_pruned (
-    stream text COLLATE "C" PRIMARY KEY,
-    number bigint NOT NULL,
-    hash bytea NOT NULL
-)
-""",
-)
-
 
 def upgrade() -> None:
     """Create the tables."""
@@ -371,7 +353,6 @@ def upgrade() -> None:
         _NOTARISED,
         *_LEDGER_INDEXES,
         *_SINKS,
-        *_ARCHIVE,
         _ROTATION_HISTORY,
         *_OTHERS,
     ):
