@@ -1,40 +1,24 @@
 """The node's witness: newest checkpoint and seal epoch it was shown, in a file outside the database.
 
-One file a cluster, private and replaced whole. It is written where the root key is, which proves the
-notary's public key; it is compared whenever there is a database, also while sealed.
+It is written by the key-holder, where the root key proves the notary's public key, and compared whenever
+there is a database, also while sealed; and by SealState before it unseals anything.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
-
-import msgspec
+from typing import NamedTuple
 
 from actors.root_key import RootKey
 from secrethub.audit.checkpoint import Signed, is_signed
 from secrethub.audit.witness import RolledBack, contradiction
 from secrethub.crypto import notary_key
-from secrethub.errors import Misconfigured
 from secrethub.seal.timeline import is_begun
-from secrethub.storage import checkpoints
+from secrethub.storage import checkpoints, witness_file
 from secrethub.storage.database import Database
 from secrethub.storage.seal_store import ClusterRow
-
-
-class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the file holds: nothing of it is secret, but nobody else may change it.
-
-    Attributes:
-        public: the notary's public key.
-        signed: the newest checkpoint.
-        seal_epoch: the newest one that the database was in.
-    """
-
-    public: bytes
-    signed: Signed
-    seal_epoch: int = 0
+from secrethub.storage.witness_file import Witness
 
 
 class NodeWitness:
@@ -64,10 +48,6 @@ class NodeWitness:
         """The timeline of what is kept, 0 before anything is."""
         return 0 if self._kept is None else self._kept.signed.checkpoint.timeline
 
-    def path(self, cluster_id: str) -> Path:
-        """Return where the witness of a cluster is."""
-        return self._folder / f"witness-{cluster_id}.json"
-
     async def look(self, database: Database, row: ClusterRow, root: RootKey | None) -> RolledBack | None:
         """Compare the database with the witness and, if it goes on from there, keep its newest checkpoint.
 
@@ -86,73 +66,81 @@ class NodeWitness:
         """
         # One look at a time: what is kept is never newer than what is read afterwards.
         async with self._looking:
-            return await self._compare(database, row, root)
-
-    async def _compare(self, database: Database, row: ClusterRow, root: RootKey | None) -> RolledBack | None:
-        kept = self._kept or self._load(row.cluster_id)
-        async with database.read() as connection:
-            epoch = int(await connection.fetchval("SELECT max(seal_epoch) FROM cluster") or 0)
-            newest = await checkpoints.newest(connection)
-            same = None
-            if kept is not None:
-                same = await checkpoints.at_sequence(connection, kept.signed.checkpoint.sequence)
-        if kept is not None:
-            found = contradiction(kept.signed, kept.public, newest, same)
-            if found is not None and row.timeline > kept.signed.checkpoint.timeline:
-                # A restore that was accepted, perhaps, and has no checkpoint yet: the root key tells.
-                if root is None or not root.fits(row):
-                    self.looked = False
-                    return None
-                if is_begun(root.reveal(), row.cluster_id, row.timeline, row.timeline_mac):
-                    self.looked = True
-                    return None
-            if found is None and epoch < kept.seal_epoch:
-                found = "older"
-            if found is not None:
+            kept = self._kept or witness_file.load(self._folder, row.cluster_id)
+            self._kept = kept
+            found = await _compared(kept, database, row, root)
+            if isinstance(found, _Open):
+                self.looked = False
+                return None
+            if isinstance(found, str):
                 return found
-        self.looked = True
-        self._remember(row, root, newest, epoch)
-        return None
+            self.looked = True
+            self._remember(row, root, found)
+            return None
 
-    def _remember(self, row: ClusterRow, root: RootKey | None, newest: Signed | None, epoch: int) -> None:
+    def _remember(self, row: ClusterRow, root: RootKey | None, found: _Fine) -> None:
         """Keep the newest checkpoint, and the seal epoch."""
-        kept = self._kept
-        if newest is None or (kept is not None and (newest, epoch) == (kept.signed, kept.seal_epoch)):
+        kept, newest = self._kept, found.newest
+        if newest is None or (kept is not None and (newest, found.epoch) == (kept.signed, kept.seal_epoch)):
             return
         public = kept.public if kept is not None else _public(root, row)
         if public is not None and is_signed(newest, public):
-            self._keep(row.cluster_id, Witness(public, newest, epoch))
+            witness = Witness(public, newest, found.epoch)
+            witness_file.keep(self._folder, row.cluster_id, witness)
+            self._kept = witness
 
-    def _load(self, cluster_id: str) -> Witness | None:
-        path = self.path(cluster_id)
-        try:
-            self._kept = msgspec.json.decode(path.read_bytes(), type=Witness)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.MsgspecError) as exc:
-            raise Misconfigured(
-                f"{path} cannot be read, so a restored database would not be noticed"
-            ) from exc
-        return self._kept
+    async def against(self, database: Database, row: ClusterRow, root: RootKey) -> RolledBack | None:
+        """Compare the database with what the file has now; nothing is kept.
 
-    def _keep(self, cluster_id: str, witness: Witness) -> None:
-        path = self.path(cluster_id)
-        draft = path.with_suffix(".new")
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(witness))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as exc:
-            raise Misconfigured(f"{path} cannot be written: {exc.strerror}") from exc
-        self._kept = witness
+        Args:
+            database: the cluster's.
+            row: the cluster's row.
+            root: the root key, proven.
+
+        Returns:
+            What is wrong with the database, or None.
+
+        Raises:
+            Misconfigured: the file cannot be read.
+            Unavailable: the database does not answer.
+            IntegrityFailure: a checkpoint cannot be read.
+        """
+        # Read before the database is: whoever keeps it goes on meanwhile.
+        self._kept = witness_file.load(self._folder, row.cluster_id)
+        found = await _compared(self._kept, database, row, root)
+        return found if isinstance(found, str) else None
+
+
+class _Open:
+    """Nothing can be said without the root key."""
+
+
+class _Fine(NamedTuple):
+    """The database goes on from what was seen. ``newest`` is None where a restore was accepted."""
+
+    newest: Signed | None
+    epoch: int
+
+
+async def _compared(
+    kept: Witness | None, database: Database, row: ClusterRow, root: RootKey | None
+) -> RolledBack | _Open | _Fine:
+    async with database.read() as connection:
+        epoch = int(await connection.fetchval("SELECT max(seal_epoch) FROM cluster") or 0)
+        newest = await checkpoints.newest(connection)
+        if kept is None:
+            return _Fine(newest, epoch)
+        same = await checkpoints.at_sequence(connection, kept.signed.checkpoint.sequence)
+    found = contradiction(kept.signed, kept.public, newest, same)
+    if found is not None and row.timeline > kept.signed.checkpoint.timeline:
+        # A restore that was accepted, perhaps, and has no checkpoint yet: the root key tells.
+        if root is None or not root.fits(row):
+            return _Open()
+        if is_begun(root.reveal(), row.cluster_id, row.timeline, row.timeline_mac):
+            return _Fine(None, epoch)
+    if found is None and epoch < kept.seal_epoch:
+        found = "older"
+    return _Fine(newest, epoch) if found is None else found
 
 
 def _public(root: RootKey | None, row: ClusterRow) -> bytes | None:

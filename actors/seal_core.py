@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from actors.handles.protocol import Handles
+from actors.node_witness import NodeWitness
 from actors.root_key import RootKey, proven, recover, successor
 from actors.seal_journal import SealJournal
 from actors.tree import SEAL_STATE
@@ -20,7 +21,7 @@ from secrethub.audit.event import Origin
 from secrethub.clock import Clock
 from secrethub.crypto.sealed_box import Recipient
 from secrethub.engines.seal_status import described
-from secrethub.errors import NotInitialised, Sealed, Stale, Unavailable
+from secrethub.errors import Misconfigured, NotInitialised, PutBack, Sealed, Stale, Unavailable
 from secrethub.operations.seal_lifecycle import (
     ClusterRow,
     commit_unsealed,
@@ -34,7 +35,7 @@ from secrethub.seal.slots import Slot
 from secrethub.seal.state import Phase, SealMachine
 from secrethub.seal.wishes import Purpose, deciding
 from secrethub.storage.database import Database
-from secrethub.storage.restore import commit_accepted
+from secrethub.storage.restore import commit_accepted, commit_rolled_back
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class SealCore:
         psk: bytes,
         clock: Clock,
         services: KeyServices,
+        witness: NodeWitness | None,
     ) -> None:
         self._node = node
         self._database = database
@@ -60,6 +62,7 @@ class SealCore:
         self._psk = psk
         self._clock = clock
         self._services = services
+        self._witness = witness
         self._incarnation: int | None = None
         self._machine = SealMachine()
         self._slots: tuple[Slot, ...] = ()
@@ -146,6 +149,8 @@ class SealCore:
     ) -> tuple[RootKey, ClusterRow]:
         root = proven(root_key, row)
         try:
+            if not accepting:
+                await self._compare(row, root, origin, operation)
             await self._journal.record(origin, operation, "intent")
             reached: Mapping[str, Any] = {}
             if accepting:
@@ -167,6 +172,26 @@ class SealCore:
             # It is unsealed, and the intent is written down; what was not adopted is adopted later.
             _log.warning("the ledger could not be written after the unseal")
         return root, row
+
+    async def _compare(self, row: ClusterRow, root: RootKey, origin: Origin | None, operation: str) -> None:
+        """Compare the database with this node's witness; one that was put back is not unsealed.
+
+        Raises:
+            PutBack: it was. Shares that were given are forgotten: they were not given to accept that.
+            Unavailable: that cannot be told.
+        """
+        if self._witness is None:
+            return
+        try:
+            found = await self._witness.against(self._database, row, root)
+        except Misconfigured as exc:
+            raise Unavailable(str(exc)) from exc
+        if found is None:
+            return
+        self._machine = self._machine.sealed()
+        await self._journal.record(origin, operation, "refused", reason=found)
+        await commit_rolled_back(self._database, found, known=self._witness.timeline)
+        raise PutBack
 
     async def _accepted(self, row: ClusterRow, root: RootKey) -> tuple[int, Mapping[str, Any]]:
         """Commit that a restore is accepted; return the seal epoch, and what the ledger keeps of it."""

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from actors.handles.keys import SHARE_INFO
 from actors.handles.protocol import Handles
 from actors.key_rotation import Asked, add_data_key
+from actors.node_witness import NodeWitness
 from actors.pulse import pulse
 from actors.root_key import hand_out, sealed_root, take_back
 from actors.seal_making import SealMaking
@@ -62,6 +63,7 @@ class SealState(SealMaking):
         dev: bool = False,
         root_key_type: RootKeyType = "ecdsa-p384",
         services: KeyServices | None = None,
+        witness: NodeWitness | None = None,
         pulse: float = 2.0,
     ) -> None:
         """Begin without keys.
@@ -75,6 +77,7 @@ class SealState(SealMaking):
             dev: whether a cluster made here is for development.
             root_key_type: of its root CA.
             services: keys of key services that may open slots; None for none.
+            witness: what this node has seen of the database; None compares nothing.
             pulse: seconds between looks at the database.
         """
         super().__init__(
@@ -84,6 +87,7 @@ class SealState(SealMaking):
             psk=psk,
             clock=clock,
             services=services or NoKeyServices(),
+            witness=witness,
         )
         self._dev = dev
         self._root_key_type = root_key_type

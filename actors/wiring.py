@@ -118,6 +118,7 @@ def _seal_state(around: Surroundings) -> Parts:
         "dev": around.settings.dev,
         "root_key_type": around.settings.root_key_type,
         "services": around.key_services(),
+        "witness": NodeWitness(Path(around.settings.state_dir)),
     }
 
 

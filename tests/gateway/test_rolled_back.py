@@ -181,7 +181,7 @@ async def test_a_restored_backup(node: Node, backup: Backup) -> None:
 async def test_a_backup_restored_while_nobody_was_there(
     database_url: str, tmp_path: Path, backup: Backup
 ) -> None:
-    """A node that starts upon an older database comes up sealed; without its witness it cannot know."""
+    """Without its witness a node cannot know; with it, verification tells, and at a start it is sealed."""
     settings = node_settings(tmp_path, database_url)
     async with running(settings) as node:
         await node.initialise()
@@ -192,16 +192,26 @@ async def test_a_backup_restored_while_nobody_was_there(
         await written(node, "new")
         shares, root = node.shares, node.root
     await backup.restore()
-    async with running(settings) as node:
-        await until(lambda: rolled_back(node))
-        answer = await node.call("PUT", "sys/unseal", "", json={"key": shares[0]})
-        assert answer.json()["code"] == "rolled_back"
-    await sql(database_url, "UPDATE cluster SET rolled_back = ''")
-    shutil.move(next(Path(settings.state_dir).glob("witness-*")), tmp_path / "witness")
+    path = next(Path(settings.state_dir).glob("witness-*"))
+    witness = path.rename(tmp_path / "witness")
     async with running(settings) as node:
         node.shares, node.root = shares, root
         await node.unseal()
         await until(lambda: healthy(node))
+        await written(node, "other")
+
+        async def told() -> bool:
+            # The key-holder has in memory what it saw since.
+            shutil.copy(witness, path)
+            found = (await node.call("POST", "sys/audit/verify")).json()["data"]
+            return not found["ok"] and found["first_bad"]["stream"] == "checkpoints"
+
+        await until(told)
+    shutil.copy(witness, path)
+    async with running(settings) as node:
+        await until(lambda: rolled_back(node))
+        answer = await node.call("PUT", "sys/unseal", "", json={"key": shares[0]})
+        assert answer.json()["code"] == "rolled_back"
 
 
 async def test_a_fork(node: Node) -> None:

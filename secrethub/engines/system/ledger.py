@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,18 +12,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from secrethub.audit.chain import Bad
+from secrethub.audit.checkpoint import Signed
 from secrethub.audit.checkpoint_chain import CHECKPOINTS, CheckpointVerifier
 from secrethub.audit.verification import LedgerReport, LedgerVerifier
+from secrethub.audit.witness import contradiction
 from secrethub.crypto import notary_key
 from secrethub.crypto.digests import equal
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, NotInitialised
+from secrethub.storage import witness_file
 from secrethub.storage.checkpoints import checkpoint_pages
 from secrethub.storage.ledger_read import count, pruned, row_pages, snapshot
-from secrethub.storage.seal_store import load_cluster
+from secrethub.storage.seal_store import ClusterRow, load_cluster
 from secrethub.storage.state_check import Checked, check_authority, floors
 from secrethub.storage.state_kv import check_secrets
+from secrethub.storage.witness_file import Witness
 
 
 class VerifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +68,7 @@ def ledger_operations() -> tuple[Operation, ...]:
 
 async def public_key(context: Context, _body: None) -> Answer:
     """Answer the notary's public key, to be kept by whoever verifies the ledger elsewhere."""
-    cluster, public = await _notary(context.core)
+    cluster, public = context.core.keys.cluster_id, (await _cluster(context.core)).notary_public
     pem = Ed25519PublicKey.from_public_bytes(public).public_bytes(
         Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
     )
@@ -84,17 +89,25 @@ async def verify(context: Context, body: VerifyRequest) -> Answer:
 
 async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[str, Any]]:
     keyring, known = core.keyring(), floors()
-    chain = CheckpointVerifier(*await _notary(core))
+    row = await _cluster(core)
+    # Before the snapshot: the key-holder goes on keeping what it sees.
+    kept = await asyncio.to_thread(witness_file.load, Path(core.settings.state_dir), core.keys.cluster_id)
+    chain, same = CheckpointVerifier(core.keys.cluster_id, row.notary_public), None
     total, done = await count(core.database), 0
     async with snapshot(core.database) as connection:
         try:
             async for checkpoints in checkpoint_pages(connection):
                 for signed in checkpoints:
                     chain.feed(signed)
+                    if kept is not None and signed.checkpoint.sequence == kept.signed.checkpoint.sequence:
+                        same = signed
                 # Other requests get their turn between pages.
                 await asyncio.sleep(0)
         except IntegrityFailure as exc:
             chain.bad = chain.bad or Bad(CHECKPOINTS, int(exc.key), "edited")
+        if kept is not None and row.timeline == kept.signed.checkpoint.timeline:
+            # In a later timeline, begun by enough shares, the key-holder tells with the root key.
+            chain.bad = chain.bad or _contradicted(kept, chain.last, same)
         verifier = LedgerVerifier(
             keyring.derived("audit-sign"), checkpoints=chain, bases=await pruned(connection)
         )
@@ -114,8 +127,16 @@ async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[s
     yield _report(core, report, checked)
 
 
-async def _notary(core: Core) -> tuple[str, bytes]:
-    """Return the cluster's id and the notary's public key.
+def _contradicted(kept: Witness, newest: Signed | None, same: Signed | None) -> Bad | None:
+    """Return the first checkpoint that is not what this node has seen."""
+    found = contradiction(kept.signed, kept.public, newest, same)
+    if found == "older":
+        return Bad(CHECKPOINTS, 1 if newest is None else newest.checkpoint.sequence + 1, "truncated")
+    return None if found is None else Bad(CHECKPOINTS, kept.signed.checkpoint.sequence, "forked")
+
+
+async def _cluster(core: Core) -> ClusterRow:
+    """Return the cluster's row, whose key of the notary is authentic.
 
     Raises:
         IntegrityFailure: it is not the key that the cluster was made with.
@@ -126,7 +147,7 @@ async def _notary(core: Core) -> tuple[str, bytes]:
     cluster = core.keys.cluster_id
     if not equal(notary_key.vouch(core.keyring(), cluster, row.notary_public), row.notary_mac):
         raise IntegrityFailure("cluster", "notary_public", "it is another one's")
-    return cluster, row.notary_public
+    return row
 
 
 def _report(core: Core, report: LedgerReport, checked: Checked | None) -> Mapping[str, Any]:
