@@ -19,8 +19,13 @@ def connection() -> None:
 
 @connection.command()
 @click.argument("name")
-@click.option("--plugin", "plugin_name", help="Kind of database [default: postgresql-database-plugin].")
+@click.option("--plugin", "plugin_name", help="Kind of database [default: by the URL].")
 @click.option("--url", "connection_url", help="postgresql://{{username}}:{{password}}@host:port/database")
+@click.option(
+    "--persistence-mode",
+    type=click.Choice(["ACLFILE", "REWRITE", "NONE"]),
+    help="How Redis keeps users [default: what there is].",
+)
 @click.option("--username", help="Ours at the database.")
 @click.option("--password-file", metavar="FILE", help="Its password; - for standard input.")
 @click.option("--ask", is_flag=True, help="Ask for the password.")
@@ -56,7 +61,9 @@ def write(
     if allowed_roles:
         body["allowed_roles"] = list(allowed_roles)
     if "connection_url" in body:
-        body.setdefault("plugin_name", "postgresql-database-plugin")
+        scheme = body["connection_url"].partition(":")[0]
+        kind = "redis" if scheme in {"redis", "rediss"} else "postgresql"
+        body.setdefault("plugin_name", f"{kind}-database-plugin")
     write_one(session, mount, f"config/{name}", body, f"Connection {name} is written.")
 
 

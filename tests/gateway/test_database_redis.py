@@ -19,6 +19,7 @@ from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.kv import ok
 from tests.gateway.redis_target import CANARY, TargetRedis
+from tests.gateway.shell import Cli
 from tests.gateway.test_hvac import with_client
 
 MOUNT = "secrets/dynamic/redis"
@@ -196,6 +197,22 @@ def test_rules_give_no_password_and_no_second_command(statements: list[str]) -> 
     """What would let anybody in, or is no rule, is refused when the role is written."""
     with pytest.raises(InvalidRequest):
         RedisPlugin().check_statements(Statements(creation=tuple(statements)))
+
+
+async def test_the_command_line(leasing: Node, target: TargetRedis, tmp_path: Path) -> None:
+    """``secrethub engine`` tells Redis by its URL, and makes users there."""
+    cli = Cli(leasing, tmp_path)
+    at = ("--mount", MOUNT)
+    url = ("--url", f"redis://127.0.0.1:{target.port}", "--username", "secrethub", "--allow", "app")
+    more = ("--persistence-mode", "ACLFILE", "--password-file", "-")
+    await cli("engine", "connection", "write", "cache", *url, *more, *at, stdin=f"{CANARY}\n")
+    shown = await cli.json("engine", "connection", "read", "cache", *at)
+    assert shown["plugin_name"] == "redis-database-plugin"
+    assert shown["connection_details"]["persistence_mode"] == "ACLFILE"
+    role = ("--connection", "cache", "--creation", "~app:* +get", "--ttl", "1h")
+    await cli("engine", "role", "write", "app", *role, *at)
+    made = await cli.json("engine", "creds", "app", *at)
+    assert target.opens(made["username"], made["password"])
 
 
 async def test_places_that_are_refused(ready: Node, target: TargetRedis) -> None:

@@ -133,11 +133,8 @@ class Accounts:
         core.keys.on_wipe(self.close)
 
     def close(self) -> None:
-        """Let go of every key."""
+        """Let go of every key; calls under way come to their end."""
         self._open.clear()
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
-        self._pools.clear()
 
     def of(self, mount: str, root: Root) -> Account:
         """Return the account of a mount as it is configured."""
