@@ -25,15 +25,16 @@ from typing import Any
 # As a script it finds the project by itself.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import asyncpg
 import httpx2
+from asyncpg.transaction import Transaction
 
 from actors.key_holder import KeyHolder
 from actors.local import LocalTree
 from actors.seal_state import SealState
 from secrethub.crypto import keyring
 from secrethub.node import NodeSettings, read_node_file, write_node_file
-from secrethub.storage.database import Database
-from secrethub.storage.ledger import Ledger
+from secrethub.storage.ledger_rows import COMMIT
 from serve import wiring
 from serve.wiring import Process
 from tests.gateway.conftest import Caller
@@ -127,7 +128,7 @@ async def mortal(settings: NodeSettings) -> AsyncIterator[Server]:
 
 def _arm(folder: Path) -> None:
     """Let this process die where the folder says."""
-    write, commit = Database.write, Ledger._commit
+    commit, fetch = Transaction.commit, asyncpg.Connection.fetch
     left: dict[str, int] = {}
 
     def come() -> None:
@@ -139,17 +140,16 @@ def _arm(folder: Path) -> None:
         if left[order] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    @contextlib.asynccontextmanager
-    async def doomed_write(self: Database) -> AsyncIterator[Any]:
-        async with write(self) as connection:
-            yield connection
-            come()
-
-    async def doomed_commit(self: Ledger, notes: list[Any]) -> None:
+    async def doomed_commit(self: Transaction) -> None:
         come()
-        await commit(self, notes)
+        await commit(self)
 
-    Database.write, Ledger._commit = doomed_write, doomed_commit  # type: ignore[method-assign]
+    async def doomed_fetch(self: asyncpg.Connection[Any], query: str, *args: Any, **how: Any) -> Any:
+        if query == COMMIT:  # the ledger's one statement, which is a transaction by itself
+            come()
+        return await fetch(self, query, *args, **how)
+
+    Transaction.commit, asyncpg.Connection.fetch = doomed_commit, doomed_fetch
     # Nobody waits for what happens now and then.
     wiring._KEY_SECONDS = 0.1
     keyring.SPREAD_SECONDS = 0
