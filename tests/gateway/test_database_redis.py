@@ -17,8 +17,9 @@ from secrethub.errors import InvalidRequest
 from tests.gateway import redis_target
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, node_settings, running
-from tests.gateway.kv import ok
+from tests.gateway.kv import ok, put
 from tests.gateway.redis_target import CANARY, TargetRedis
+from tests.gateway.rotations import configured, fields, rotated
 from tests.gateway.shell import Cli
 from tests.gateway.test_hvac import with_client
 
@@ -231,3 +232,25 @@ async def test_places_that_are_refused(ready: Node, target: TargetRedis) -> None
         body = {"connection_url": url, "plugin_name": "redis", "username": "u", "password": "p"}
         answer = await ready.call("POST", f"{MOUNT}/config/other", json=body)
         assert answer.status_code == 400, (url, answer.text)
+
+
+async def test_rotations_replace_passwords(ready: Node, target: TargetRedis) -> None:
+    """Two users take turns, and one gets a new password; a restart lets nobody in who was barred."""
+    target.client().execute_command("ACL", "SETUSER", "app2", "on", ">second", "~*", "+@read")
+    await put(ready, "app/cache", {"username": "app", "password": "first"})
+    options = {"connection": f"{MOUNT}/config/cache", "users": "app,app2"}
+    path = "secrets/app/cache"
+    await configured(ready, path, rotator="database-two-users", options=options, confirm_within=0)
+    assert (await rotated(ready, path))["outcome"] == "done"
+    now = await fields(ready, path)
+    assert now["username"] == "app2"
+    target.stop()
+    target.start()
+    assert target.opens("app2", now["password"])
+    assert not target.opens("app2", "second")
+    assert not target.opens("app", "first")
+    alone = {"connection": f"{MOUNT}/config/cache", "username": "app2"}
+    await configured(ready, path, rotator="database-password", options=alone, confirm_within=0)
+    assert (await rotated(ready, path))["outcome"] == "done"
+    assert target.opens("app2", (await fields(ready, path))["password"])
+    assert not target.opens("app2", now["password"])

@@ -35,6 +35,7 @@ _SCRAM = "scram-sha-256"
 _OLDEST = 14
 _MOST_ITERATIONS = 1_000_000
 _ROTATE = """ALTER ROLE "{{name}}" WITH PASSWORD '{{password}}'"""
+_BAR = """ALTER ROLE "{{name}}" PASSWORD NULL"""
 _RENEW = """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"""
 
 
@@ -132,6 +133,11 @@ class PostgresqlTarget:
         secret = await self._verifier(password)
         values = {**_named(name), "password": secret}
         await self._link.run(_rendered(statements or (_ROTATE,), values), hide=(secret,))
+
+    async def bar(self, name: str) -> None:
+        """Take a role's verifier away."""
+        if name in await self.users(name):
+            await self._link.run(_rendered((_BAR,), _named(name)))
 
     async def opens(self, name: str, password: str) -> bool:
         """Tell whether a role can log in with a password."""

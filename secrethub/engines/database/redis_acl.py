@@ -132,6 +132,14 @@ class RedisTarget:
             await session.ask("ACL", "SETUSER", name, "resetpass", "#" + _digest(password))
             await _saved(session, save)
 
+    async def bar(self, name: str) -> None:
+        """Take a user's passwords away."""
+        async with self._link.lent() as session:
+            save = await self._save_of(session)
+            if await session.ask("ACL", "GETUSER", name) is not None:
+                await session.ask("ACL", "SETUSER", name, "resetpass")
+                await _saved(session, save)
+
     async def opens(self, name: str, password: str) -> bool:
         """Tell whether a user is let in with a password."""
         return await self._link.opens(name, password)

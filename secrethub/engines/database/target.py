@@ -123,6 +123,10 @@ class Target(Protocol):
         """
         ...
 
+    async def bar(self, name: str) -> None:
+        """Take a user's password away, so that nobody can log in as he. Connections stay; gone is barred."""
+        ...
+
     async def opens(self, name: str, password: str) -> bool:
         """Tell whether a user is let in with a password."""
         ...

@@ -81,7 +81,15 @@ class GeneratedRotator:
     async def probe(self, setup: Setup, current: Mapping[str, Any]) -> None:
         """Nothing can be wrong beyond the secret itself."""
 
-    def plan(self, setup: Setup, current: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:  # noqa: ARG002
+    def needs(self, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG002
+        """Nothing beyond the secret itself."""
+        return ()
+
+    async def plan(
+        self,
+        setup: Setup,
+        current: Mapping[str, Any],  # noqa: ARG002
+    ) -> tuple[dict[str, Any], dict[str, str]]:
         """Plan a new random value."""
         shape = Shape(setup.options)
         return {shape.field: shape.value()}, {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from secrethub.engines.rotators.database import DatabasePasswordRotator, DatabaseTwoUsersRotator
 from secrethub.engines.rotators.generated import GeneratedRotator
 from secrethub.engines.rotators.rotator import Rotator
 from secrethub.errors import InvalidRequest
 
 _MAX_OPTION = 8192
 
-ROTATORS: Mapping[str, Rotator] = {rotator.kind: rotator for rotator in (GeneratedRotator(),)}
+_KINDS: tuple[Rotator, ...] = (GeneratedRotator(), DatabasePasswordRotator(), DatabaseTwoUsersRotator())
+ROTATORS: Mapping[str, Rotator] = {rotator.kind: rotator for rotator in _KINDS}
 
 
 def rotator_of(kind: str) -> Rotator:

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from secrethub.engines.runtime import Core
 from secrethub.errors import SecretHubError
-from secrethub.node import NodeSettings
 
 
 class Refused(SecretHubError):
@@ -28,14 +28,14 @@ class Setup:
     """What is configured for one secret.
 
     Attributes:
-        node: settings of the node that does it: where it may connect to.
+        core: of the process that does it.
         key: the secret's path.
         run: number of the run.
         options: what may be shown.
         secrets: what may not.
     """
 
-    node: NodeSettings
+    core: Core = field(repr=False)
     key: str
     run: int
     options: Mapping[str, str]
@@ -76,6 +76,13 @@ class Rotator(Protocol):
         """
         ...
 
+    def needs(self, options: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the paths that whoever configures this must be allowed to update.
+
+        They are those whose power the rotator lends him.
+        """
+        ...
+
     async def probe(self, setup: Setup, current: Mapping[str, Any]) -> None:
         """Find out whether a run could succeed, without changing anything.
 
@@ -84,7 +91,7 @@ class Rotator(Protocol):
         """
         ...
 
-    def plan(self, setup: Setup, current: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    async def plan(self, setup: Setup, current: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the new fields, and what else to remember.
 
         Args:

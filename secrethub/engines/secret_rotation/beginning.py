@@ -34,7 +34,7 @@ async def store_of(core: Core, rotation: Rotation) -> tuple[Mount, str]:
 def setup_of(core: Core, rotation: Rotation, number: int) -> Setup:
     """Return what a rotator is to know for a run."""
     return Setup(
-        node=core.settings,
+        core=core,
         key=rotation.key,
         run=number,
         options=rotation.definition.options,
@@ -52,7 +52,7 @@ async def planned(core: Core, rotation: Rotation) -> tuple[Setup, Current, Plan]
     mount, path = await store_of(core, rotation)
     current = await read_secret(core, mount, path)
     setup = setup_of(core, rotation, rotation.runs + 1)
-    fields, notes = rotator_of(rotation.definition.rotator).plan(setup, current.fields)
+    fields, notes = await rotator_of(rotation.definition.rotator).plan(setup, current.fields)
     before = {name: current.fields[name] for name in fields if name in current.fields}
     return setup, current, Plan(fields=fields, before=before, notes=notes)
 

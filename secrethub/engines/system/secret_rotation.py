@@ -15,11 +15,13 @@ from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kv.rights import Rights
 from secrethub.engines.listing import shown
 from secrethub.engines.mounts import Mount
+from secrethub.engines.question import question_of
 from secrethub.engines.rotators.kinds import checked_options, rotator_of
 from secrethub.engines.secret_rotation.record import Definition, Late, Rotation, place_of, rotation_of
 from secrethub.engines.secret_rotation.secret import read_secret
-from secrethub.errors import Conflict, InvalidRequest, NotFound
+from secrethub.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from secrethub.ids import new_uuid
+from secrethub.policy.decision import Allowed, decide
 from secrethub.rotation.schedule import LONGEST, Schedule
 from secrethub.storage import rotations
 from secrethub.storage.authority import ROTATIONS, Row
@@ -146,6 +148,8 @@ async def write_rotation(context: Context, body: WriteRotation) -> Answer:
     if confirm_within > LONGEST:
         raise InvalidRequest("confirm_within is a duration of at most ten years")
     rotator = rotator_of(body.rotator)
+    for needed in rotator.needs({name: str(value) for name, value in body.options.items()}):
+        await _require_update(context, needed)
     keyring, now = core.keyring(), core.clock.now()
     async with core.authority.change(context.fence) as change:
         row = await change.get(ROTATIONS, key)
@@ -217,6 +221,20 @@ async def require_write(context: Context, mount: Mount, path: str) -> None:
     rights = Rights(mount.path, policies, context.when)
     current = await read_secret(context.core, mount, path)
     rights.require("update" if current.version else "create", "data", path)
+
+
+async def _require_update(context: Context, path: str) -> None:
+    """Check that whoever asks may update something that a rotator uses.
+
+    Raises:
+        InvalidRequest: nothing can be updated there.
+        PermissionDenied: somebody else may.
+    """
+    assert context.identity is not None
+    route = await context.core.mounts.route("write", path)
+    question = question_of(route, "write", path, context.when)
+    if not isinstance(decide(question, await context.core.policies.compiled(context.identity)), Allowed):
+        raise PermissionDenied(f"no policy allows update at {path}")
 
 
 def described(context: Context, row: Row) -> dict[str, Any]:
