@@ -18,6 +18,7 @@ from secrethub.engines.kept import kept_key
 from secrethub.engines.runtime import Core
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
 from secrethub.storage.authority import ENGINE_CONFIGS
+from secrethub.storage.authority_rows import micros
 from secrethub.wire.durations import format_go_duration, parse_duration
 
 _LEASE = "lease"
@@ -140,10 +141,13 @@ async def write_root(context: Context, body: WriteRoot) -> Answer:
 
     Raises:
         InvalidRequest: a value cannot be, or the secret key is missing.
+        Conflict: our own key is being replaced.
     """
     core, key = context.core, root_key(context.mount_id)
     row = await core.authority.get(ENGINE_CONFIGS, key)
     old = Root(key=key) if row is None else root_of(row)
+    # The new key would be kept nowhere.
+    old.check_still(micros(core.clock.now()))
     fields = {
         name: value
         for name in WriteRoot.__struct_fields__

@@ -9,13 +9,15 @@ import msgspec
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.kept import kept_key, opened_secrets, sealed_secrets
 from secrethub.engines.runtime import Core
-from secrethub.errors import InvalidRequest
+from secrethub.errors import Conflict, InvalidRequest
 from secrethub.sensitive import Sensitive
 from secrethub.storage.authority import ENGINE_CONFIGS, Row
 
 FORM = "aws"
 ROOT = "root"
 _SECRET = "secret_key"  # noqa: S105 - the name of a field
+_INTERRUPTED = 120_000_000
+"""Microseconds after which a turn has ended, one way or another: more than it is given."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,15 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     username_template: str = ""
     turn: Turn | None = None
     retiring: str = ""
+
+    def check_still(self, now: int) -> None:
+        """Check that nobody is replacing our own key at an instant, microseconds since the epoch.
+
+        Raises:
+            Conflict: somebody is, or died doing so a moment ago.
+        """
+        if self.turn is not None and now - self.turn.at < _INTERRUPTED:
+            raise Conflict("the key is being replaced")
 
     def body(self) -> dict[str, Any]:
         """Return the row's body."""

@@ -18,14 +18,13 @@ from secrethub.engines.aws.root import Root, Turn, root_key, root_of
 from secrethub.engines.engine import Answer, Context, Fence, Operation
 from secrethub.engines.own_changes import present_fence
 from secrethub.engines.runtime import Core
-from secrethub.errors import Conflict, InvalidRequest, SecretHubError, Stale, Unavailable
+from secrethub.errors import InvalidRequest, SecretHubError, Stale, Unavailable
 from secrethub.sensitive import Sensitive
 from secrethub.storage.authority import ENGINE_CONFIGS
 from secrethub.storage.authority_rows import micros
 
 _TURN_SECONDS = 90.0
-"""That a turn has; after some more it is taken for interrupted."""
-_INTERRUPTED = 120_000_000
+"""That a turn has; after some more it is taken for interrupted (``Root.check_still``)."""
 _TRIES = 15
 _PAUSE = 1.0
 """Seconds between tries of a new key, which AWS does not know everywhere at once."""
@@ -66,8 +65,7 @@ async def rotate_root(context: Context, _body: None) -> Answer:
     if row is None:
         raise InvalidRequest("config/root is not written yet")
     root, now = root_of(row), micros(core.clock.now())
-    if root.turn is not None and now - root.turn.at < _INTERRUPTED:
-        raise Conflict("the key is being replaced")
+    root.check_still(now)
     try:
         async with asyncio.timeout(_TURN_SECONDS):
             root, retired = await _turn(core, mount, root, now, context.fence)
@@ -80,7 +78,9 @@ async def rotate_root(context: Context, _body: None) -> Answer:
 async def _turn(core: Core, mount: str, root: Root, now: int, fence: Fence) -> tuple[Root, bool]:
     """Return who we are afterwards, and whether the old key is gone."""
     account, written = accounts_of(core).of(mount, root), fence.written
-    user = str((await account.call("iam", "get_user"))["User"]["UserName"])
+    user = (await account.call("iam", "get_user"))["User"].get("UserName")
+    if not user:
+        raise InvalidRequest("the key is the account's own and no user's: IAM replaces only keys of users")
     present = await _tidied(account, user, root)
     turn = Turn(at=now, before=tuple(sorted(present)))
     root = await _keep(core, msgspec.structs.replace(root, turn=turn, retiring=""), written, fence)
