@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -130,6 +131,28 @@ async def test_many_at_once_and_a_token_that_ends_them_all(ready: Node, target: 
     await ready.call("POST", "auth/token/revoke", json={"token": token})
     await none_left(target)
     assert not await sql(ready.settings.database_url, "SELECT id FROM leases")
+
+
+async def test_others_who_grant_meanwhile_hold_nobody_up(ready: Node, target: TargetDatabase) -> None:
+    """Rights that somebody else changes on the same table at the same time fail no request."""
+    over = asyncio.Event()
+
+    async def interfere() -> int:
+        rounds = 0
+        connection = await asyncpg.connect(target.admin_url)
+        while not over.is_set():
+            with contextlib.suppress(asyncpg.InternalServerError):  # it is overtaken, too
+                await connection.execute("GRANT UPDATE ON things TO PUBLIC")
+                await connection.execute("REVOKE UPDATE ON things FROM PUBLIC")
+            rounds += 1
+        await connection.close()
+        return rounds
+
+    others = asyncio.create_task(interfere())
+    made = await asyncio.gather(*(creds(ready) for _ in range(30)))
+    over.set()
+    assert await others > 1
+    assert len(await target.users()) == len(made)
 
 
 async def test_what_a_user_owns_does_not_hold_it(ready: Node, target: TargetDatabase) -> None:
