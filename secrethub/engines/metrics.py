@@ -134,6 +134,12 @@ class Metrics:
             "Attempts to end a lease that failed.",
             registry=self.registry,
         )
+        self.leases = Gauge(
+            "secrethub_leases",
+            "Leases of the cluster, by kind of engine.",
+            ("engine",),
+            registry=self.registry,
+        )
         self.leases_due = Gauge(
             "secrethub_leases_due", "Leases that should be over and are not.", registry=self.registry
         )

@@ -33,7 +33,7 @@ async def end_leases(core: Core) -> None:
             tried = await end_due(core)
             if core.clock.monotonic() - told >= _TELL_SECONDS:
                 told = core.clock.monotonic()
-                await _tell(core)
+                await tell(core)
             wait = 0.0 if tried == BATCH else _bounded(await lease_ends.next_due(core.database))
         except SecretHubError as exc:
             _log.warning("leases cannot be ended now: %s", exc.code)
@@ -48,8 +48,16 @@ def _bounded(due: float | None) -> float:
     return min(max(due, _SHORTEST_WAIT), _LONGEST_WAIT)
 
 
-async def _tell(core: Core) -> None:
+async def tell(core: Core) -> None:
+    """Set the metrics of how leases stand in the whole cluster."""
     found = await lease_lists.standing(core.database)
     core.metrics.leases_due.set(found["due"])
     core.metrics.leases_failing.set(found["failing"])
     core.metrics.leases_dead.set(found["dead"])
+    by_kind: dict[str, int] = {}
+    for mount, number in (await lease_lists.held(core.database)).items():
+        known = await core.mounts.by_uuid(mount)
+        if known is not None:
+            by_kind[known[0].type] = by_kind.get(known[0].type, 0) + number
+    for kind, number in by_kind.items():
+        core.metrics.leases.labels(kind).set(number)

@@ -124,6 +124,19 @@ async def counts(database: Database, *, dead: bool = False) -> dict[str, int]:
     return {row["mount"]: row["count"] for row in rows}
 
 
+async def held(database: Database) -> dict[str, int]:
+    """Return how many leases each mount has, by its UUID, those being made included; nothing is counted.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    async with database.read() as connection:
+        rows = await connection.fetch(
+            "SELECT mount, sum(leases)::bigint AS leases FROM lease_counts GROUP BY mount"
+        )
+    return {row["mount"]: row["leases"] for row in rows}
+
+
 async def makers(database: Database, limit: int) -> list[asyncpg.Record]:
     """Return who has the most live leases of which role.
 

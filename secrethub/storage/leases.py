@@ -1,4 +1,4 @@
-"""Leases in the database: planned, made, renewed and looked up. Their end is in ``lease_ends.py``.
+"""Leases in the database: planned, made and looked up. See ``lease_renewals.py`` and ``lease_ends.py``, too.
 
 A lease begins as an intent, committed before anything happens at its target. It becomes live in the same row
 and in one statement, so there is never both or neither. That fails once somebody has begun to take the intent
@@ -101,7 +101,7 @@ async def make(database: Database, keyring: Keyring, intent: Lease, data: Mappin
             lease.id,
             lease.revision,
             lease.sealed,
-            lease_mac(keyring.derived(_KEY), lease),
+            authentication(keyring, lease),
             lease.expires_at,
         )
     return lease if done else None
@@ -121,33 +121,6 @@ async def find(database: Database, keyring: Keyring, identifier: str) -> tuple[L
             identifier,
         )
     return None if row is None else (verified(keyring, row), row["now"])
-
-
-async def renew(
-    database: Database, keyring: Keyring, fence: Fence, lease: Lease, *, now: int, until: int
-) -> Lease | None:
-    """Let a lease end at another instant; None when it has changed, was revoked, or is over.
-
-    Raises:
-        Stale: the decision was overtaken; nothing happened.
-        Unavailable: the database does not answer.
-    """
-    changed = dataclasses.replace(lease, revision=lease.revision + 1, renewed_at=now, expires_at=until)
-    async with database.write() as connection:
-        await hold_shared(connection, fence)
-        done = await connection.fetchval(
-            f"""UPDATE leases SET revision = $3, renewed_at = $4, expires_at = $5, mac = $6,
-                    due_at = to_timestamp($5::bigint / 1000000.0)
-                WHERE id = $1 AND revision = $2 AND state = 'live' AND revoked_at IS NULL
-                    AND expires_at > {NOW} RETURNING true""",  # noqa: S608 - a constant of ours
-            lease.id,
-            lease.revision,
-            changed.revision,
-            changed.renewed_at,
-            changed.expires_at,
-            lease_mac(keyring.derived(_KEY), changed),
-        )
-    return changed if done else None
 
 
 async def any_of(connection: asyncpg.Connection[Any], mount: str, target: str) -> bool:
@@ -171,9 +144,14 @@ async def known_markers(database: Database, markers: Sequence[str]) -> set[str]:
     return {row["marker"] for row in rows}
 
 
+def authentication(keyring: Keyring, lease: Lease) -> bytes:
+    """Return the authentication of a lease's row."""
+    return lease_mac(keyring.derived(_KEY), lease)
+
+
 def written(keyring: Keyring, lease: Lease) -> dict[str, Any]:
     """Return what the ledger keeps of a lease's row."""
-    return written_row(TABLE, lease.id, lease.revision, lease_mac(keyring.derived(_KEY), lease))
+    return written_row(TABLE, lease.id, lease.revision, authentication(keyring, lease))
 
 
 def ended(lease: Lease) -> dict[str, Any]:
@@ -227,7 +205,7 @@ def values(keyring: Keyring, lease: Lease) -> tuple[Any, ...]:
         lease.max_expires_at,
         lease.renewable,
         lease.sealed,
-        lease_mac(keyring.derived(_KEY), lease),
+        authentication(keyring, lease),
     )
 
 
@@ -239,7 +217,7 @@ def verified(keyring: Keyring, row: asyncpg.Record) -> Lease:
     """
     fields = {field.name: row[field.name] for field in dataclasses.fields(Lease)}
     lease = Lease(**{**fields, "lineage": tuple(row["lineage"])})
-    if not equal(lease_mac(keyring.derived(_KEY), lease), row["mac"]):
+    if not equal(authentication(keyring, lease), row["mac"]):
         raise IntegrityFailure(TABLE, lease.id, "the row was edited")
     return lease
 

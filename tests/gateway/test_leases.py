@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import hvac
 import pytest
 
+from secrethub.operations.leases import tell
+from secrethub.storage import lease_lists
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.lease_engine import PASSWORD
@@ -157,6 +160,41 @@ async def test_nobody_works_at_leases_of_others(leased: Node, place: Path) -> No
     for path in ("sys/leases", "sys/leases/top", "sys/leases/count"):
         assert (await leased.call("GET", path, first)).status_code == 403, path
     assert (await leased.call("LIST", "sys/leases/lookup/db", first)).status_code == 403
+
+
+async def test_renewals_at_the_same_time_do_not_get_in_each_others_way(leased: Node) -> None:
+    """Renewed together, twice each, every lease lasts longer but the one that is revoked meanwhile."""
+    made = [(await creds(leased))["lease_id"] for _ in range(4)]
+    await leased.call("PUT", "sys/leases/revoke", json={"lease_id": made[0]})
+    answers = await asyncio.gather(
+        *(
+            leased.call("PUT", "sys/leases/renew", json={"lease_id": lease, "increment": 7000})
+            for lease in made * 2
+        )
+    )
+    assert [answer.status_code for answer in answers] == [400, 200, 200, 200] * 2
+    assert {answer.json()["lease_duration"] for answer in answers if answer.status_code == 200} <= {
+        6999,
+        7000,
+    }
+    rows = await sql(leased.settings.database_url, "SELECT revision FROM leases WHERE revoked_at IS NULL")
+    assert [row["revision"] for row in rows] == [4, 4, 4]
+    await ledger_is_good(leased)
+
+
+async def test_how_many_there_are_is_known_without_counting(leased: Node, place: Path) -> None:
+    """The number of leases follows their making and their end, also in one statement, by kind of engine."""
+    core = leased.process.core
+    for role in ("app", "app", "other"):
+        await creds(leased, role=role)
+    assert list((await lease_lists.held(core.database)).values()) == [3]
+    await tell(core)
+    assert core.metrics.registry.get_sample_value("secrethub_leases", {"engine": "folder"}) == 3
+    await leased.call("PUT", "sys/leases/revoke-prefix/db", json={"sync": True})
+    assert files(place) == set()
+    assert list((await lease_lists.held(core.database)).values()) == [0]
+    await tell(core)
+    assert core.metrics.registry.get_sample_value("secrethub_leases", {"engine": "folder"}) == 0
 
 
 async def test_what_is_not_renewable_is_not_renewed(leased: Node) -> None:

@@ -121,7 +121,7 @@ async def renew(context: Context, body: RenewLease) -> Answer:
             raise InvalidRequest("the mount that the lease was made by is gone")
         held = Held(lease=lease, data=leases.opened_data(core.keyring(), lease))
         await found[1].extend(core, found[0], held, instant(until))
-    changed = await leases.renew(core.database, core.keyring(), context.fence, lease, now=now, until=until)
+    changed = await core.renewals.renew(core.keyring(), context.fence, lease, now=now, until=until)
     if changed is None:
         raise Stale("the lease has changed")
     context.fence.written.append(leases.written(core.keyring(), changed))
