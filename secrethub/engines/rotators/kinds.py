@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from secrethub.engines.rotators.database import DatabasePasswordRotator, DatabaseTwoUsersRotator
 from secrethub.engines.rotators.generated import GeneratedRotator
 from secrethub.engines.rotators.rotator import Rotator
+from secrethub.engines.rotators.webhook import WebhookRotator
 from secrethub.errors import InvalidRequest
 
 _MAX_OPTION = 8192
 
-_KINDS: tuple[Rotator, ...] = (GeneratedRotator(), DatabasePasswordRotator(), DatabaseTwoUsersRotator())
+_KINDS: tuple[Rotator, ...] = (
+    GeneratedRotator(),
+    DatabasePasswordRotator(),
+    DatabaseTwoUsersRotator(),
+    WebhookRotator(),
+)
 ROTATORS: Mapping[str, Rotator] = {rotator.kind: rotator for rotator in _KINDS}
 
 
