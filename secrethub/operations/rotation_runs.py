@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -91,7 +91,10 @@ async def _step(core: Core, rotation: Rotation, run: Run) -> bool:
             detail["fields"] = mask(plan.fields, masking, frozenset())
         await _tell(core, rotation, run.step, "begun", detail)
         async with asyncio.timeout(STEP_SECONDS):
-            await _outside(rotator, run, setup, plan)
+            made = await _outside(rotator, run, setup, plan)
+        if made:
+            plan = msgspec.structs.replace(plan, fields={**plan.fields, **made})
+            rotation = rotation.with_plan(core.keyring(), plan)
         return await _stored(core, rotation, run, plan)
     except (InvalidRequest, Refused, IntegrityFailure) as exc:
         _count(core, exc)
@@ -105,15 +108,17 @@ async def _step(core: Core, rotation: Rotation, run: Run) -> bool:
     return not wait
 
 
-async def _outside(rotator: Rotator, run: Run, setup: Setup, plan: Plan) -> None:
+async def _outside(rotator: Rotator, run: Run, setup: Setup, plan: Plan) -> Mapping[str, Any]:
+    """Do what a step does outside, and return fields that only the target could make."""
     if run.step == "create":
-        await rotator.create(setup, plan)
-    elif run.step == "verify":
+        return await rotator.create(setup, plan)
+    if run.step == "verify":
         await rotator.verify(setup, plan)
     elif run.step == "retire":
         await rotator.retire(setup, plan)
     elif run.step == "undo":
         await rotator.undo(setup, plan)
+    return {}
 
 
 async def _stored(core: Core, rotation: Rotation, run: Run, plan: Plan) -> bool:

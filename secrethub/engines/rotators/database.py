@@ -76,11 +76,12 @@ class _DatabaseRotator(ABC):
             if not await target.opens(user, password.reveal()):
                 raise Refused(f"{user} is not let in with the new password")
 
-    async def create(self, setup: Setup, plan: Plan) -> None:
+    async def create(self, setup: Setup, plan: Plan) -> Mapping[str, Any]:
         """Give the user the password."""
         user, password = self._planned(setup, plan)
         async with self._target(setup) as target:
             await target.set_password(user, password.reveal(), ())
+        return {}
 
     def _planned(self, setup: Setup, plan: Plan) -> tuple[str, Sensitive[str]]:
         return plan.notes["user"], Sensitive(str(plan.fields[_fields(setup.options)[1]]))

@@ -94,8 +94,9 @@ class GeneratedRotator:
         shape = Shape(setup.options)
         return {shape.field: shape.value()}, {}
 
-    async def create(self, setup: Setup, plan: Plan) -> None:
+    async def create(self, setup: Setup, plan: Plan) -> Mapping[str, Any]:  # noqa: ARG002
         """There is nobody to tell."""
+        return {}
 
     async def verify(self, setup: Setup, plan: Plan) -> None:
         """Likewise."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from secrethub.engines.rotators.aws import AwsKeyRotator
 from secrethub.engines.rotators.database import DatabasePasswordRotator, DatabaseTwoUsersRotator
 from secrethub.engines.rotators.generated import GeneratedRotator
 from secrethub.engines.rotators.rotator import Rotator
@@ -17,6 +18,7 @@ _KINDS: tuple[Rotator, ...] = (
     DatabasePasswordRotator(),
     DatabaseTwoUsersRotator(),
     WebhookRotator(),
+    AwsKeyRotator(),
 )
 ROTATORS: Mapping[str, Rotator] = {rotator.kind: rotator for rotator in _KINDS}
 

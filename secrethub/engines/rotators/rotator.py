@@ -103,8 +103,12 @@ class Rotator(Protocol):
         """
         ...
 
-    async def create(self, setup: Setup, plan: Plan) -> None:
+    async def create(self, setup: Setup, plan: Plan) -> Mapping[str, Any]:
         """Make the new value good at the target.
+
+        Returns:
+            Planned fields whose values only the target could make; they are stored before anything else is
+            done. If that fails this is called again, with the plan as it was.
 
         Raises:
             Refused, Unavailable: it could not be; whether something happened may be unknown.

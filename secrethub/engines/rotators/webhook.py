@@ -69,9 +69,10 @@ class WebhookRotator:
         shape = Shape(setup.options)
         return {shape.field: shape.value()}, {}
 
-    async def create(self, setup: Setup, plan: Plan) -> None:
+    async def create(self, setup: Setup, plan: Plan) -> Mapping[str, Any]:
         """Tell ``create`` with the new value."""
         await _tell(setup, plan, "create", new=True)
+        return {}
 
     async def verify(self, setup: Setup, plan: Plan) -> None:
         """Tell ``verify`` with the new value."""

@@ -106,9 +106,12 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True):
 
     def begun(self, keyring: Keyring, run: Run, plan: Plan) -> Rotation:
         """Return it with a run under way."""
-        begun = msgspec.structs.replace(self, run=run, runs=run.number)
-        sealed = _sealed(keyring, msgspec.json.encode(plan), _work_place(self.uuid, run.number))
-        return msgspec.structs.replace(begun, work=sealed)
+        return msgspec.structs.replace(self, run=run, runs=run.number).with_plan(keyring, plan)
+
+    def with_plan(self, keyring: Keyring, plan: Plan) -> Rotation:
+        """Return it with what is known of the plan of the run under way."""
+        sealed = _sealed(keyring, msgspec.json.encode(plan), _work_place(self.uuid, self.runs))
+        return msgspec.structs.replace(self, work=sealed)
 
     def planned(self, now: datetime) -> Rotation:
         """Return it with the schedule's first instant after ``now``."""
