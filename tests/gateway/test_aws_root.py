@@ -79,7 +79,7 @@ async def test_our_key_is_replaced_and_leases_go_on(ready: Node, target: Target)
     assert revoked.status_code == 204, revoked.text
     assert target.users() == {"secrethub"}
     assert target.keys() == {fresh}
-    await ledger_is_good(ready)
+    await ledger_is_good(ready, state=True)
 
 
 async def test_a_turn_that_was_interrupted_locks_nobody_out(ready: Node, target: Target) -> None:

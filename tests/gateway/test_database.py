@@ -91,7 +91,7 @@ async def test_hvac_drives_it_from_configuration_to_revocation(leasing: Node, ta
     await with_client(leasing, tidy_up)
     for table in ("engine_configs", "engine_roles"):
         assert not await sql(leasing.settings.database_url, f"SELECT key FROM {table}")
-    await ledger_is_good(leasing)
+    await ledger_is_good(leasing, state=True)
 
 
 async def test_no_password_is_kept_or_logged(

@@ -65,7 +65,7 @@ async def test_a_user_that_was_not_answered_is_gone(
 
     await until(undone)
     assert await target.users() == set()
-    await ledger_is_good(ready)
+    await ledger_is_good(ready, state=True)
 
 
 @pytest.mark.parametrize("lost", [False, True])

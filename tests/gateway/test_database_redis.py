@@ -127,7 +127,7 @@ async def test_users_and_their_end_survive_a_restart_of_the_server(ready: Node, 
     )
     assert CANARY not in told
     assert kept["data"]["password"] not in told
-    await ledger_is_good(ready)
+    await ledger_is_good(ready, state=True)
 
 
 async def test_a_server_that_keeps_nothing_is_told_of(leasing: Node, tmp_path: Path) -> None:

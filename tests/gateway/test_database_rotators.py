@@ -75,7 +75,7 @@ async def test_two_users_take_turns(node: Node, target: TargetDatabase, users: t
         old = (expected, now["password"])
     told = json.dumps(await entries(node.settings.database_url), default=str)
     assert old[1] not in told
-    await ledger_is_good(node)
+    await ledger_is_good(node, state=True)
 
 
 async def test_one_user_gets_a_new_password(

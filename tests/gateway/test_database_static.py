@@ -35,7 +35,7 @@ async def test_our_own_password_is_replaced(ready: Node, target: TargetDatabase)
     refused = await ready.call("POST", f"{MOUNT}/rotate-root/db")
     assert (refused.status_code, "did not take" in refused.text) == (400, True)
     await creds(ready)
-    await ledger_is_good(ready)
+    await ledger_is_good(ready, state=True)
 
 
 async def _static(node: Node, target: TargetDatabase, name: str = "billing", **more: Any) -> Any:
@@ -75,7 +75,7 @@ async def test_hvac_drives_static_roles(ready: Node, target: TargetDatabase) -> 
         assert second not in str(await entries(ready.settings.database_url))
         await ok(ready, "DELETE", f"{MOUNT}/static-roles/billing")
         assert await target.opens(user, second)
-        await ledger_is_good(ready)
+        await ledger_is_good(ready, state=True)
     finally:
         await target.sql(f"DROP ROLE {user}")
 
