@@ -34,6 +34,23 @@ async def test_a_secret_is_made_by_its_first_run(node: Node) -> None:
     assert set((await fields(node, "secrets/fresh/key"))["key"]) <= set("0123456789abcdef")
 
 
+async def test_values_after_a_password_policy(node: Node) -> None:
+    """A named policy makes the value; without it there is no run, and nothing else may shape it besides."""
+    policy = 'length = 24\nrule "charset" {\n  charset = "abc-"\n}'
+    await ok(node, "POST", "sys/policies/password/few", {"policy": policy})
+    await configured(node, options={"password_policy": "few"})
+    assert (await rotated(node))["outcome"] == "done"
+    value = (await fields(node))["value"]
+    assert (len(value), set(value) <= set("abc-")) == (24, True)
+    await ok(node, "DELETE", "sys/policies/password/few")
+    told = await ok(node, "POST", "sys/rotation/run/secrets/app", {"dry_run": True})
+    assert (told["possible"], told["problem"]) == (False, "there is no password policy few")
+    assert await status(node, "POST", "sys/rotation/run/secrets/app") == 400
+    for shape in ({"length": 40}, {"charset": "hex"}, {"field": ""}):
+        body = {"rotator": "generated", "options": {"password_policy": "few", **shape}}
+        assert await status(node, "POST", "sys/rotation/config/secrets/other", body) == 400, shape
+
+
 async def test_every_step_is_in_the_ledger(node: Node) -> None:
     """Each step is written down before and after; values are masked; state and ledger agree."""
     await put(node, "app", {"value": "canary-old-value"})

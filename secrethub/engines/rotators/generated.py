@@ -8,6 +8,7 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
+from secrethub.engines.database.passwords import check_policy, new_password
 from secrethub.engines.rotators.rotator import Plan, Setup
 from secrethub.errors import InvalidRequest
 
@@ -16,6 +17,7 @@ DEFAULT_CHARSET = "letters,digits"
 
 _LONGEST = 4096
 _FEWEST_BITS = 64
+_POLICY = "password_policy"
 _MAX_FIELD = 128
 _SETS = {
     "lower": string.ascii_lowercase,
@@ -42,9 +44,7 @@ class Shape:
         Raises:
             InvalidRequest: they ask for what cannot be, or for what could be guessed.
         """
-        self.field = options.get("field", "value")
-        if not 0 < len(self.field) <= _MAX_FIELD or not self.field.isprintable():
-            raise InvalidRequest("field is the name of a field of the secret")
+        self.field = _field(options)
         length = options.get("length", str(DEFAULT_LENGTH))
         if not length.isascii() or not length.isdigit() or not 0 < int(length[:9]) <= _LONGEST:
             raise InvalidRequest(f"length is between 1 and {_LONGEST}")
@@ -67,19 +67,32 @@ class Shape:
                 return value
 
 
+def _field(options: Mapping[str, str]) -> str:
+    field = options.get("field", "value")
+    if not 0 < len(field) <= _MAX_FIELD or not field.isprintable():
+        raise InvalidRequest("field is the name of a field of the secret")
+    return field
+
+
 class GeneratedRotator:
     """Kind ``generated``."""
 
     kind = "generated"
-    options = frozenset({"field", "length", "charset"})
+    options = frozenset({"field", "length", "charset", _POLICY})
     secrets: frozenset[str] = frozenset()
 
     def check(self, options: Mapping[str, str], secrets: Mapping[str, str]) -> None:  # noqa: ARG002
-        """Check the shape of values."""
-        Shape(options)
+        """Check the shape of values; that of a password policy is its own."""
+        if not options.get(_POLICY):
+            Shape(options)
+            return
+        _field(options)
+        if {"length", "charset"} & options.keys():
+            raise InvalidRequest("a password policy has its own length and charset")
 
-    async def probe(self, setup: Setup, current: Mapping[str, Any]) -> None:
-        """Nothing can be wrong beyond the secret itself."""
+    async def probe(self, setup: Setup, current: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Look whether there is the password policy, if one is named."""
+        await check_policy(setup.core, setup.options.get(_POLICY, ""))
 
     def needs(self, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG002
         """Nothing beyond the secret itself."""
@@ -90,7 +103,14 @@ class GeneratedRotator:
         setup: Setup,
         current: Mapping[str, Any],  # noqa: ARG002
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Plan a new random value."""
+        """Plan a new random value.
+
+        Raises:
+            InvalidRequest: there is no such password policy.
+        """
+        policy = setup.options.get(_POLICY, "")
+        if policy:
+            return {_field(setup.options): (await new_password(setup.core, policy)).reveal()}, {}
         shape = Shape(setup.options)
         return {shape.field: shape.value()}, {}
 
