@@ -163,6 +163,7 @@ async def _serve(settings: NodeSettings) -> None:
     await tree.start()
     process = Process(settings, tree.handles, ("gateway", "agents"), "single")
     await process.start()
+    await tree.workplace.lend(process.core)
     sys.stdout.write(f"{os.getpid()}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
