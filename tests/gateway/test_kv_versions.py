@@ -97,7 +97,7 @@ async def test_what_the_ledger_says_of_it(node: Node) -> None:
     answer = found[1]["detail"]["answer"]
     assert (answer["versions"], answer["version"]) == ([1], 2)
     head = (await sql(node.settings.database_url, "SELECT * FROM kv_secrets"))[0]
-    assert answer["written"] == [
+    assert found[1]["detail"]["written"] == [
         {"table": "kv_secrets", "key": head["id"], "revision": 3, "mac": head["mac"].hex()}
     ]
 
