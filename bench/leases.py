@@ -41,7 +41,7 @@ from secrethub.node import NodeSettings
 from secrethub.operations import seal_lifecycle
 from secrethub.operations.call import Call, Token
 from secrethub.operations.perform import perform
-from secrethub.seal.slots import open_slot
+from secrethub.seal.slots import ShamirSlot, open_slot
 from secrethub.sensitive import Sensitive
 from secrethub.storage import leases
 from secrethub.storage.database import Database
@@ -53,6 +53,7 @@ _WORK = 20_000
 _AT_ONCE = 256
 _OWNERS = 1000
 _CHUNK = 20_000
+_MOUNT = "secrets/dynamic/postgresql/"
 _HOUR = 3_600_000_000
 _DUE = "SELECT EXISTS (SELECT FROM leases WHERE due_at < now() + interval '2 minutes')"
 """Claimed and not ended yet, too."""
@@ -126,7 +127,9 @@ async def initialised(url: str) -> dict[str, Any]:
     database = Database(url, size=2)
     try:
         made = await seal_lifecycle.initialise(database, 1, 1, datetime.now(UTC))
-        root = open_slot((await seal_lifecycle.load_slots(database))[0], made.shares)
+        [slot] = await seal_lifecycle.load_slots(database)
+        assert isinstance(slot, ShamirSlot)
+        root = open_slot(slot, made.shares)
         epoch = await seal_lifecycle.commit_unsealed(database, root, bytes(32))
         keyring = await seal_lifecycle.open_keyring(database, root)
     finally:
@@ -167,7 +170,7 @@ def rows_of(keyring: Keyring, mount: Mount, count: int, now: int) -> Iterator[tu
 
 async def fill(core: Core, url: str, count: int) -> None:
     """Copy leases into the database."""
-    [mount] = [mount for mount in await core.mounts.load() if mount.type == "database"]
+    [mount] = [mount for mount in await core.mounts.load() if mount.path == _MOUNT]
     connection = await asyncpg.connect(url)
     try:
         now = await connection.fetchval(f"SELECT {leases.NOW}")
@@ -228,7 +231,7 @@ async def renewals(core: Core, url: str, root: str) -> dict[str, float]:
     """Renew leases, many at once: as operations, and as what the database is asked for."""
     rows = await _ask(url, f"SELECT id FROM leases ORDER BY id LIMIT {2 * _WORK}")
     identifiers = [row["id"] for row in rows]
-    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch)
+    fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, written=[])
 
     async def whole(identifier: str) -> None:
         body = msgspec.json.encode({"lease_id": identifier, "increment": 7200})

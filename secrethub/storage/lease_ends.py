@@ -83,7 +83,8 @@ async def claim(
     Raises:
         Unavailable: the database does not answer.
     """
-    which = "due_at <= clock_timestamp()" if only is None else _CHOSEN
+    # Not clock_timestamp(), which changes within a statement: an index could not be asked for it.
+    which = "due_at <= statement_timestamp()" if only is None else _CHOSEN
     given = [] if only is None else [list(only)]
     async with database.write() as connection:
         return list(

@@ -166,7 +166,7 @@ async def standing(database: Database) -> dict[str, int]:
             """SELECT count(*) FILTER (WHERE due_at IS NULL) AS dead,
                       count(*) FILTER (WHERE due_at IS NOT NULL AND error <> '') AS failing,
                       count(*) FILTER (WHERE due_at <= clock_timestamp()) AS due
-               FROM leases WHERE due_at IS NULL OR due_at <= clock_timestamp() + interval '10 minutes'"""
+               FROM leases WHERE due_at IS NULL OR due_at <= statement_timestamp() + interval '10 minutes'"""
         )
     assert row is not None
     return dict(row)
