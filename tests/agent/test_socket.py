@@ -292,7 +292,7 @@ connection.connect(sys.argv[1])
 connection.set_inheritable(True)
 if os.fork() == 0:
     connection.sendall(b"GET /v1/secrets/prod/app/db HTTP/1.0\\r\\n\\r\\n")
-    print(connection.recv(65536).decode().splitlines()[0])
+    print(connection.recv(65536).decode().splitlines()[0], flush=True)
     os._exit(0)
 os.wait()
 """
