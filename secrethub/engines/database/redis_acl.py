@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from secrethub.engines.database.postgresql_place import tls_context
-from secrethub.engines.database.redis_link import Link, Session
 from secrethub.engines.database.redis_rules import parse_place, rules, shown_url
 from secrethub.engines.database.target import NewUser, Setup, Statements
 from secrethub.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from secrethub.engines.database.redis_link import Session
 
 _KEPT = frozenset({"username", "tls_ca", "tls_certificate", "persistence_mode"})
 _WHERE = frozenset({"connection_url", "host", "port", "tls", "ca_cert"})
@@ -85,6 +88,9 @@ class RedisTarget:
 
     def __init__(self, setup: Setup) -> None:
         """Prepare; nothing is connected to yet."""
+        # The client's library is loaded where there is a Redis, and nowhere else.
+        from secrethub.engines.database.redis_link import Link
+
         self._link = Link(setup)
         self._mode = setup.options.get("persistence_mode", "")
 
