@@ -57,8 +57,9 @@ async def begin(connection: asyncpg.Connection[Any], sink: str) -> None:
 
 async def forget(connection: asyncpg.Connection[Any], sink: str) -> None:
     """Forget a sink that is no more."""
-    await connection.execute("DELETE FROM audit_sink_positions WHERE sink = $1", sink)
+    # Its own row first, as in `moved`: so neither waits for the other's places while it has the row.
     await connection.execute("DELETE FROM audit_sinks WHERE sink = $1", sink)
+    await connection.execute("DELETE FROM audit_sink_positions WHERE sink = $1", sink)
     await connection.execute("DELETE FROM locks WHERE name = $1", claim_of(sink))
 
 
