@@ -24,8 +24,10 @@ _LOOK_SECONDS = 1.0
 _TOGETHER = 8
 _FIRST_PAUSE = 2.0
 _LONGEST_PAUSE = 300.0
+# Not clock_timestamp(), which changes within a statement: an index could not be asked for it.
 _DUE = f"""SELECT key FROM {ENGINE_ROLES.name}
-           WHERE expires_at <= clock_timestamp() AND split_part(key, '/', 2) = $1 AND key <> ALL($2::text[])
+           WHERE expires_at <= statement_timestamp() AND split_part(key, '/', 2) = $1
+             AND key <> ALL($2::text[])
            ORDER BY expires_at LIMIT $3"""  # noqa: S608 - a constant of ours
 
 _log = logging.getLogger(__name__)
