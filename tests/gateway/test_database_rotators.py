@@ -134,6 +134,25 @@ async def test_a_connection_lends_its_power_to_those_who_may_change_it(
         assert answer.status_code == 400, answer.text
 
 
+async def test_a_connection_is_found_where_its_mount_is_now(
+    node: Node, target: TargetDatabase, users: tuple[str, str]
+) -> None:
+    """A mount that moved goes on; one that was made anew where it was is another and is never asked."""
+    await put(node, "app/db", {"username": users[0], "password": "first"})
+    await configured(node, PATH, **two(users))
+    await ok(node, "POST", "sys/remount", {"from": MOUNT, "to": "moved"})
+    await ok(node, "POST", f"sys/mounts/{MOUNT}", {"type": "database"})
+    await ok(node, "POST", CONNECTION, {**target.config(), "password": "wrong", "verify_connection": False})
+    assert (await rotated(node, PATH))["outcome"] == "done"
+    now = await fields(node, PATH)
+    assert await target.opens(users[1].replace('"', "%22"), now["password"])
+    await ok(node, "DELETE", "sys/mounts/moved")
+    refused = await node.call("POST", f"sys/rotation/run/{PATH}")
+    assert refused.status_code == 400
+    assert "not mounted any more" in refused.json()["errors"][0]
+    assert await fields(node, PATH) == now
+
+
 async def test_an_application_does_not_notice(
     node: Node, target: TargetDatabase, users: tuple[str, str], tmp_path: Path
 ) -> None:

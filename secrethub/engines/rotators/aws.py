@@ -15,7 +15,7 @@ import msgspec
 
 from secrethub.engines.aws.account import Account, accounts_of
 from secrethub.engines.aws.account import Refused as AwsRefused
-from secrethub.engines.aws.root import FORM, Root, used_root
+from secrethub.engines.aws.root import Root, used_root
 from secrethub.engines.rotators.rotator import Plan, Refused, Setup
 from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.sensitive import Sensitive
@@ -122,15 +122,11 @@ async def _root(setup: Setup) -> tuple[str, Root]:
     Raises:
         Refused: there is none.
     """
-    path = setup.options["root"].strip("/").removesuffix(_CONFIG) + "/"
-    for mount in await setup.core.mounts.load():
-        if mount.path == path and mount.type == FORM:
-            try:
-                root = await used_root(setup.core, mount.uuid)
-            except InvalidRequest as exc:
-                raise Refused(exc.message) from exc
-            return mount.uuid, root
-    raise Refused(f"no AWS engine is mounted at {path}")
+    mount = await setup.mount_of(setup.options["root"].strip("/"), "aws")
+    try:
+        return mount.uuid, await used_root(setup.core, mount.uuid)
+    except InvalidRequest as exc:
+        raise Refused(exc.message) from exc
 
 
 async def _account(setup: Setup) -> Account:

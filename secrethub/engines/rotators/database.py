@@ -192,12 +192,12 @@ async def _connection(setup: Setup) -> Connection:
         Refused: there is none.
         IntegrityFailure: its row is not authentic.
     """
-    mount_path, _, name = setup.options["connection"].strip("/").rpartition(_CONFIG)
-    for mount in await setup.core.mounts.load():
-        if mount.path == mount_path + "/" and mount.kind == "database":
-            row = await setup.core.authority.fetch(ENGINE_CONFIGS, kept_key(mount.uuid, FORM, name))
-            if row is not None:
-                found = connection_of(row)
-                plugin_of(found.plugin_name)
-                return found
-    raise Refused(f"there is no connection {setup.options['connection']}")
+    path = setup.options["connection"].strip("/")
+    mount = await setup.mount_of(path, "database")
+    name = path.rpartition(_CONFIG)[2]
+    row = await setup.core.authority.fetch(ENGINE_CONFIGS, kept_key(mount.uuid, FORM, name))
+    if row is None:
+        raise Refused(f"there is no connection {path}")
+    found = connection_of(row)
+    plugin_of(found.plugin_name)
+    return found

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from secrethub.engines.mounts import Mount
 from secrethub.engines.runtime import Core
 from secrethub.errors import SecretHubError
 
@@ -33,6 +34,7 @@ class Setup:
         run: number of the run.
         options: what may be shown.
         secrets: what may not.
+        mounts: the mount of each path of :meth:`Rotator.needs`, by its UUID.
     """
 
     core: Core = field(repr=False)
@@ -40,6 +42,24 @@ class Setup:
     run: int
     options: Mapping[str, str]
     secrets: Mapping[str, str] = field(repr=False)
+    mounts: Mapping[str, str]
+
+    async def mount_of(self, path: str, kind: str) -> Mount:
+        """Return the mount of a path that was configured, wherever it is mounted by now.
+
+        One that was mounted anew at the same path is another.
+
+        Args:
+            path: as :meth:`Rotator.needs` returned it.
+            kind: of engine.
+
+        Raises:
+            Refused: it is there no more.
+        """
+        found = await self.core.mounts.by_uuid(self.mounts.get(path, ""))
+        if found is None or found[0].leaving or found[0].kind != kind:
+            raise Refused(f"the engine that {path} was configured for is not mounted any more")
+        return found[0]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +99,7 @@ class Rotator(Protocol):
     def needs(self, options: Mapping[str, str]) -> tuple[str, ...]:
         """Return the paths that whoever configures this must be allowed to update.
 
-        They are those whose power the rotator lends him.
+        They are those whose power the rotator lends him. Each is remembered with its mount.
         """
         ...
 

@@ -39,6 +39,7 @@ def setup_of(core: Core, rotation: Rotation, number: int) -> Setup:
         run=number,
         options=rotation.definition.options,
         secrets=rotation.secrets(core.keyring()),
+        mounts=rotation.definition.mounts,
     )
 
 

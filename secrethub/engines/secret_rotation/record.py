@@ -36,6 +36,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rotator: its kind.
         options: of the rotator, those that may be shown.
+        mounts: UUIDs of the mounts that the rotator's options name, by the path that does.
         schedule: when.
         confirm_within: seconds that are given to those who use the secret; 0 to wait for nobody.
         late: what is done when they are over.
@@ -44,6 +45,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
     rotator: str
     options: dict[str, str] = {}
+    mounts: dict[str, str] = {}
     schedule: Schedule = Schedule()
     confirm_within: int = 0
     late: Late = "retire"

@@ -148,8 +148,8 @@ async def write_rotation(context: Context, body: WriteRotation) -> Answer:
     if confirm_within > LONGEST:
         raise InvalidRequest("confirm_within is a duration of at most ten years")
     rotator = rotator_of(body.rotator)
-    for needed in rotator.needs({name: str(value) for name, value in body.options.items()}):
-        await _require_update(context, needed)
+    needed = rotator.needs({name: str(value) for name, value in body.options.items()})
+    mounts = {needs: await _require_update(context, needs) for needs in needed}
     keyring, now = core.keyring(), core.clock.now()
     async with core.authority.change(context.fence) as change:
         row = await change.get(ROTATIONS, key)
@@ -161,6 +161,7 @@ async def write_rotation(context: Context, body: WriteRotation) -> Answer:
         definition = Definition(
             rotator=body.rotator,
             options=options,
+            mounts=mounts,
             schedule=schedule,
             confirm_within=confirm_within,
             late=body.late,
@@ -223,8 +224,8 @@ async def require_write(context: Context, mount: Mount, path: str) -> None:
     rights.require("update" if current.version else "create", "data", path)
 
 
-async def _require_update(context: Context, path: str) -> None:
-    """Check that whoever asks may update something that a rotator uses.
+async def _require_update(context: Context, path: str) -> str:
+    """Check that whoever asks may update something that a rotator uses, and return the UUID of its mount.
 
     Raises:
         InvalidRequest: nothing can be updated there.
@@ -235,6 +236,7 @@ async def _require_update(context: Context, path: str) -> None:
     question = question_of(route, "write", path, context.when)
     if not isinstance(decide(question, await context.core.policies.compiled(context.identity)), Allowed):
         raise PermissionDenied(f"no policy allows update at {path}")
+    return route.mount.uuid
 
 
 def described(context: Context, row: Row) -> dict[str, Any]:
