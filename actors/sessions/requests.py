@@ -20,12 +20,22 @@ _SPOKEN = frozenset(
 """Codes of errors whose message is meant for the caller; of all others only the code is."""
 
 
-async def read(access: Access, peer: Peer, message: wire.Read) -> wire.Result | wire.Error:
-    """Read a secret for the peer."""
+async def answered(
+    access: Access, peer: Peer, message: wire.Read | wire.RenewCertificate
+) -> wire.CoreMessage:
+    """Return the answer to a request of the peer's."""
     try:
-        secret = await access.read(peer, message.path, message.version)
+        match message:
+            case wire.Read():
+                return await _read(access, peer, message)
+            case wire.RenewCertificate():
+                return await _renew(access, peer, message)
     except SecretHubError as exc:
         return refusal(message.id, exc)
+
+
+async def _read(access: Access, peer: Peer, message: wire.Read) -> wire.Result:
+    secret = await access.read(peer, message.path, message.version)
     return wire.Result(
         id=message.id,
         path=message.path,
@@ -66,12 +76,8 @@ async def decide_watches(
         yield path, TooManyRequests("too many paths are watched")
 
 
-async def renew(access: Access, peer: Peer, message: wire.RenewCertificate) -> wire.Certificate | wire.Error:
-    """Renew the peer's certificate."""
-    try:
-        issued = await access.renew(peer, message.csr)
-    except SecretHubError as exc:
-        return refusal(message.id, exc)
+async def _renew(access: Access, peer: Peer, message: wire.RenewCertificate) -> wire.Certificate:
+    issued = await access.renew(peer, message.csr)
     return wire.Certificate(id=message.id, certificate=issued.certificate, ca_chain=issued.ca_chain)
 
 

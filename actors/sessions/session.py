@@ -16,7 +16,7 @@ from datetime import datetime
 
 from actors.sessions.condition import Condition, condition_of, report_of
 from actors.sessions.ports import Peer, Transport
-from actors.sessions.requests import decide_watches, read, refusal, renew
+from actors.sessions.requests import answered, decide_watches, refusal
 from actors.sessions.rules import Ask, End, Remind, examine, renewal_due
 from actors.sessions.surroundings import Surroundings
 from secrethub.errors import PermissionDenied, SecretHubError, TooLarge
@@ -297,20 +297,11 @@ class AgentSession:
     async def _handle(self, message: wire.Message) -> None:
         match message:
             case wire.Hello():
-                await self._send(
-                    wire.Welcome(
-                        agent_id=self.peer.agent_id,
-                        server_time=self._around.clock.now(),
-                        gateway=self._around.gateway,
-                        agent_urls=self._around.agent_urls,
-                    )
-                )
-            case wire.Read():
-                await self._answer(message.id, await read(self._around.access, self.peer, message))
+                await self._send(self._around.welcome(self.peer))
             case wire.Watch():
                 await self._answer(message.id, await self._watch(message))
-            case wire.RenewCertificate():
-                await self._answer(message.id, await renew(self._around.access, self.peer, message))
+            case wire.Read() | wire.RenewCertificate():
+                await self._answer(message.id, await answered(self._around.access, self.peer, message))
             case wire.Unwatch():
                 gone = frozenset(message.paths)
                 for key, path in tuple(self._watched.items()):

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actors.sessions.ports import Access, Observer
+from actors.sessions.ports import Access, Observer, Peer
 from actors.sessions.rules import Limits
 from actors.sessions.watches import WatchIndex
 from secrethub.clock import Clock
+from secrethub.wire.messages import Welcome
 
 if TYPE_CHECKING:
     from actors.sessions.session import AgentSession
@@ -37,3 +38,12 @@ class Surroundings:
     admitted: Callable[[AgentSession], None]
     sequence: int = 0
     turns: int = 0
+
+    def welcome(self, peer: Peer) -> Welcome:
+        """Return what answers a peer's hello."""
+        return Welcome(
+            agent_id=peer.agent_id,
+            server_time=self.clock.now(),
+            gateway=self.gateway,
+            agent_urls=self.agent_urls,
+        )
