@@ -127,6 +127,9 @@ def ray_variables(plan: RayPlan) -> dict[str, str]:
         # Idle workers in reserve would only cost memory: what runs here is started once and stays.
         "RAY_prestart_worker_first_driver": "0",
         "RAY_enable_worker_prestart": "0",
+        # Ray is made for batch work and lets everything else on the machine go first (15); who waits for a
+        # secret waits for the gateway, and PostgreSQL beside it would starve it under load.
+        "RAY_worker_niceness": "0",
         # The node is drained before it is told to stop (cluster.drain).
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_USE_TLS": "0",

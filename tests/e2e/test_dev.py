@@ -230,6 +230,15 @@ def test_no_secret_is_in_any_argument(on_ray: tuple[Core, Starts]) -> None:
     assert not [line for line in lines for secret in secrets if secret in line]
 
 
+def test_no_process_stands_back(on_ray: tuple[Core, Starts]) -> None:
+    """Ray's workers, the gateway among them, have the priority of what started them."""
+    core, _ = on_ray
+    workers = [pid for pid, line in descendants(core.child.pid).items() if "ray::" in line]
+    assert workers
+    ours = os.getpriority(os.PRIO_PROCESS, core.child.pid)
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in workers} == {ours}
+
+
 def test_with_ray_data_is_kept_and_nothing_else(on_ray: tuple[Core, Starts]) -> None:
     """After SIGKILL no process is left and a new start has the data; after SIGTERM nothing is left either."""
     core, start = on_ray
