@@ -144,7 +144,7 @@ def _plain(certificate: str, key: str) -> None:
 
 def _in_ray(certificate: str, key: str) -> None:
     # As SecretHub's own replicas, see cluster/ray_plan.py.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ.update(RAY_worker_niceness="0")
     import ray
     from ray import serve
 
