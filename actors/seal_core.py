@@ -68,6 +68,8 @@ class SealCore:
         self._slots: tuple[Slot, ...] = ()
         self._slots_of = 0
         """The version of the root key whose slots these are, and the machine has."""
+        self._given_for: tuple[bool, int] | None = None
+        """What shares are given for: whether to accept that the database was put back, in which timeline."""
         self._held: RootKey | None = None
         self._next: RootKey | None = None
         """The root key of a commit whose outcome is not known."""
@@ -107,7 +109,16 @@ class SealCore:
             else:
                 self._machine = self._machine.with_slots(sets)
             self._slots_of = row.root_version
+        if row is not None:
+            self._ask_anew(row)
         return row
+
+    def _ask_anew(self, row: ClusterRow) -> None:
+        """Forget shares that were given before it was known that the database was put back."""
+        wanted = (bool(row.rolled_back), row.timeline)
+        if self._given_for not in {None, wanted} and self._machine.phase is Phase.UNSEALING:
+            self._machine = self._machine.sealed()
+        self._given_for = wanted
 
     async def _following(self, *, lenient: bool = False) -> ClusterRow:
         """Bring this process in step with the database: lock up, or get the root key back.

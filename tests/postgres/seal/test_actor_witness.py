@@ -14,10 +14,11 @@ from actors.node_witness import NodeWitness
 from actors.seal_state import SealState
 from actors.tree import KEY_HOLDER, SEAL_STATE, actor_name
 from secrethub.clock import SystemClock
-from secrethub.errors import PutBack, Unavailable
+from secrethub.errors import Conflict, PutBack, Unavailable
 from secrethub.node import NodeSettings
 from secrethub.storage.checkpoints import newest_checkpoint
 from secrethub.storage.database import Database
+from secrethub.storage.restore import commit_rolled_back
 from secrethub.storage.witness_file import load, path_of
 
 
@@ -83,3 +84,24 @@ async def test_a_database_that_was_put_back_is_not_unsealed(
     finally:
         await state.close()
         await holder.close()
+
+
+async def test_shares_that_were_given_before_it_was_known(client: SealClient, database: Database) -> None:
+    """Whoever gave a share to unseal, or to accept another restore, has not accepted this one."""
+    made = await client.initialise(3, 2)
+    await client.submit_share(made.keys[0])
+    assert (await client.status()).progress == 1
+    await commit_rolled_back(database, "older", known=1)
+    await client.accept_restore(made.keys[1])
+    status = await client.status()
+    assert (status.sealed, status.progress) == (True, 1)
+    async with database.write() as connection:
+        await connection.execute("UPDATE cluster SET rolled_back = ''")
+    with pytest.raises(Conflict):
+        await client.accept_restore(made.keys[0])
+    await commit_rolled_back(database, "older", known=1)
+    await client.accept_restore(made.keys[2])
+    status = await client.status()
+    assert (status.sealed, status.progress) == (True, 1)
+    await client.accept_restore(made.keys[0])
+    assert not (await client.status()).sealed
