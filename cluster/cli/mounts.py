@@ -15,7 +15,7 @@ _DURATION = "DURATION"
 
 @click.group()
 def auth() -> None:
-    """Ways in: list, enable, tune and disable auth methods."""
+    """Ways in: list, enable, tune, move and disable auth methods."""
 
 
 @click.group()
@@ -100,16 +100,23 @@ def tune_mount(session: Session, /, path: str, **settings: str | None) -> None:
     _tune(session, f"sys/mounts/{path.strip('/')}/tune", settings)
 
 
+@auth.command("move")
+@click.argument("source", metavar="FROM")
+@click.argument("to", metavar="TO")
+@with_session
+def move_auth(session: Session, source: str, to: str) -> None:
+    """Move the auth method at FROM, with its roles and users, to TO. Its tokens end; policies stay."""
+    old, new = (f"auth/{path.strip('/').removeprefix('auth/')}" for path in (source, to))
+    _move(session, old, new, "auth method")
+
+
 @mount.command("move")
 @click.argument("source", metavar="FROM")
 @click.argument("to", metavar="TO")
 @with_session
 def move_mount(session: Session, source: str, to: str) -> None:
     """Move the secrets engine at FROM, with everything in it, to TO. Policies are not changed."""
-    with session.client() as client:
-        reply = client.write("sys/remount", {"from": source.strip("/"), "to": to.strip("/")})
-    session.warn(reply.warnings)
-    session.say(f"The secrets engine at {source.strip('/')}/ is at {to.strip('/')}/ now.")
+    _move(session, source.strip("/"), to.strip("/"), "secrets engine")
 
 
 @auth.command("disable")
@@ -138,6 +145,13 @@ def _list(session: Session, path: str) -> None:
         for name, one in sorted(found.items())
     )
     session.show(found, Table(columns=("Path", "Type", "Accessor", "Description"), rows=rows))
+
+
+def _move(session: Session, old: str, new: str, what: str) -> None:
+    with session.client() as client:
+        reply = client.write("sys/remount", {"from": old, "to": new})
+    session.warn(reply.warnings)
+    session.say(f"The {what} at {old}/ is at {new}/ now.")
 
 
 def _limits(settings: Mapping[str, str | None]) -> dict[str, str]:

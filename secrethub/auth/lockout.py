@@ -42,7 +42,7 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts under a name that were not found right.
 
     Attributes:
-        mount: path of the auth method.
+        mount: UUID of the auth method.
         name: as in paths.
         count: how many, those under way included.
         last_at: seconds since the epoch.

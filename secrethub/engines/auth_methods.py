@@ -1,7 +1,8 @@
 """Auth methods that can be enabled, where their rows are, and their removal with the mount.
 
-A method is known here by one entry of :data:`AUTH_METHODS`. Its rows are named after its mount by
-:func:`row_name`, so that two mounts of one kind never meet. Tokens are found by the path that made them.
+A method is known here by one entry of :data:`AUTH_METHODS`. Its rows are named after the UUID of its mount
+by :func:`row_name`, so that two mounts of one kind never meet, and a mount moves with all that it has. Tokens
+are found by the path that made them.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secrethub.engines.mounts import TOKEN_MOUNT
+from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
 from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.ending import remove_tokens
-from secrethub.errors import IntegrityFailure, Stale
+from secrethub.errors import IntegrityFailure, InvalidRequest, Stale
 from secrethub.storage.authority import (
     APPROLES,
     BINDINGS,
@@ -29,6 +30,7 @@ from secrethub.storage.authority import (
     Change,
     Table,
 )
+from secrethub.wire.canonical_path import check_path
 
 _BATCH = 1000
 
@@ -71,36 +73,71 @@ AUTH_METHODS: Mapping[str, AuthMethod] = {
 """By kind. ``token`` is not among them: it is always there, once."""
 
 
-def row_name(kind: str, mount: str, name: str) -> str:
-    """Return how rows call something of an auth method: ``web``, or ``machines/web`` beyond the usual mount.
+def row_name(mount: str, name: str) -> str:
+    """Return how rows call something of an auth method.
 
     Args:
-        kind: of the method.
-        mount: its path, e.g. ``auth/machines/``.
+        mount: its UUID.
         name: without a slash.
     """
-    return _prefix(kind, mount) + name
+    return f"{mount}/{name}"
 
 
-def belongs(kind: str, mount: str, row: str) -> bool:
+def belongs(mount: str, row: str) -> bool:
     """Tell whether :func:`row_name` of this mount gave ``row``."""
-    prefix = _prefix(kind, mount)
-    return row.startswith(prefix) and "/" not in row[len(prefix) :]
+    return row.startswith(f"{mount}/")
 
 
-def _prefix(kind: str, mount: str) -> str:
-    return "" if mount == f"auth/{kind}/" else mount.removeprefix("auth/")
+async def called(core: Core, kind: str, row: str) -> str:
+    """Return how people call what a row is of: ``web``, or ``machines/web`` beyond the usual mount.
+
+    Args:
+        core: this process.
+        kind: of the method.
+        row: what :func:`row_name` gave; it stays as it is when the mount is gone.
+    """
+    uuid, _, name = row.partition("/")
+    found = await core.mounts.by_uuid(uuid)
+    if found is None:
+        return row
+    path = found[0].path
+    return name if path == _usual(kind) else path.removeprefix(AUTH) + name
 
 
-async def remove_rows(core: Core, mount: str, kind: str) -> None:
+async def chosen(core: Core, kind: str, text: str) -> tuple[str, str]:
+    """Return the UUID of the mount and the name that somebody means by what :func:`called` gives.
+
+    Raises:
+        InvalidRequest: no method of this kind is there.
+        IntegrityFailure: one may be, but its row is not authentic.
+    """
+    place, slash, name = text.rpartition("/")
+    path = f"{AUTH}{check_path(place)}/" if slash else _usual(kind)
+    mount = await core.mounts.auth_method(path)
+    if mount is None or mount.path != path or mount.type != kind:
+        raise InvalidRequest(f"no auth method of the type {kind} is enabled at {path}")
+    return mount.uuid, name
+
+
+def _usual(kind: str) -> str:
+    return f"{AUTH}{kind}/"
+
+
+async def remove_rows(core: Core, mount: str, kind: str, uuid: str) -> None:
     """Remove the tokens that a leaving mount gave out and all that it keeps.
 
     Nobody takes these tokens any more (``token/known.py``), so this holds nobody up. It can be repeated.
 
+    Args:
+        core: this process.
+        mount: path.
+        kind: of the method.
+        uuid: of the mount.
+
     Raises:
         Sealed, Unavailable: it is not done yet.
     """
-    for table, condition, value in _places(mount, kind):
+    for table, condition, value in _places(mount, kind, uuid):
         after: str | None = ""
         while after is not None:
             # Before it is looked whether the mount still leaves: one that is enabled anew makes this stale.
@@ -110,7 +147,7 @@ async def remove_rows(core: Core, mount: str, kind: str) -> None:
                     core.authority.issue(fence) as change,
                 ):
                     row = await core.authority.fetch(MOUNTS, mount, change.connection)
-                    if row is None or not row.body.get("leaving"):
+                    if row is None or not row.body.get("leaving") or row.body["uuid"] != uuid:
                         return
                     after, failures = await _remove(core, change, table, condition, value, after)
             except Stale:
@@ -121,14 +158,11 @@ async def remove_rows(core: Core, mount: str, kind: str) -> None:
                 _log.error("what belonged to a disabled auth method could not be removed: %s", failure)
 
 
-def _places(mount: str, kind: str) -> Iterator[tuple[Table, str, Any]]:
+def _places(mount: str, kind: str, uuid: str) -> Iterator[tuple[Table, str, Any]]:
     """Yield tables, a condition on their rows, and its value ``$1``."""
     yield TOKENS, "starts_with(body->>'path', $1)", mount
-    prefix = _prefix(kind, mount)
     for table, column, lead in AUTH_METHODS[kind].rows:
-        # Names have no slash, so without one is how rows of the usual mount are told from the others.
-        mine = f"starts_with({column}, $1) AND strpos(substr({column}, length($1) + 1), '/') = 0"
-        yield table, mine, lead + prefix
+        yield table, f"starts_with({column}, $1)", lead + row_name(uuid, "")
 
 
 async def _remove(
@@ -151,4 +185,4 @@ async def _remove(
 
 def is_auth(mount: str) -> bool:
     """Tell whether a mount is an auth method that can be disabled."""
-    return mount.startswith("auth/") and mount != TOKEN_MOUNT
+    return mount.startswith(AUTH) and mount != TOKEN_MOUNT

@@ -51,7 +51,7 @@ async def begin_attempt(context: Context, key: str, name: str) -> None:
         known = None if row is None else failures_of(row)
         if known is not None and known.locked(context.now, rules):
             raise PermissionDenied(f"the name {name} is locked after {known.count} failed logins")
-        body = msgspec.to_builtins(attempted(known, context.mount, name, context.now, rules))
+        body = msgspec.to_builtins(attempted(known, context.mount_id, name, context.now, rules))
         until = context.now + timedelta(seconds=max(rules.reset, rules.duration))
         await change.put(LOGIN_FAILURES, key, body, expires_at=until)
 

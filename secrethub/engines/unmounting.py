@@ -37,7 +37,7 @@ async def empty(core: Core, path: str) -> bool:
     row = await core.authority.fetch(MOUNTS, path)
     if row is not None and row.body.get("leaving"):
         if is_auth(path):
-            await remove_rows(core, path, row.body["type"])
+            await remove_rows(core, path, row.body["type"], row.body["uuid"])
         elif not await end_leases_of(core, row.body["uuid"]):
             return False
     while True:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from secrethub.auth.networks import within
 from secrethub.engines.agents.records import agent_policies
+from secrethub.engines.auth_methods import called
 from secrethub.engines.engine import Identity
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.known import find_token, holder_of
@@ -72,7 +73,8 @@ async def _agent(core: Core, certificate: AgentCertificate) -> Identity:
         raise PermissionDenied(f"certificate {certificate.serial} is not one of the agent's")
     role = await core.authority.get(APPROLES, row.body["role"])
     if role is None or role.body["uuid"] != row.body["role_uuid"]:
-        raise PermissionDenied(f"role {row.body['role']} of the agent no longer exists")
+        gone = await called(core, "approle", row.body["role"])
+        raise PermissionDenied(f"role {gone} of the agent no longer exists")
     own, bound = await agent_policies(core, row.key, role)
     return Identity(
         kind="agent",

@@ -25,6 +25,12 @@ async def sql(url: str, statement: str, *values: Any) -> list[Any]:
         await connection.close()
 
 
+async def mount_id(url: str, path: str = "auth/approle/") -> str:
+    """Return the UUID of what is mounted at a path."""
+    found = await sql(url, "SELECT body->>'uuid' AS uuid FROM mounts WHERE key = $1", path)
+    return str(found[0]["uuid"])
+
+
 @asynccontextmanager
 async def refusing(url: str, event: str) -> AsyncIterator[None]:
     """Let the database refuse statements, such as ``INSERT ON certificates``, as if it were shutting down."""

@@ -10,7 +10,7 @@ from secrethub.engines import auth_methods
 from secrethub.engines.token import issue_batch
 from secrethub.operations.tidy import tidy
 from secrethub.storage.authority import MOUNTS
-from tests.gateway.behind import entries, ledger_is_good, refusing, sql
+from tests.gateway.behind import entries, ledger_is_good, mount_id, refusing, sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, status
 from tests.gateway.pair import second
@@ -159,7 +159,9 @@ async def test_the_end_of_a_method_is_the_end_of_its_tokens(node: Node, second: 
         ]
         assert found == [403, 403, 200, 200, 200]
     url = node.settings.database_url
-    assert [row["key"] for row in await sql(url, "SELECT key FROM bindings")] == ["approle/web"]
+    assert [row["key"] for row in await sql(url, "SELECT key FROM bindings")] == [
+        f"approle/{await mount_id(url)}/web"
+    ]
     for table in ("approles", "role_ids", "secret_ids"):
         assert len(await sql(url, f"SELECT key FROM {table}")) == 2, table
     assert await sql(url, "SELECT key FROM tokens WHERE starts_with(body->>'path', 'auth/machines/')") == []
@@ -209,10 +211,11 @@ async def test_a_disabling_that_was_interrupted_goes_on(node: Node) -> None:
 async def test_a_removal_that_comes_late_spares_what_is_enabled_anew(node: Node) -> None:
     """Whoever tidies a leaving method and was held up removes nothing of the next one at its path."""
     await enable(node)
+    before = await mount_id(node.settings.database_url, "auth/machines/")
     await ok(node, "DELETE", "sys/auth/machines")
     await enable(node)
     made = await login(node, "machines")
-    await auth_methods.remove_rows(node.process.core, "auth/machines/", "approle")
+    await auth_methods.remove_rows(node.process.core, "auth/machines/", "approle", before)
     assert await good(node, made["client_token"])
     assert await status(node, "GET", "auth/machines/role/web") == 200
 

@@ -11,6 +11,7 @@ from authority_core import Running
 from enrolled_hosts import Host, certificate_of, enrolling_hub, host_of, read, refused, sql
 
 from secrethub.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from tests.gateway.behind import mount_id
 from tests.gateway.conftest import Node, native
 
 OTHER = native("secrets/other/**", capabilities=("read", "list"))
@@ -180,7 +181,7 @@ async def test_a_subject_that_ends(hub: Running) -> None:
     host = await host_of(hub, "web")
     await hub.ask("write", BIND, {"role": "web"})
     (kept,) = await sql(hub, "SELECT key FROM bindings")
-    assert kept["key"] == "approle/web"
+    assert kept["key"] == f"approle/{await mount_id(hub.url)}/web"
     await hub.ask("delete", "auth/approle/role/web")
     assert await sql(hub, "SELECT 1 FROM bindings") == []
     anew = await hub.login(*await hub.role("web", "enrolling"))

@@ -16,7 +16,7 @@ from secrethub.operations.call import Call, Token
 from secrethub.operations.perform import perform
 from secrethub.policy.templates import TEMPLATES
 from secrethub.sensitive import Sensitive
-from tests.gateway.behind import sql
+from tests.gateway.behind import mount_id, sql
 from tests.gateway.test_refusals_any_input import Running, hub
 
 __all__ = ["hub"]  # the fixture
@@ -106,5 +106,5 @@ async def test_any_request(hub: Running) -> None:
     await asyncio.to_thread(one)
     # Of all that only what names the role and a written policy has bound anything.
     bound = await sql(hub.url, "SELECT key, body::text AS body FROM bindings")
-    assert {row["key"] for row in bound} <= {"approle/web"}
+    assert {row["key"] for row in bound} <= {f"approle/{await mount_id(hub.url)}/web"}
     assert all('["reader"]' in row["body"] for row in bound)

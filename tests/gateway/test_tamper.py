@@ -18,7 +18,7 @@ from secrethub.storage.authority_rows import (
     TOKENS,
     Table,
 )
-from tests.gateway.behind import integrity_failures, ledger_is_good, reasons, sql
+from tests.gateway.behind import integrity_failures, ledger_is_good, mount_id, reasons, sql
 from tests.gateway.conftest import Node, native
 
 OPEN = native("secrets/**")
@@ -257,16 +257,20 @@ async def _login(hub: Node, login: dict[str, str]) -> int:
 async def test_an_edited_role(hub: Node) -> None:
     """A role given other policies by SQL lets nobody in, and cannot be read; another role goes on."""
     login = await _role(hub)
-    other_name = named(APPROLES, "other", unlike=("web",))
+    url = hub.settings.database_url
+    mount = await mount_id(url)
+    key = f"{mount}/web"
+    other_name = named(APPROLES, f"{mount}/other", unlike=(key,)).removeprefix(f"{mount}/")
     other = await _role(hub, other_name)
     await sql(
-        hub.settings.database_url,
-        """UPDATE approles SET body = jsonb_set(body, '{token_policies}', '["root"]') WHERE key = 'web'""",
+        url,
+        """UPDATE approles SET body = jsonb_set(body, '{token_policies}', '["root"]') WHERE key = $1""",
+        key,
     )
     assert await _login(hub, login) == 500
     assert (await hub.call("GET", "auth/approle/role/web")).status_code == 500
     assert await _login(hub, other) == 200
-    await reported(hub, APPROLES, "web", "the row was edited")
+    await reported(hub, APPROLES, key, "the row was edited")
 
 
 async def test_an_inserted_role_id(hub: Node) -> None:
@@ -274,8 +278,7 @@ async def test_an_inserted_role_id(hub: Node) -> None:
     login = await _role(hub)
     url = hub.settings.database_url
     core = hub.process.core
-    rows = await sql(url, "SELECT body->>'uuid' AS id FROM mounts WHERE key = 'auth/approle/'")
-    mount = rows[0]["id"]
+    mount = await mount_id(url)
     chosen = next(
         name
         for name in (f"chosen-role-id-{n}" for n in range(100))
@@ -293,23 +296,25 @@ async def test_an_inserted_role_id(hub: Node) -> None:
 async def test_a_deleted_role(hub: Node) -> None:
     """A role deleted by hand lets nobody in, and is no free name: it is missed."""
     login = await _role(hub)
-    await sql(hub.settings.database_url, "DELETE FROM approles WHERE key = 'web'")
+    key = f"{await mount_id(hub.settings.database_url)}/web"
+    await sql(hub.settings.database_url, "DELETE FROM approles WHERE key = $1", key)
     assert await _login(hub, login) == 500
     answer = await hub.call("POST", "auth/approle/role/web", json={"token_policies": ["wide"]})
     assert (answer.status_code, answer.json()["code"]) == (500, "integrity_failure")
-    await reported(hub, APPROLES, "web", "a row was inserted, removed or put back")
+    await reported(hub, APPROLES, key, "a row was inserted, removed or put back")
 
 
 async def test_a_former_role(hub: Node) -> None:
     """The former, wider state of a role does not come back."""
     url = hub.settings.database_url
     login = await _role(hub, token_policies=["wide"])
-    row, bucket = await saved(url, APPROLES, "web")
+    key = f"{await mount_id(url)}/web"
+    row, bucket = await saved(url, APPROLES, key)
     await hub.call("POST", "auth/approle/role/web", json={"token_policies": ["narrow"]})
     assert await _login(hub, login) == 200
     await put_back(url, APPROLES, row, bucket)
     assert await _login(hub, login) == 500
-    await reported(hub, APPROLES, "web", "an older state was put back")
+    await reported(hub, APPROLES, key, "an older state was put back")
 
 
 @pytest.mark.parametrize("with_bucket", [False, True])

@@ -10,7 +10,8 @@ import msgspec
 from secrethub.engines.agents import enrolment
 from secrethub.engines.agents.enrolment import AGENTS_MOUNT, BeginRequest, EnrollRequest
 from secrethub.engines.agents.records import Approval, instant, require, shown, store
-from secrethub.engines.approle.role import chosen_role
+from secrethub.engines.approle.role import role_key
+from secrethub.engines.auth_methods import called, chosen
 from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown as visible
@@ -126,7 +127,7 @@ class AgentsEngine:
         info: dict[str, Any] = {}
         for agent_id in await visible(context, found):
             _, agent = await require(core, agent_id)
-            info[agent_id] = shown(agent_id, agent)
+            info[agent_id] = await shown(core, agent_id, agent)
         if not found:
             raise NotFound
         warnings = (f"there may be more: list again with after={found[-1]}",) if len(found) == _PAGE else ()
@@ -135,14 +136,15 @@ class AgentsEngine:
     async def read(self, context: Context, _body: object) -> Answer:
         """Show one agent, with what it said last of its files; null when it never said anything."""
         agent_id = context.params["agent_id"]
+        core = context.core
         context.depends("issued", f"agents/{agent_id}")
-        _, agent = await require(context.core, agent_id)
-        async with context.core.database.read() as connection:
+        _, agent = await require(core, agent_id)
+        async with core.database.read() as connection:
             said = await agent_reports.read(connection, agent_id)
         told = None
         if said is not None:
             told = {**msgspec.to_builtins(said[0]), "since": format_rfc3339(said[1])}
-        return Answer(data={**shown(agent_id, agent), "report": told})
+        return Answer(data={**await shown(core, agent_id, agent), "report": told})
 
     async def revoke(self, context: Context, _body: RevokeRequest) -> Answer:
         """Revoke an agent. Effective on every node before this returns; can be repeated.
@@ -176,10 +178,13 @@ class AgentsEngine:
         until = instant(context.now + APPROVAL_LIFE)
         async with core.authority.change(context.fence) as change:
             row, agent = await require(core, agent_id, change)
-            role = agent.role if body.role is None else chosen_role(body.role)
+            role = agent.role
+            if body.role is not None:
+                role = role_key(*await chosen(core, "approle", body.role))
             if await core.authority.fetch(APPROLES, role, change.connection) is None:
                 raise InvalidRequest("there is no such AppRole role")
             approved = msgspec.structs.replace(agent, approval=Approval(until=until, role=role))
             await store(change, agent_id, approved, over=row)
-        data = {"agent_id": agent_id, "name": agent.name, "role": role, "approved_until": until}
+        told = await called(core, "approle", role)
+        data = {"agent_id": agent_id, "name": agent.name, "role": told, "approved_until": until}
         return Answer(data=data, detail=data)

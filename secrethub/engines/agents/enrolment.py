@@ -23,6 +23,7 @@ from cryptography import x509
 
 from secrethub.crypto.digests import sha256
 from secrethub.engines.agents.records import Agent, agent_id_of, instant, load, store
+from secrethub.engines.auth_methods import called
 from secrethub.engines.engine import Answer, Context, Identity
 from secrethub.engines.origin import origin_of
 from secrethub.engines.pki.authorities import lifetime_below, load_issuer
@@ -92,7 +93,8 @@ async def enroll(context: Context, body: EnrollRequest) -> Answer:
         await _admit(context, change, agent_id, role, body, request, made, known=known)
         await certificates.record(change.connection, inventory_row(agent_id, made, context.now))
     serial = serial_text(made.serial_number)
-    detail = {"agent_id": agent_id, "name": body.name, "role": role.key, "serial_number": serial}
+    told = await called(core, "approle", role.key)
+    detail = {"agent_id": agent_id, "name": body.name, "role": told, "serial_number": serial}
     return Answer(data=_enrolled(context, agent_id, issuer, made), detail=detail)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from secrethub.crypto.digests import mac
+from secrethub.engines.auth_methods import called
 from secrethub.engines.bindings import Subject
 from secrethub.engines.runtime import Core
 from secrethub.errors import NotFound
@@ -152,10 +153,13 @@ async def agent_policies(core: Core, agent_id: str, role: Row) -> tuple[tuple[st
     return own, bound.beyond(own)
 
 
-def shown(agent_id: str, agent: Agent) -> dict[str, Any]:
+async def shown(core: Core, agent_id: str, agent: Agent) -> dict[str, Any]:
     """Return what lookups show of an agent."""
     hidden = {"serials", "key_digest", "role_uuid"}
     fields = {name: value for name, value in msgspec.to_builtins(agent).items() if name not in hidden}
+    for named in (fields, fields["approval"]):
+        if named is not None:
+            named["role"] = await called(core, "approle", named["role"])
     return {"agent_id": agent_id, **fields}
 
 

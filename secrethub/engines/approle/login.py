@@ -76,7 +76,7 @@ async def login(context: Context, body: Login) -> Answer:
             context,
             change,
             role,
-            Origin(table=APPROLES.name, key=role_key(context.mount, role.name), uuid=role.uuid),
+            Origin(table=APPROLES.name, key=role_key(context.mount_id, role.name), uuid=role.uuid),
             display_name=f"approle-{role.name}",
             meta={**secret.metadata, "role_name": role.name},
             bound_cidrs=intersection(role.token_bound_cidrs, secret.token_cidrs),

@@ -1,7 +1,6 @@
 """A role: its form, its key, how it is written. Rules, and the two reads that everybody needs.
 
-A role's key is what :func:`~secrethub.engines.auth_methods.row_name` gives: ``web``, or ``machines/web`` of
-another mount than ``auth/approle/``.
+A role's key is what :func:`~secrethub.engines.auth_methods.row_name` gives.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from secrethub.engines.token.settings import (
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_identity_value
 from secrethub.storage.authority import APPROLES, Row
-from secrethub.wire.canonical_path import check_path
 from secrethub.wire.durations import parse_duration
 
 _LONGEST_NAME = 128
@@ -73,7 +71,7 @@ def role_key(mount: str, name: str) -> str:
     """Return the key of a role's row: its name as it is, since policies see the path as it is.
 
     Args:
-        mount: path of its mount.
+        mount: UUID of its mount.
         name: within it.
 
     Raises:
@@ -83,17 +81,7 @@ def role_key(mount: str, name: str) -> str:
         raise InvalidRequest(
             f"a role name has 1 to {_LONGEST_NAME} characters of A-Z, a-z, 0-9, '_', '.' and '-'"
         )
-    return row_name("approle", mount, name)
-
-
-def chosen_role(text: str) -> str:
-    """Return the key of a role that somebody names: ``web``, or ``machines/web`` of another mount.
-
-    Raises:
-        InvalidRequest: it cannot be one.
-    """
-    mount, slash, name = text.rpartition("/")
-    return role_key(f"auth/{check_path(mount)}/" if slash else "auth/approle/", name)
+    return row_name(mount, name)
 
 
 def role_of(row: Row) -> Role:
@@ -107,7 +95,7 @@ def named_key(context: Context) -> str:
     Raises:
         InvalidRequest: not a name.
     """
-    return role_key(context.mount, context.params["role"])
+    return role_key(context.mount_id, context.params["role"])
 
 
 async def load_role(context: Context) -> Role:

@@ -111,7 +111,7 @@ async def list_roles(context: Context, _body: None) -> Answer:
     rows, broken = await context.core.authority.everything(APPROLES)
     for trouble in broken.values():
         raise trouble
-    own = sorted(row.body["name"] for row in rows if belongs("approle", context.mount, row.key))
+    own = sorted(row.body["name"] for row in rows if belongs(context.mount_id, row.key))
     names = await shown_names(context, own)
     if not names:
         raise NotFound("no roles")

@@ -86,7 +86,7 @@ def cert_operations() -> tuple[Operation, ...]:
 
 
 def _key(context: Context) -> str:
-    return role_key(context.mount, context.params["role"])
+    return role_key(context.mount_id, context.params["role"])
 
 
 async def role_exists(context: Context) -> bool:
@@ -99,7 +99,7 @@ async def list_roles(context: Context, _body: None) -> Answer:
     rows, broken = await context.core.authority.everything(CERT_ROLES)
     for trouble in broken.values():
         raise trouble
-    here = sorted(row.body["name"] for row in rows if belongs("cert", context.mount, row.key))
+    here = sorted(row.body["name"] for row in rows if belongs(context.mount_id, row.key))
     names = await shown_names(context, here)
     if not names:
         raise NotFound("no certificate roles")

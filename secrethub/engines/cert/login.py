@@ -53,7 +53,9 @@ async def login(context: Context, body: CertLogin) -> Answer:
             context,
             change,
             role,
-            Origin(table=CERT_ROLES.name, key=role_key(context.mount, role.name), uuid=role.uuid, proof=key),
+            Origin(
+                table=CERT_ROLES.name, key=role_key(context.mount_id, role.name), uuid=role.uuid, proof=key
+            ),
             display_name=f"cert-{role.display_name or role.name}",
             meta=_metadata(role, chain[0]),
         )
@@ -86,12 +88,12 @@ async def _admitting(context: Context, chain: Sequence[x509.Certificate], name: 
 async def _roles(context: Context, name: str) -> list[CertRole]:
     authority = context.core.authority
     if name:
-        row = await authority.fetch(CERT_ROLES, role_key(context.mount, name))
+        row = await authority.fetch(CERT_ROLES, role_key(context.mount_id, name))
         return [] if row is None else [role_of(row)]
     rows, broken = await authority.everything(CERT_ROLES)
     for trouble in broken.values():
         raise trouble
-    here = (row for row in rows if belongs("cert", context.mount, row.key))
+    here = (row for row in rows if belongs(context.mount_id, row.key))
     return sorted(map(role_of, here), key=lambda role: role.name)
 
 

@@ -22,7 +22,6 @@ from secrethub.errors import InvalidRequest
 from secrethub.ids import is_identity_value
 from secrethub.pki.chain import from_pem, to_pem
 from secrethub.storage.authority import Row
-from secrethub.wire.canonical_path import check_path
 
 _LONGEST_NAME = 128
 _LONGEST_PEM = 65_536
@@ -96,7 +95,7 @@ class WriteCertRole(WriteTokenSettings, frozen=True):
 
 
 def role_key(mount: str, name: str) -> str:
-    """Return the key of a role's row.
+    """Return the key of a role's row, of the mount with this UUID.
 
     Raises:
         InvalidRequest: not a name.
@@ -105,17 +104,7 @@ def role_key(mount: str, name: str) -> str:
         raise InvalidRequest(
             f"a role's name has 1 to {_LONGEST_NAME} characters of A-Z, a-z, 0-9, '_', '.' and '-'"
         )
-    return row_name("cert", mount, name)
-
-
-def chosen_cert(text: str) -> str:
-    """Return the key of a role that somebody names: ``web``, or ``partners/web`` of another mount.
-
-    Raises:
-        InvalidRequest: it cannot be one.
-    """
-    mount, slash, name = text.rpartition("/")
-    return role_key(f"auth/{check_path(mount)}/" if slash else "auth/cert/", name)
+    return row_name(mount, name)
 
 
 def role_of(row: Row) -> CertRole:

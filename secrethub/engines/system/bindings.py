@@ -14,14 +14,15 @@ import msgspec
 
 from secrethub.auth.tokens import open_accessor
 from secrethub.engines.agents.records import load
-from secrethub.engines.approle.role import chosen_role
+from secrethub.engines.approle.role import role_key
+from secrethub.engines.auth_methods import called, chosen
 from secrethub.engines.bindings import Subject, bind, unbind
-from secrethub.engines.cert.role import chosen_cert
+from secrethub.engines.cert.role import role_key as cert_key
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import shown
 from secrethub.engines.system.policies import named
 from secrethub.engines.token.known import find_by_accessor
-from secrethub.engines.userpass.user import chosen_user
+from secrethub.engines.userpass.user import user_key
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
 from secrethub.policy.builtin import WRAPPING, check_policy_name
@@ -40,6 +41,8 @@ from secrethub.storage.authority import (
 _MOST = 64
 _PAGE = 1000
 _PLAIN = frozenset({"role", "cert", "user", "agent"})
+_METHODS = {"approle": "approle", "cert": "cert", "user": "userpass"}
+"""The kind of auth method that a kind of subject belongs to."""
 
 
 class SubjectNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,7 +152,7 @@ async def bind_policy(context: Context, body: SubjectNamed) -> Answer:
             raise InvalidRequest(f"no policy is named {name}")
         if not await bind(change, subject, name, _MOST):
             raise InvalidRequest(f"at most {_MOST} policies are bound to one subject")
-    return Answer(detail={"bound": _for_ledger(subject)})
+    return Answer(detail={"bound": await _for_ledger(context, subject)})
 
 
 async def unbind_policy(context: Context, body: SubjectNamed) -> Answer:
@@ -158,7 +161,7 @@ async def unbind_policy(context: Context, body: SubjectNamed) -> Answer:
     async with context.core.authority.change(context.fence) as change:
         subject = await _living(context, body, change)
         await unbind(change, subject, name)
-    return Answer(detail={"unbound": _for_ledger(subject)})
+    return Answer(detail={"unbound": await _for_ledger(context, subject)})
 
 
 async def list_bound(context: Context, _body: None) -> Answer:
@@ -205,7 +208,7 @@ async def _described(context: Context, row: Row) -> dict[str, str] | None:
     """Return how people name the subject of a row; None when a token ended meanwhile."""
     kind, _, name = row.key.partition("/")
     if kind != "token":
-        return {"kind": kind, "name": name, "key": row.key}
+        return {"kind": kind, "name": await _name(context, kind, name), "key": row.key}
     token = await context.core.authority.get(TOKENS, name)
     if token is None:
         return None
@@ -236,19 +239,20 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
             raise InvalidRequest("nothing is bound to a wrapping token")
         return Subject("token", token.key)
     if body.role is not None:
-        key = chosen_role(body.role)
+        key = role_key(*await chosen(core, "approle", body.role))
         role = await (core.authority.get(APPROLES, key) if change is None else change.get(APPROLES, key))
         if role is None:
             raise InvalidRequest("there is no such AppRole role")
         return Subject("approle", key, role.body["uuid"])
     if body.cert is not None:
-        key = chosen_cert(body.cert)
+        key = cert_key(*await chosen(core, "cert", body.cert))
         role = await (core.authority.get(CERT_ROLES, key) if change is None else change.get(CERT_ROLES, key))
         if role is None:
             raise InvalidRequest("there is no such certificate role")
         return Subject("cert", key, role.body["uuid"])
     if body.user is not None:
-        key = chosen_user(body.user)
+        mount, name = await chosen(core, "userpass", body.user)
+        key = user_key(mount, name.lower())
         user = await (core.authority.get(USERS, key) if change is None else change.get(USERS, key))
         if user is None:
             raise InvalidRequest("there is no such user")
@@ -263,6 +267,13 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
     return Subject("agent", agent_id)
 
 
-def _for_ledger(subject: Subject) -> str:
-    # Only a token's digest is cut: an agent's id and a role's key are as long as they are.
-    return f"{subject.kind}/{subject.name[:36] if subject.kind == 'token' else subject.name}"
+async def _name(context: Context, kind: str, name: str) -> str:
+    """Return how people call the subject of a key: an agent and a token are called as in the key."""
+    method = _METHODS.get(kind)
+    return name if method is None else await called(context.core, method, name)
+
+
+async def _for_ledger(context: Context, subject: Subject) -> str:
+    # Only a token's digest is cut: an agent's id and a role's name are as long as they are.
+    name = await _name(context, subject.kind, subject.name)
+    return f"{subject.kind}/{name[:36] if subject.kind == 'token' else name}"

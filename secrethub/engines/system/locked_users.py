@@ -42,7 +42,7 @@ async def list_locked(context: Context, _body: None) -> Answer:
     for trouble in broken.values():
         raise trouble
     methods = await _methods(context)
-    rules = {mount.path: lockout_of(mount.settings) for mount in methods}
+    rules = {mount.uuid: lockout_of(mount.settings) for mount in methods}
     locked: dict[str, list[str]] = {}
     for known in map(failures_of, rows):
         if known.mount in rules and known.locked(context.now, rules[known.mount]):
@@ -50,7 +50,7 @@ async def list_locked(context: Context, _body: None) -> Answer:
     found: list[dict[str, Any]] = [
         {"mount_accessor": mount.accessor, "counts": len(names), "alias_identifiers": sorted(names)}
         for mount in methods
-        if wanted in {"", mount.accessor} and (names := locked.get(mount.path))
+        if wanted in {"", mount.accessor} and (names := locked.get(mount.uuid))
     ]
     total = sum(one["counts"] for one in found)
     namespace = {"namespace_id": "root", "namespace_path": "", "counts": total, "mount_accessors": found}
@@ -64,7 +64,7 @@ async def unlock(context: Context, _body: None) -> Answer:
     if mount is None:
         raise InvalidRequest("no auth method has this accessor")
     async with context.core.authority.issue(context.fence) as change:
-        if not await change.delete(LOGIN_FAILURES, row_name(mount.type, mount.path, name)):
+        if not await change.delete(LOGIN_FAILURES, row_name(mount.uuid, name)):
             return EMPTY
     return Answer(detail={"name": name, "mount": mount.path})
 

@@ -1,37 +1,47 @@
-"""A secrets engine moves to another path, with everything in it.
+"""What is mounted moves to another path, with everything in it.
 
 What a mount holds is stored under its UUID, so that moving it is one small change, however much that is:
-from its commit on no node answers at the old path, and all answer at the new one. Policies are not
-rewritten: they speak of paths. Auth methods do not move, because people and roles are called after the
-path of theirs. Leases end, as in Vault: their ids name a path where nobody answers any more.
+from its commit on no node answers at the old path, and all answer at the new one. Rate limits of the mount
+move with it. Policies are not rewritten: they speak of paths. As in Vault, leases end, for their ids name a
+path where nobody answers any more, and so do the tokens of an auth method.
+
+From the same commit on nobody takes these tokens. Until their rows are removed, nothing can take the old
+path: what stands there is a mount that leaves (``engines/unmounting.py``) and holds nothing else.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.leasing import leased_kinds
-from secrethub.engines.mounts import AUTH
+from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
+from secrethub.engines.quotas import RATE_LIMIT
 from secrethub.engines.system.mount_changes import KEPT, RESERVED, check_free
-from secrethub.errors import InvalidRequest
+from secrethub.engines.unmounting import empty
+from secrethub.errors import InvalidRequest, Sealed, Unavailable
 from secrethub.ids import is_uuid, new_uuid
-from secrethub.storage.authority import MOUNTS
+from secrethub.storage.authority import MOUNTS, QUOTAS, Change
+from secrethub.storage.authority_rows import micros
 from secrethub.storage.lease_ends import order_for_mount
 from secrethub.wire.canonical_path import check_path
 
 _STORE = "secret/"
 _WARNING = "policies are not changed: those that name the old path say nothing of the new one"
+_ENDED = "the tokens that were given out at the old path have ended"
+
+_log = logging.getLogger(__name__)
 
 
 class RemountRequest(msgspec.Struct, frozen=True):
     """What moves where.
 
     Attributes:
-        source: path of a secrets engine.
-        to: a free path.
+        source: path of a secrets engine, or of an auth method with ``auth/`` before it.
+        to: a free path; likewise.
     """
 
     source: str = msgspec.field(name="from")
@@ -51,7 +61,7 @@ def remount_operations() -> tuple[Operation, ...]:
             changes=True,
             sudo=True,
             plain=frozenset({"from", "to"}),
-            summary="Move a secrets engine to another path.",
+            summary="Move a secrets engine or an auth method to another path.",
         ),
         Operation(
             name="sys.remount.status",
@@ -65,31 +75,78 @@ def remount_operations() -> tuple[Operation, ...]:
 
 
 async def remount(context: Context, body: RemountRequest) -> Answer:
-    """Move a secrets engine; when this returns no node answers at the old path any more.
+    """Move what is mounted; when this returns no node answers at the old path any more.
 
     Raises:
         InvalidRequest: nothing that moves is there, or the new path cannot be had.
     """
     old, new = _path(body.source), _path(body.to)
-    if old.startswith(AUTH) or new.startswith(AUTH):
-        raise InvalidRequest("auth methods do not move: enable another one, and disable this one")
+    if old.startswith(AUTH):
+        return await _move_auth(context, old, new)
     if old == _STORE:
         raise InvalidRequest("secret/ does not move: secrets/ is a view of it")
     if old.startswith(RESERVED) or old in KEPT:
-        raise InvalidRequest(f"cannot remount {old}")
+        raise InvalidRequest(f"cannot remount {old}: others live by it where it is")
     if new.startswith(RESERVED):
         raise InvalidRequest("the new path is reserved")
     await check_free(context, new, leased=await _leased(context, old))
     migration = new_uuid()
     async with context.core.authority.change(context.fence) as change:
-        row = await change.get(MOUNTS, old)
-        if row is None or row.body.get("leaving"):
-            raise InvalidRequest(f"no secrets engine is mounted at {old}")
-        moved = {"id": migration, "from": old}
-        await change.put(MOUNTS, new, {**row.body, "moved": moved}, expected_revision=0)
+        body_of = await _moving(change, old, "no secrets engine is mounted at")
+        await change.put(MOUNTS, new, {**body_of, "moved": _moved(migration, old)}, expected_revision=0)
         await change.delete(MOUNTS, old)
-        await order_for_mount(change.connection, row.body["uuid"])
+        await _move_quotas(context, change, old, new)
+        await order_for_mount(change.connection, body_of["uuid"])
     return Answer(data={"migration_id": migration}, warnings=(_WARNING,))
+
+
+async def _move_auth(context: Context, old: str, new: str) -> Answer:
+    """Move an auth method; when this returns no node takes a token that it gave out before."""
+    core = context.core
+    if old == TOKEN_MOUNT:
+        raise InvalidRequest(f"cannot remount {old}: it is always there")
+    if not new.startswith(AUTH):
+        raise InvalidRequest("an auth method moves to a path below auth/")
+    await check_free(context, new)
+    migration = new_uuid()
+    async with core.authority.change(context.fence) as change:
+        body_of = await _moving(change, old, "no auth method is enabled at")
+        # Batch tokens that an earlier method gave out at the new path are older than this.
+        moved = {"moved": _moved(migration, old), "enabled_at": micros(context.now)}
+        await change.put(MOUNTS, new, {**body_of, **moved}, expected_revision=0)
+        left = {"type": body_of["type"], "accessor": body_of["accessor"], "uuid": new_uuid(), "leaving": True}
+        await change.put(MOUNTS, old, left)
+        await _move_quotas(context, change, old, new)
+    try:
+        await empty(core, old)
+    except (Sealed, Unavailable) as exc:
+        _log.warning("tokens of a moved auth method, which nobody takes, were left: %s", exc.code)
+    return Answer(data={"migration_id": migration}, warnings=(_WARNING, _ENDED))
+
+
+async def _moving(change: Change, path: str, nothing: str) -> dict[str, Any]:
+    """Return the body of the row that moves.
+
+    Raises:
+        InvalidRequest: nothing is there.
+    """
+    row = await change.get(MOUNTS, path)
+    if row is None or row.body.get("leaving"):
+        raise InvalidRequest(f"{nothing} {path}")
+    return dict(row.body)
+
+
+def _moved(migration: str, old: str) -> dict[str, str]:
+    return {"id": migration, "from": old}
+
+
+async def _move_quotas(context: Context, change: Change, old: str, new: str) -> None:
+    """Have the rate limits of a mount hold where it is now."""
+    quotas, _ = await context.core.quotas.load()
+    for quota in quotas:
+        if quota.mount == old:
+            moved = msgspec.structs.replace(quota, mount=new, path=new + quota.path.removeprefix(old))
+            await change.put(QUOTAS, RATE_LIMIT + quota.name, msgspec.to_builtins(moved))
 
 
 async def read_status(context: Context, _body: None) -> Answer:

@@ -37,7 +37,7 @@ async def login(context: Context, body: PasswordLogin) -> Answer:
     name = context.params["user"].lower()
     if not is_user_name(name) or not 0 < len(body.password) <= LONGEST:
         raise LoginFailed(_FAILED, "no user name, or no password was given")
-    key = row_name("userpass", context.mount, name)
+    key = row_name(context.mount_id, name)
     async with hashing(context.core).turn(key):
         await begin_attempt(context, key, name)
         try:

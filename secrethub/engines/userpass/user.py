@@ -11,7 +11,6 @@ from secrethub.engines.token.settings import TokenSettings, WriteTokenSettings
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_identity_value
 from secrethub.storage.authority import USERS, Row
-from secrethub.wire.canonical_path import check_path
 
 _LONGEST_NAME = 128
 
@@ -44,7 +43,7 @@ class WriteUser(WriteTokenSettings, frozen=True):
 
 
 def user_key(mount: str, name: str) -> str:
-    """Return the key of a user's row.
+    """Return the key of a user's row, of the mount with this UUID.
 
     Raises:
         InvalidRequest: not a name; policies see the path as it is, so it is written as it is kept.
@@ -53,17 +52,7 @@ def user_key(mount: str, name: str) -> str:
         raise InvalidRequest(
             f"a user name has 1 to {_LONGEST_NAME} characters of a-z, 0-9, '_', '.' and '-', in lower case"
         )
-    return row_name("userpass", mount, name)
-
-
-def chosen_user(text: str) -> str:
-    """Return the key of a user that somebody names: ``ada``, or ``people/ada`` of another mount.
-
-    Raises:
-        InvalidRequest: it cannot be one.
-    """
-    mount, slash, name = text.rpartition("/")
-    return user_key(f"auth/{check_path(mount)}/" if slash else "auth/userpass/", name.lower())
+    return row_name(mount, name)
 
 
 def is_user_name(name: str) -> bool:
@@ -83,7 +72,7 @@ async def load_user(context: Context) -> User:
         NotFound: there is none.
         IntegrityFailure: the row is not authentic.
     """
-    row = await context.core.authority.get(USERS, user_key(context.mount, context.params["user"]))
+    row = await context.core.authority.get(USERS, user_key(context.mount_id, context.params["user"]))
     if row is None:
         raise NotFound("no such user")
     return user_of(row)
@@ -91,7 +80,7 @@ async def load_user(context: Context) -> User:
 
 async def user_exists(context: Context) -> bool:
     """Tell whether a write would update rather than create."""
-    key = user_key(context.mount, context.params["user"])
+    key = user_key(context.mount_id, context.params["user"])
     return await context.core.authority.get(USERS, key) is not None
 
 

@@ -111,7 +111,7 @@ async def list_users(context: Context, _body: None) -> Answer:
     rows, broken = await context.core.authority.everything(USERS)
     for trouble in broken.values():
         raise trouble
-    here = sorted(row.body["name"] for row in rows if belongs("userpass", context.mount, row.key))
+    here = sorted(row.body["name"] for row in rows if belongs(context.mount_id, row.key))
     names = await shown(context, here)
     if not names:
         raise NotFound("no users")
@@ -126,7 +126,7 @@ async def read_user(context: Context, _body: None) -> Answer:
 
 async def write_user(context: Context, body: WriteUser) -> Answer:
     """Write a user; tokens that exist keep their policies."""
-    core, key = context.core, user_key(context.mount, context.params["user"])
+    core, key = context.core, user_key(context.mount_id, context.params["user"])
     given = token_changes(_renamed(body))
     _no_hash(body.password_hash)
     kept = await _hashed(context, body.password) if body.password else None
@@ -146,7 +146,7 @@ async def write_user(context: Context, body: WriteUser) -> Answer:
 
 async def delete_user(context: Context, _body: None) -> Answer:
     """Delete a user; that there is none is no error, as in Vault."""
-    core, key = context.core, user_key(context.mount, context.params["user"])
+    core, key = context.core, user_key(context.mount_id, context.params["user"])
     if await core.authority.get(USERS, key) is None:
         return EMPTY
     async with core.authority.change(context.fence) as change:
@@ -171,7 +171,7 @@ async def write_policies(context: Context, body: WritePolicies) -> Answer:
 
 
 async def _change(context: Context, **given: object) -> Answer:
-    key = user_key(context.mount, context.params["user"])
+    key = user_key(context.mount_id, context.params["user"])
     async with context.core.authority.change(context.fence) as change:
         row = await change.get(USERS, key)
         if row is None:
