@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 import signal
-import tempfile
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +18,7 @@ import asyncpg
 import pytest
 
 from cluster.postgres import EmbeddedPostgres
+from tests.folders import traversable
 
 T = TypeVar("T")
 
@@ -59,16 +57,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of a running PostgreSQL server's own database, as its superuser."""
-    # Not pytest's own folder, which the server's unprivileged user could not enter when root tests.
-    folder = Path(tempfile.mkdtemp(prefix="secrethub-test-"))
-    folder.chmod(0o711)
-    server = EmbeddedPostgres(folder, durable=False)
-    try:
-        yield _run(server.start())
-    finally:
-        _run(server.stop())
-        server.remove()
-        shutil.rmtree(folder, ignore_errors=True)
+    with traversable() as folder:
+        server = EmbeddedPostgres(folder, durable=False)
+        try:
+            yield _run(server.start())
+        finally:
+            _run(server.stop())
+            server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,7 @@ import asyncpg
 import pytest
 
 from tests.e2e.development import Development
+from tests.folders import traversable
 
 MINUTES = "SECRETHUB_SOAK_MINUTES"
 """Variable that says for how long ``./dev soak`` goes on."""
@@ -46,28 +45,20 @@ def watched() -> float:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """A folder with a short path, for Ray's sockets and for PostgreSQL's unprivileged user."""
-    folder = Path(tempfile.mkdtemp(prefix="she-", dir="/tmp"))
-    folder.chmod(0o711)
-    try:
+    with traversable() as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def development() -> Iterator[Development]:
     """One ``secrethub dev`` with Ray for all tests that leave it unsealed and working."""
-    folder = Path(tempfile.mkdtemp(prefix="she-", dir="/tmp"))
-    folder.chmod(0o711)
-    try:
+    with traversable() as folder:
         made = Development(folder)
         try:
             made.begin()
             yield made
         finally:
             made.end()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -21,6 +18,7 @@ from cluster.demo.processes import command
 from secrethub.client.settings import parse_address
 from secrethub.client.trust import fingerprint, presented_chain
 from tests.e2e.shell import Shell
+from tests.folders import traversable
 
 STRANGE = base64.b64encode(b"x" * 33).decode()
 """A share in its right form, of no cluster."""
@@ -33,16 +31,13 @@ POLICY = {
 @pytest.fixture(scope="module")
 def core() -> Iterator[Core]:
     """A server in one process, not initialised."""
-    # Not pytest's own folder, which PostgreSQL's unprivileged user could not enter when root tests.
-    folder = Path(tempfile.mkdtemp(prefix="sh-"))
-    folder.chmod(0o711)
-    started = Core(folder, "--single-process", "--uninitialised")
-    try:
-        started.wait()
-        yield started
-    finally:
-        started.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with traversable() as folder:
+        started = Core(folder, "--single-process", "--uninitialised")
+        try:
+            started.wait()
+            yield started
+        finally:
+            started.stop()
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import resource
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 
 from cluster.demo.core import Core, environment
 from tests.e2e.shell import Shell
+from tests.folders import traversable
 
 STRANGE = base64.b64encode(b"x" * 33).decode()
 
@@ -21,15 +20,13 @@ STRANGE = base64.b64encode(b"x" * 33).decode()
 @pytest.fixture
 def core() -> Iterator[Core]:
     """A server in one process, not initialised."""
-    folder = Path(tempfile.mkdtemp(prefix="sh-"))
-    folder.chmod(0o711)
-    started = Core(folder, "--single-process", "--uninitialised")
-    try:
-        started.wait()
-        yield started
-    finally:
-        started.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with traversable() as folder:
+        started = Core(folder, "--single-process", "--uninitialised")
+        try:
+            started.wait()
+            yield started
+        finally:
+            started.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,24 +14,23 @@ from cluster.demo.core import Core, environment
 from secrethub.client.settings import parse_address
 from secrethub.client.trust import fingerprint, presented_chain
 from tests.e2e.shell import Shell
+from tests.folders import traversable
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[[], Core]]:
     """Starts a server in one process, each time on the same data and sealed."""
-    folder = Path(tempfile.mkdtemp(prefix="sh-"))
-    folder.chmod(0o711)
     started: list[Core] = []
+    with traversable() as folder:
 
-    def begin() -> Core:
-        shutil.rmtree(folder / "tmp", ignore_errors=True)
-        started.append(Core(folder, "--single-process", "--uninitialised"))
-        started[-1].wait()
-        return started[-1]
+        def begin() -> Core:
+            shutil.rmtree(folder / "tmp", ignore_errors=True)
+            started.append(Core(folder, "--single-process", "--uninitialised"))
+            started[-1].wait()
+            return started[-1]
 
-    yield begin
-    started[-1].stop()
-    shutil.rmtree(folder, ignore_errors=True)
+        yield begin
+        started[-1].stop()
 
 
 def test_the_shares_reach_a_node_that_started_sealed(start: Callable[[], Core], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from cluster.demo.core import environment
 from cluster.demo.processes import descendants
 from tests.e2e.processes import until
+from tests.folders import parent
 
 TIMEOUT = 170
 pytestmark = pytest.mark.timeout(TIMEOUT + 60)
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.timeout(TIMEOUT + 60)
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A temporary folder for temporary folders, which must be empty in the end."""
-    with tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="sh-", dir=parent()) as name:
         Path(name).chmod(0o777)
         yield Path(name)
 

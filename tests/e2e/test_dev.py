@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import json
 import os
@@ -10,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,21 +18,13 @@ import pytest
 from cluster.demo.core import Core, environment
 from cluster.demo.processes import command, descendants
 from tests.e2e.processes import alive, until
+from tests.folders import traversable
 
 pytestmark = pytest.mark.timeout(400)
 
 STRANGERS = ("serve", "agent", "actors", "secrethub", "cluster")
 PORTS = [word for name in ("--port", "--tls-port", "--agent-port", "--metrics-port") for word in (name, "0")]
 _SECRET = "a canary in the store"
-
-
-@contextlib.contextmanager
-def folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's unprivileged user can traverse to."""
-    made = Path(tempfile.mkdtemp(prefix="she-", dir="/tmp"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
 
 
 class Starts:
@@ -62,7 +52,7 @@ class Starts:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A test's own folder."""
-    with folder() as made:
+    with traversable() as made:
         yield made
 
 
@@ -77,7 +67,7 @@ def start(place: Path) -> Iterator[Starts]:
 @pytest.fixture(scope="module")
 def on_ray() -> Iterator[tuple[Core, Starts]]:
     """One with Ray for several tests, started where a stranger has left packages of our names."""
-    with folder() as made:
+    with traversable() as made:
         for name in STRANGERS:
             (made / name).mkdir()
             (made / name / "__init__.py").write_text(f"open({str(made / 'shadowed')!r}, 'w').close()\n")

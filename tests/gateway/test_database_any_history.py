@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 
 from cluster.postgres import EmbeddedPostgres
 from secrethub.storage.migrate import upgrade
+from tests.folders import traversable
 from tests.gateway.behind import ledger_is_good, until
 from tests.gateway.conftest import node_settings
 from tests.gateway.database_target import TargetDatabase, target_database
@@ -44,17 +43,15 @@ OPERATIONS = {
 @pytest.fixture
 async def database() -> AsyncIterator[Database]:
     """Core's own PostgreSQL, which dies as well."""
-    folder = Path(tempfile.mkdtemp(prefix="secrethub-test-"))
-    folder.chmod(0o711)
-    embedded = EmbeddedPostgres(folder, durable=False)
-    started = Database(embedded, await embedded.start())
-    await upgrade(started.url)
-    try:
-        yield started
-    finally:
-        await embedded.stop()
-        embedded.remove()
-        shutil.rmtree(folder, ignore_errors=True)
+    with traversable() as folder:
+        embedded = EmbeddedPostgres(folder, durable=False)
+        started = Database(embedded, await embedded.start())
+        await upgrade(started.url)
+        try:
+            yield started
+        finally:
+            await embedded.stop()
+            embedded.remove()
 
 
 @pytest.fixture

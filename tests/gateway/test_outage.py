@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from cluster.postgres import EmbeddedPostgres
 from secrethub.errors import Unavailable
 from secrethub.operations.reencrypt import reencrypt
 from secrethub.storage.migrate import upgrade
+from tests.folders import traversable
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native, node_settings, running
 from tests.gateway.key_steps import got, put, rotated
@@ -59,10 +58,8 @@ class Server:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that the server's user can traverse to."""
-    made = Path(tempfile.mkdtemp(prefix="secrethub-test-"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    with traversable() as made:
+        yield made
 
 
 @pytest.fixture

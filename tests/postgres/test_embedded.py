@@ -22,6 +22,7 @@ from cluster.postgres import EmbeddedPostgres, find_binaries
 from cluster.postgres.account import choose_account, reaches
 from cluster.postgres.binaries import choose, copy_to
 from secrethub.errors import Conflict
+from tests.folders import traversable
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARENT = Path(__file__).with_name("embedded_parent.py")
@@ -30,10 +31,8 @@ PARENT = Path(__file__).with_name("embedded_parent.py")
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that the server's user can traverse to."""
-    made = Path(tempfile.mkdtemp(prefix="secrethub-test-"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    with traversable() as made:
+        yield made
 
 
 @pytest.fixture
