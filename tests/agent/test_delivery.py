@@ -253,9 +253,14 @@ async def test_a_reload_under_way_holds_up_no_secret(core: CorePeer, agent: Agen
     await _open_gate(gate)
     await agent.until(lambda: times(began) == 2)
     await _open_gate(gate)
-    await agent.until(lambda: wire.Confirm(path=PATH, version=3) in core.messages)
+    # The file was seen before the agent asked to tell of it: that may have come just after the second began.
+    confirmed = wire.Confirm(path=PATH, version=3)
+    await agent.until(lambda: times(began) == 3 or confirmed in core.messages)
+    if times(began) == 3:
+        await _open_gate(gate)
+    await agent.until(lambda: confirmed in core.messages)
     await agent.until(lambda: not list(agent.state.glob("reload-*")))
-    assert times(began) == 2
+    assert times(began) <= 3
 
 
 async def test_what_no_file_can_hold_concerns_one_file(
