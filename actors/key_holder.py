@@ -2,7 +2,8 @@
 
 It stands in for the notary while that is gone.
 
-It parses no network input; whoever asks must prove that it holds the cluster's pre-shared key, and is
+It parses no network input but checkpoints that agents keep, and these only after a gateway has found the
+notary's signature on them. Who asks for keys must prove that it holds the cluster's pre-shared key, and is
 answered in a sealed box. Before anything is given the database is asked whether the cluster is
 unsealed and in which seal epoch: a holder that a ``seal`` did not reach gives nothing either.
 """
@@ -20,11 +21,13 @@ from actors.node_witness import NodeWitness
 from actors.pulse import pulse
 from actors.root_key import RootKey, proven, recover, sealed_root, successor
 from actors.tree import KEY_HOLDER
+from secrethub.audit.witness import unpack
 from secrethub.crypto.sealed_box import Recipient, info, seal_to
 from secrethub.errors import (
     IntegrityFailure,
     Misconfigured,
     NotInitialised,
+    PermissionDenied,
     PutBack,
     Sealed,
     Stale,
@@ -186,6 +189,28 @@ class KeyHolder:
             NotInitialised, Unavailable: as in :meth:`keyring`.
         """
         await self._examine(await self._present())
+
+    async def testify(self, witness: bytes) -> None:
+        """Compare the database with a checkpoint that an agent keeps.
+
+        Args:
+            witness: a checkpoint (``audit/witness.py``). Who has it does not matter: what the notary has
+                signed was in the database.
+
+        Raises:
+            PutBack: the agent has seen more; the cluster is sealed.
+            PermissionDenied: it is no checkpoint of this cluster.
+            Sealed: the cluster is sealed, or the root key is not here.
+            Misconfigured, IntegrityFailure: it cannot be told.
+            NotInitialised, Unavailable: as in :meth:`keyring`.
+        """
+        try:
+            signed = unpack(witness)
+        except ValueError as exc:
+            raise PermissionDenied(str(exc)) from exc
+        row = await self._unsealed()
+        await self._witness.hear(self._database, row, await self._root(row), signed)
+        await self._examine(row)
 
     async def health(self) -> dict[str, object]:
         """Tell whether the root key is here."""

@@ -1,7 +1,8 @@
 """The node's witness: newest checkpoint and seal epoch it was shown, in a file outside the database.
 
 It is written by the key-holder, where the root key proves the notary's public key, and compared whenever
-there is a database, also while sealed; and by SealState before it unseals anything.
+there is a database, also while sealed; and by SealState before it unseals anything. What an agent has seen
+counts as if the node had seen it, once the database contradicts it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import NamedTuple
 
 from actors.root_key import RootKey
 from secrethub.audit.checkpoint import Signed, is_signed
-from secrethub.audit.witness import RolledBack, contradiction
+from secrethub.audit.witness import RolledBack, Witness, contradiction
 from secrethub.crypto import notary_key
+from secrethub.errors import PermissionDenied
 from secrethub.seal.timeline import is_begun
 from secrethub.storage import checkpoints, witness_file
 from secrethub.storage.database import Database
 from secrethub.storage.seal_store import ClusterRow
-from secrethub.storage.witness_file import Witness
 
 
 class NodeWitness:
@@ -88,6 +89,34 @@ class NodeWitness:
             witness = Witness(public, newest, found.epoch)
             witness_file.keep(self._folder, row.cluster_id, witness)
             self._kept = witness
+
+    async def hear(self, database: Database, row: ClusterRow, root: RootKey, signed: Signed) -> None:
+        """Take over a checkpoint that somebody else has kept, if the database contradicts it.
+
+        From then on it is this node's own: the next look says so, and any look after that, whatever is
+        written into the database meanwhile.
+
+        Args:
+            database: the cluster's.
+            row: the cluster's row.
+            root: the root key, which proves the notary's public key.
+            signed: what was kept.
+
+        Raises:
+            PermissionDenied: this cluster's notary has not signed it; or that cannot be told.
+            Misconfigured: the file cannot be read or written.
+            Unavailable: the database does not answer.
+            IntegrityFailure: a checkpoint cannot be read.
+        """
+        public = _public(root, row)
+        if public is None or signed.checkpoint.cluster != row.cluster_id or not is_signed(signed, public):
+            raise PermissionDenied("the notary has not signed this checkpoint")
+        async with self._looking:
+            kept = self._kept or witness_file.load(self._folder, row.cluster_id)
+            witness = Witness(public, signed, 0 if kept is None else kept.seal_epoch)
+            if isinstance(await _compared(witness, database, row, root), str):
+                witness_file.keep(self._folder, row.cluster_id, witness)
+                self._kept = witness
 
     async def against(self, database: Database, row: ClusterRow, root: RootKey) -> RolledBack | None:
         """Compare the database with what the file has now; nothing is kept.

@@ -22,6 +22,7 @@ from agent.backoff import CAP, Backoff
 from agent.conversation import Closed, Conversation, converse
 from agent.identity import Identity
 from agent.watches import Watches, batches
+from agent.witness import LedgerWitness
 from secrethub.clock import Clock
 from secrethub.errors import SecretHubError, TooLarge, Unavailable
 from secrethub.wire import messages as wire
@@ -88,6 +89,7 @@ class Connection:
         clock: tells whether the certificate has expired.
         backoff: how long to wait between tries.
         guesses: where gateways may be when none of ``urls`` answers.
+        witness: keeps what gateways show of the ledger.
     """
 
     def __init__(
@@ -98,12 +100,14 @@ class Connection:
         clock: Clock,
         backoff: Backoff,
         guesses: Sequence[str] = (),
+        witness: LedgerWitness | None = None,
     ) -> None:
         self._identity = identity
         self._name = name
         self._urls = backoff.shuffled(urls)
         self._known = frozenset(urls)
         self._guesses = tuple(guesses)
+        self._witness = witness
         self._failures = 0
         self._clock = clock
         self._backoff = backoff
@@ -247,13 +251,16 @@ class Connection:
                     self._rewatch.set()
                 case wire.CertificateDue():
                     events.certificate_due()
+                case wire.Checkpoint() if self._witness is not None:
+                    self._witness.take(message)
                 case wire.Drain():
                     drained.append(self._drain(message, url, events))
 
         self._leave.clear()
         self._rewatch.clear()
         self._refused.clear()
-        async with converse(self._identity, url, self._name) as conversation:
+        seen = b"" if self._witness is None else self._witness.shown
+        async with converse(self._identity, url, self._name, seen) as conversation:
             listening = asyncio.create_task(conversation.listen(push), name=f"listen:{conversation.node}")
             asking = asyncio.create_task(
                 self._ask_again(conversation, events), name=f"watch:{conversation.node}"

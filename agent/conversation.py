@@ -89,13 +89,13 @@ class Conversation:
         """Requests that have no answer yet."""
         return len(self._answers)
 
-    async def greet(self, name: str) -> Welcome:
-        """Say hello and return the welcome.
+    async def greet(self, name: str, witness: bytes) -> Welcome:
+        """Say hello, with the checkpoint that is kept of the ledger, and return the welcome.
 
         Raises:
             Closed: the gateway ended the conversation instead.
         """
-        await self.send(Hello(version=__version__, name=name))
+        await self.send(Hello(version=__version__, name=name, witness=witness))
         answer = await self._receive()
         if not isinstance(answer, Welcome):  # the session lets nothing else through
             raise Closed("welcome did not answer hello")
@@ -198,13 +198,16 @@ class Conversation:
 
 
 @contextlib.asynccontextmanager
-async def converse(identity: Identity, url: str, name: str) -> AsyncIterator[Conversation]:
+async def converse(
+    identity: Identity, url: str, name: str, witness: bytes = b""
+) -> AsyncIterator[Conversation]:
     """Open a conversation with the gateway at ``url``; closed at the end of the block.
 
     Args:
         identity: whose certificate is shown.
         url: ``wss://host:port``.
         name: the agent's name, for people.
+        witness: the checkpoint that is kept of the ledger, empty for none.
 
     Raises:
         Closed: the gateway ended the conversation at once; the code says why.
@@ -216,7 +219,7 @@ async def converse(identity: Identity, url: str, name: str) -> AsyncIterator[Con
         conversation = Conversation(socket, _gateway(identity, socket))
         if socket.subprotocol != SUBPROTOCOL:
             raise Unavailable(f"{url}: does not speak {SUBPROTOCOL}")
-        await _greet(conversation, identity, name)
+        await _greet(conversation, identity, name, witness)
         yield conversation
     finally:
         await socket.close()
@@ -250,10 +253,10 @@ async def _connect(identity: Identity, url: str) -> ClientConnection:
         raise Unavailable(f"{url}: {exc.strerror or exc}") from exc
 
 
-async def _greet(conversation: Conversation, identity: Identity, name: str) -> None:
+async def _greet(conversation: Conversation, identity: Identity, name: str, witness: bytes) -> None:
     try:
         async with asyncio.timeout(OPEN_TIMEOUT):
-            welcome = await conversation.greet(name)
+            welcome = await conversation.greet(name, witness)
     except TimeoutError as exc:
         raise Unavailable("no welcome in time") from exc
     if welcome.agent_id != identity.agent_id:

@@ -36,6 +36,7 @@ from agent.socket_server import SocketServer, listen
 from agent.state import StateDirectory, open_state
 from agent.templates import environment
 from agent.urls import usual_gateways
+from agent.witness import LedgerWitness
 from secrethub import __version__
 from secrethub.clock import SystemClock
 from secrethub.errors import SecretHubError
@@ -77,7 +78,10 @@ class _Agent:
         self._settings = settings
         self._state = state
         self._disk = open_disk_cache(state.path, _runtime_dirs()) if settings.cache.disk else None
-        self._connection = Connection(enrolled, settings.host.name, urls, clock, backoff, guesses)
+        self._witness = LedgerWitness(state, enrolled.cluster)
+        self._connection = Connection(
+            enrolled, settings.host.name, urls, clock, backoff, guesses, self._witness
+        )
         self._confirmations = Confirmations(self._connection.tell)
         self._reader = Reader(
             self._connection,
@@ -128,6 +132,7 @@ class _Agent:
                 "confirmations": self._confirmations.run(),
                 "report": self._report(),
                 "endpoints": self._keep_endpoints(),
+                "witness": self._witness.run(),
                 "ready": self._announce(),
             }
             if self._disk is not None:

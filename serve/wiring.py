@@ -122,7 +122,7 @@ class Process:
             self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
             self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))
         if self._agents is not None:
-            await self._agents.start(self.core, self._handles)
+            await self._agents.start(self.core, self._handles, lambda: self._checkpoints.newest)
         self._tasks.append(asyncio.create_task(self._summarise(), name="throttle-summary"))
         self._tasks.append(asyncio.create_task(run_exchange(self.core), name="quota-exchange"))
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from secrethub.ids import new_uuid
 from secrethub.storage.agent_reports import Report
+from secrethub.wire.messages import Checkpoint as CheckpointMessage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +140,18 @@ class Access(Protocol):
 
     def reported(self, peer: Peer, report: Report) -> None:
         """Take note of how the peer's files are. Returns at once."""
+        ...
+
+    def witnessed(self, witness: bytes) -> None:
+        """Take note of the newest checkpoint of the ledger that an agent keeps. Returns at once."""
+        ...
+
+    def checkpoint(self, seen: bytes) -> CheckpointMessage | None:
+        """Return the newest checkpoint of the ledger, to be shown to an agent that keeps another one.
+
+        Returns:
+            None where there is none yet, or this process has not seen as much as the agent.
+        """
         ...
 
     async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:

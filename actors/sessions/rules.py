@@ -23,6 +23,8 @@ class Limits:
     """How long one frame may wait to be taken off the connection."""
     inbox: int = 64
     """Messages from the agent that may wait; more stay in its socket."""
+    shown_every: float = 60.0
+    """Seconds after which the ledger's newest checkpoint is shown again, at a random time before that."""
     watches: int = 12_000
     """Paths one agent may watch: those of a full cache and of its files."""
     watched_text: int = 2 * 2**20

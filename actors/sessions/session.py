@@ -18,6 +18,7 @@ from actors.sessions.condition import Condition, condition_of, report_of
 from actors.sessions.ports import Peer, Transport
 from actors.sessions.requests import answered, decide_watches, refusal
 from actors.sessions.rules import Ask, End, Remind, examine, renewal_due
+from actors.sessions.showing import Showing
 from actors.sessions.surroundings import Surroundings
 from secrethub.errors import PermissionDenied, SecretHubError, TooLarge
 from secrethub.wire import messages as wire
@@ -53,6 +54,7 @@ class AgentSession:
         "_remind",
         "_rests_on",
         "_sending_since",
+        "_showing",
         "_stalled_since",
         "_transport",
         "_wake",
@@ -80,6 +82,7 @@ class AgentSession:
         self._authority = self._ping = self._remind = self._paused = False
         self._admitted = self._ended = False
         self._drain: wire.Drain | None = None
+        self._showing: Showing | None = None
         self._due: datetime | None = renewal_due(peer.not_before, peer.not_after, around.limits.renew_before)
         self._began_at = self._heard_at = around.clock.monotonic()
         self._asked_at: float | None = None
@@ -114,6 +117,8 @@ class AgentSession:
             return
         if isinstance(message, wire.Pong):
             return
+        if isinstance(message, wire.Hello):
+            self._showing = Showing(self._around, message.witness)
         self._inbox.append(message)
         if len(self._inbox) >= self._around.limits.inbox and not self._paused:
             self._paused = True
@@ -166,6 +171,8 @@ class AgentSession:
             due=self._due,
             now=now,
         )
+        if self._showing is not None and self._showing.due(monotonic):
+            self._rouse()
         match verdict:
             case Ask():
                 self._asked_at = monotonic
@@ -264,6 +271,9 @@ class AgentSession:
             if self._remind:
                 self._remind = False
                 await self._push(wire.CertificateDue(not_after=self.peer.not_after))
+                return True
+            if self._showing is not None and (checkpoint := self._showing.take()) is not None:
+                await self._push(checkpoint)
                 return True
         if self._inbox:
             message_in = self._inbox.pop(0)

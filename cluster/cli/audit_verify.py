@@ -29,25 +29,38 @@ if TYPE_CHECKING:
 )
 @click.option("--public-key", metavar="FILE", type=Path, help="The notary's public key, for --file.")
 @click.option(
+    "--witness",
+    metavar="FILE",
+    type=Path,
+    help="What a node or an agent has seen (witness-….json in its state directory), for --file.",
+)
+@click.option(
     "--state",
     is_flag=True,
     help="Also compare the rows of the database with what the ledger says of them, and name the bad ones.",
 )
 @with_session
-def verify(session: Session, files: tuple[Path, ...], public_key: Path | None, state: bool) -> None:
+def verify(
+    session: Session, files: tuple[Path, ...], public_key: Path | None, witness: Path | None, state: bool
+) -> None:
     """Recompute the whole ledger and name the first bad record.
 
     Exits with 1 when a record was changed, removed, added or moved. With --state also when that was done to
     a row that decides who may do what, or that says which secrets there are. With --file nothing but the
     files and the public key is needed: what a checkpoint vouches for cannot have been changed by anybody.
+    With --witness the files must have what that node or agent has seen.
     """
     if bool(files) is not bool(public_key):
         raise click.UsageError("--file and --public-key go together")
+    if witness is not None and not files:
+        raise click.UsageError("--witness goes with --file; Core compares with its node's own by itself")
     if files and state:
         raise click.UsageError("--state compares with the database; an export has none")
     with _progress() as tell:
         found = (
-            _in_core(session, tell, state=state) if public_key is None else _in_files(files, public_key, tell)
+            _in_core(session, tell, state=state)
+            if public_key is None
+            else _in_files(files, public_key, witness, tell)
         )
     session.show(found, fields(_summary(found)))
     if not found["ok"]:
@@ -89,15 +102,17 @@ def _in_core(
 
 
 def _in_files(
-    files: tuple[Path, ...], key: Path, tell: Callable[[Mapping[str, Any]], None]
+    files: tuple[Path, ...], key: Path, witness: Path | None, tell: Callable[[Mapping[str, Any]], None]
 ) -> Mapping[str, Any]:
     from secrethub.audit.export_reader import read_public_key, verify_files
+    from secrethub.audit.witness import read_witness
     from secrethub.errors import InvalidRequest
 
     try:
         public = read_public_key(key.read_bytes())
-        report = verify_files(files, public, lambda count: tell({"verified": count}))
-    except InvalidRequest as exc:
+        kept = None if witness is None else read_witness(witness.read_bytes())
+        report = verify_files(files, public, lambda count: tell({"verified": count}), witness=kept)
+    except (InvalidRequest, ValueError) as exc:
         raise click.ClickException(str(exc)) from exc
     except OSError as exc:
         raise click.ClickException(f"{exc.filename}: {exc.strerror}") from exc

@@ -20,11 +20,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from secrethub.audit.checkpoint import Checkpoint, Signed
+from secrethub.audit.checkpoint import Checkpoint, Signed, is_signed
 from secrethub.audit.checkpoint_chain import CheckpointVerifier
 from secrethub.audit.event import Row, StreamHead
 from secrethub.audit.export_file import FORMAT
 from secrethub.audit.verification import LedgerReport, LedgerVerifier
+from secrethub.audit.witness import Witness, contradicted
 from secrethub.errors import InvalidRequest
 
 _PAGE = 2000
@@ -116,7 +117,11 @@ def read_public_key(pem: bytes) -> bytes:
 
 
 def verify_files(
-    paths: Sequence[Path], public: bytes, tell: Callable[[int], None] = lambda _count: None
+    paths: Sequence[Path],
+    public: bytes,
+    tell: Callable[[int], None] = lambda _count: None,
+    *,
+    witness: Witness | None = None,
 ) -> LedgerReport:
     """Verify what is in the files.
 
@@ -124,22 +129,32 @@ def verify_files(
         paths: files, plain or compressed with gzip (``.gz``).
         public: the notary's public key, kept from when the cluster was trusted.
         tell: called now and then with the number of entries read.
+        witness: what a node or an agent has seen of the ledger; the files must go on from there.
 
     Raises:
-        InvalidRequest: a file that cannot be verified: cut, a selection, another cluster's, or no export.
+        InvalidRequest: the witness is another ledger's; or a file cannot be verified: cut, a selection,
+            another cluster's, or no export.
         OSError: a file cannot be read.
     """
     clusters = {_cluster(path) for path in paths}
     if len(clusters) != 1:
         raise InvalidRequest("the files are of different clusters")
     chain = CheckpointVerifier(clusters.pop(), public)
+    if witness is not None and not _is_of(witness, chain.cluster, public):
+        raise InvalidRequest("the witness is one of another ledger")
     bases: list[StreamHead] = []
+    same: Signed | None = None
     for path in paths:
         for line in _beside_entries(path):
             if isinstance(line, _Checkpoint):
-                chain.feed(_made(path, line, chain.cluster))
+                signed = _made(path, line, chain.cluster)
+                chain.feed(signed)
+                if witness is not None and line.sequence == witness.signed.checkpoint.sequence:
+                    same = signed
             elif isinstance(line, _Base):
                 bases.append(StreamHead(line.stream, line.number, _digest(path, line.head)))
+    if witness is not None:
+        chain.bad = chain.finish() or contradicted(witness, chain.last, same)
     first: dict[str, StreamHead] = {}
     for base in bases:
         # Later files go on where earlier ones end; the first base is what the files begin after.
@@ -152,6 +167,11 @@ def verify_files(
             count += len(rows)
             tell(count)
     return verifier.finish()
+
+
+def _is_of(witness: Witness, cluster: str, public: bytes) -> bool:
+    kept = witness.signed
+    return witness.public == public and kept.checkpoint.cluster == cluster and is_signed(kept, public)
 
 
 def _cluster(path: Path) -> str:

@@ -8,10 +8,68 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import msgspec
+
+from secrethub.audit.chain import Bad
 from secrethub.audit.checkpoint import Signed, is_signed, link
+from secrethub.audit.checkpoint_chain import CHECKPOINTS
 
 RolledBack: TypeAlias = Literal["older", "forked"]
 """``older``: the database lacks what the witness has seen. ``forked``: it has something else in its place."""
+
+
+class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody keeps: a node in its state directory, an agent in its own.
+
+    Attributes:
+        public: the notary's public key, 32 bytes.
+        signed: the newest checkpoint that was seen.
+        seal_epoch: the newest one that the database was in; agents do not know it.
+    """
+
+    public: bytes
+    signed: Signed
+    seal_epoch: int = 0
+
+
+def file_name(cluster_id: str) -> str:
+    """Return the name of the file that has the witness of a cluster."""
+    return f"witness-{cluster_id}.json"
+
+
+def read_witness(data: bytes) -> Witness:
+    """Return the witness that a file has.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return msgspec.json.decode(data, type=Witness)
+    except msgspec.MsgspecError as exc:
+        raise ValueError("not a witness of the ledger") from exc
+
+
+def pack(signed: Signed) -> bytes:
+    """Return a checkpoint as it travels between Core and agents."""
+    return msgspec.msgpack.encode(signed)
+
+
+def unpack(data: bytes) -> Signed:
+    """Return a checkpoint that came from elsewhere; whether it is signed is not looked at.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=Signed)
+    except msgspec.MsgspecError as exc:
+        raise ValueError("not a checkpoint") from exc
+
+
+def is_newer(one: Signed, other: Signed) -> bool:
+    """Tell whether a checkpoint comes after another one, both being signed."""
+    mine, theirs = one.checkpoint, other.checkpoint
+    return (mine.timeline, mine.sequence) > (theirs.timeline, theirs.sequence)
 
 
 def contradiction(
@@ -35,3 +93,17 @@ def contradiction(
     if (theirs.timeline, theirs.sequence) < (mine.timeline, mine.sequence):
         return "older"
     return None if same is not None and link(same) == link(kept) else "forked"
+
+
+def contradicted(kept: Witness, newest: Signed | None, same: Signed | None) -> Bad | None:
+    """Return the first checkpoint of a ledger that is not what a witness has seen, or None.
+
+    Args:
+        kept: what the witness has.
+        newest: the newest checkpoint of the ledger.
+        same: the one there with the number of what is kept.
+    """
+    found = contradiction(kept.signed, kept.public, newest, same)
+    if found == "older":
+        return Bad(CHECKPOINTS, 1 if newest is None else newest.checkpoint.sequence + 1, "truncated")
+    return None if found is None else Bad(CHECKPOINTS, kept.signed.checkpoint.sequence, "forked")

@@ -10,27 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from secrethub.audit.checkpoint import Signed
+from secrethub.audit.witness import Witness, file_name, read_witness
 from secrethub.errors import Misconfigured
-
-
-class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is kept.
-
-    Attributes:
-        public: the notary's public key, 32 bytes.
-        signed: the newest checkpoint that was seen.
-        seal_epoch: the newest one that the database was in.
-    """
-
-    public: bytes
-    signed: Signed
-    seal_epoch: int = 0
 
 
 def path_of(folder: Path, cluster_id: str) -> Path:
     """Return where the witness of a cluster is."""
-    return folder / f"witness-{cluster_id}.json"
+    return folder / file_name(cluster_id)
 
 
 def load(folder: Path, cluster_id: str) -> Witness | None:
@@ -41,10 +27,10 @@ def load(folder: Path, cluster_id: str) -> Witness | None:
     """
     path = path_of(folder, cluster_id)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Witness)
+        return read_witness(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as exc:
+    except (OSError, ValueError) as exc:
         raise Misconfigured(f"{path} cannot be read, so a restored database would not be noticed") from exc
 
 

@@ -11,7 +11,7 @@ certificate's business. Paths are written as a person writes them, ``secrets/pro
     read               (id)                result | error     (same id)
     watch              (id)                watching | error   (same id)
     renew_certificate  (id)                certificate | error
-    unwatch, status, confirm               changed, policy_changed, certificate_due, drain
+    unwatch, status, confirm               changed, policy_changed, certificate_due, checkpoint, drain
     pong               (answers ping)      ping
 
 A push says what changed, never the value: the client reads under a fresh, audited decision.
@@ -36,6 +36,9 @@ RequestId: TypeAlias = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Instant: TypeAlias = Annotated[datetime, Meta(tz=True)]
+
+CheckpointBytes: TypeAlias = Annotated[bytes, Meta(max_length=128 * 1024)]
+"""A signed checkpoint of the ledger (``audit/witness.py``)."""
 
 MAX_PATHS = 1000
 """Paths one ``watch`` or ``unwatch`` may name."""
@@ -73,10 +76,14 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forb
 
 
 class Hello(_Message, frozen=True, tag="hello"):
-    """Opens the conversation. ``version`` and ``name`` are for people; nothing is decided on them."""
+    """Opens the conversation. ``version`` and ``name`` are for people; nothing is decided on them.
+
+    ``witness`` is the newest checkpoint of the ledger that the client was shown, by whatever gateway.
+    """
 
     version: Annotated[str, Meta(max_length=64)]
     name: Annotated[str, Meta(max_length=256)]
+    witness: CheckpointBytes = b""
 
 
 class Read(_Message, frozen=True, tag="read"):
@@ -208,6 +215,13 @@ class CertificateDue(_Message, frozen=True, tag="certificate_due"):
     not_after: Instant
 
 
+class Checkpoint(_Message, frozen=True, tag="checkpoint"):
+    """The newest checkpoint of the ledger, to be kept; ``public`` is the key that it is signed with."""
+
+    signed: CheckpointBytes
+    public: Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
 class Certificate(_Message, frozen=True, tag="certificate"):
     """Answers ``renew_certificate`` with PEM texts, the leaf and then the CAs above it."""
 
@@ -238,6 +252,7 @@ CoreMessage: TypeAlias = (
     | Changed
     | PolicyChanged
     | CertificateDue
+    | Checkpoint
     | Certificate
     | Drain
     | Ping

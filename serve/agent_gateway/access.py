@@ -30,7 +30,9 @@ from secrethub.operations.watch import may_watch, watch
 from secrethub.storage.agent_reports import Report
 from secrethub.storage.authority import APPROLES
 from secrethub.wire.canonical_path import check_path
+from secrethub.wire.messages import Checkpoint
 from serve.agent_gateway.uses import UsesWriter
+from serve.agent_gateway.witnesses import Witnesses
 
 _ATTEMPTS = 16
 _READ = "kv.read"
@@ -45,9 +47,10 @@ class _Metadata(msgspec.Struct, frozen=True):
 class CoreAccess:
     """The way from this process's sessions into Core."""
 
-    def __init__(self, core: Core, uses: UsesWriter) -> None:
+    def __init__(self, core: Core, uses: UsesWriter, witnesses: Witnesses) -> None:
         self._core = core
         self._uses = uses
+        self._witnesses = witnesses
 
     async def admit(self, peer: Peer) -> frozenset[str]:
         """Check the peer's row, write the connection or its refusal down, and return what it rests on."""
@@ -164,6 +167,14 @@ class CoreAccess:
     async def may_still_watch(self, peer: Peer, path: str) -> bool:
         """Decide again about a watch."""
         return await may_watch(self._core, _credential(peer), path, peer.address)
+
+    def witnessed(self, witness: bytes) -> None:
+        """Have a checkpoint that an agent keeps compared with the ledger."""
+        self._witnesses.hear(witness)
+
+    def checkpoint(self, seen: bytes) -> Checkpoint | None:
+        """Return the newest checkpoint of the ledger for an agent."""
+        return self._witnesses.checkpoint(seen)
 
     async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:
         """Renew the peer's certificate."""

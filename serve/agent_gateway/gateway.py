@@ -11,6 +11,7 @@ import asyncio
 import http
 import logging
 import socket
+from collections.abc import Callable
 
 from prometheus_client import Gauge, Histogram
 
@@ -20,6 +21,7 @@ from actors.sessions.registrar import Registrar
 from actors.sessions.rules import Limits
 from actors.sessions.session import AgentSession
 from actors.sessions.supervisor import SessionSupervisor
+from secrethub.audit.checkpoint import Signed
 from secrethub.engines.runtime import Core
 from secrethub.errors import PermissionDenied, SecretHubError
 from secrethub.ids import new_uuid
@@ -33,6 +35,7 @@ from serve.agent_gateway.connection import AgentConnection, Refused
 from serve.agent_gateway.identity import take_identity
 from serve.agent_gateway.listener import AgentListener, allow_descriptors, bind
 from serve.agent_gateway.uses import UsesWriter
+from serve.agent_gateway.witnesses import Witnesses
 
 _log = logging.getLogger(__name__)
 
@@ -95,8 +98,15 @@ class AgentGateway:
         listening = self._listener is None or self._listener.healthy
         return not self._task.done() and self._supervisor.healthy and listening
 
-    async def start(self, core: Core, handles: Handles) -> None:
+    async def start(
+        self, core: Core, handles: Handles, newest: Callable[[], Signed | None] = lambda: None
+    ) -> None:
         """Begin; the listener opens by itself once ``core`` has keys. Nothing without an address.
+
+        Args:
+            core: of the serving process.
+            handles: the way to the actors.
+            newest: the newest checkpoint of the ledger, which agents are shown.
 
         Raises:
             OSError: the address cannot be had.
@@ -129,8 +139,9 @@ class AgentGateway:
             replaced=self._replaced_elsewhere,
         )
         uses = UsesWriter(core.database)
+        witnesses = Witnesses(core, handles, newest)
         self._supervisor = SessionSupervisor(
-            access=CoreAccess(core, uses),
+            access=CoreAccess(core, uses, witnesses),
             observer=self,
             clock=core.clock,
             gateway=core.settings.node,
@@ -138,7 +149,7 @@ class AgentGateway:
             limits=self._limits,
             come=self._came,
             gone=self._gone,
-            beside={"registrar": self._registrar.run, "uses": uses.run},
+            beside={"registrar": self._registrar.run, "uses": uses.run, "witnesses": witnesses.run},
         )
         self._unsubscribe = core.caches.subscribe(self._announced)
         core.caches.on_flush(self._flushed)

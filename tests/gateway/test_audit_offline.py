@@ -12,9 +12,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from secrethub.audit.chain import Bad
+from secrethub.audit.checkpoint import sign
 from secrethub.audit.export_reader import read_public_key, verify_files
 from secrethub.audit.verification import LedgerReport
+from secrethub.audit.witness import Witness
 from secrethub.errors import InvalidRequest
+from secrethub.storage.checkpoints import newest_checkpoint
 from tests.gateway.behind import until
 from tests.gateway.conftest import Node
 from tests.gateway.test_ledger_tamper import settled, stream
@@ -59,6 +62,31 @@ async def test_an_export_as_it_is(exported: tuple[Path, bytes], stream: str) -> 
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert verify_files([packed], public) == report
     assert isinstance(report, LedgerReport)
+
+
+async def test_a_witness_of_an_export(node: Node, exported: tuple[Path, bytes]) -> None:
+    """An export whose newest checkpoints were cut off with what they vouch for is found out."""
+    path, public = exported
+    newest = await newest_checkpoint(node.process.core.database)
+    assert newest is not None
+    witness = Witness(public, newest)
+    assert verify_files([path], public, witness=witness).checkpoints <= newest.checkpoint.sequence
+    number = verify_files([path], public).checkpoints
+
+    def cut(lines: Lines) -> Lines:
+        kept = [line for line in lines if line["type"] != "checkpoint" or line["sequence"] < number - 1]
+        heads = {head[0]: head[1] for line in kept for head in line.get("heads", ())}
+        return [line for line in kept if line["type"] != "entry" or line["number"] <= heads[line["stream"]]]
+
+    other = changed(path, cut)
+    assert verify_files([other], public).ok
+    report = verify_files([other], public, witness=witness)
+    assert report.first_bad == Bad("checkpoints", number - 1, "truncated")
+    key = Ed25519PrivateKey.generate()
+    forged = Witness(key.public_key().public_bytes_raw(), sign(key, newest.checkpoint))
+    for wrong in (forged, Witness(public, forged.signed)):
+        with pytest.raises(InvalidRequest, match="another ledger"):
+            verify_files([path], public, witness=wrong)
 
 
 def _entry(lines: Lines, stream: str, number: int) -> int:

@@ -53,6 +53,8 @@ class House:
         self.reads = 0
         self.uses: list[tuple[str, str, int | None]] = []
         self.reports: list[tuple[str, Report]] = []
+        self.heard: list[bytes] = []
+        self.newest: wire.Checkpoint | None = None
 
     async def admit(self, peer: Peer) -> frozenset[str]:
         """Let in whom standing lets stay."""
@@ -100,6 +102,14 @@ class House:
     def reported(self, peer: Peer, report: Report) -> None:
         """Note a report."""
         self.reports.append((peer.agent_id, report))
+
+    def witnessed(self, witness: bytes) -> None:
+        """Note what an agent keeps of the ledger."""
+        self.heard.append(witness)
+
+    def checkpoint(self, seen: bytes) -> wire.Checkpoint | None:
+        """Show what is newest, but not to whom keeps something else."""
+        return None if seen else self.newest
 
     async def renew(self, peer: Peer, _csr: str) -> IssuedCertificate:
         """Give a certificate."""

@@ -12,10 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from secrethub.audit.chain import Bad
-from secrethub.audit.checkpoint import Signed
 from secrethub.audit.checkpoint_chain import CHECKPOINTS, CheckpointVerifier
 from secrethub.audit.verification import LedgerReport, LedgerVerifier
-from secrethub.audit.witness import contradiction
+from secrethub.audit.witness import contradicted
 from secrethub.crypto import notary_key
 from secrethub.crypto.digests import equal
 from secrethub.engines.engine import Answer, Context, Operation
@@ -27,7 +26,6 @@ from secrethub.storage.ledger_read import count, pruned, row_pages, snapshot
 from secrethub.storage.seal_store import ClusterRow, load_cluster
 from secrethub.storage.state_check import Checked, check_authority, floors
 from secrethub.storage.state_kv import check_secrets
-from secrethub.storage.witness_file import Witness
 
 
 class VerifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +66,7 @@ def ledger_operations() -> tuple[Operation, ...]:
 
 async def public_key(context: Context, _body: None) -> Answer:
     """Answer the notary's public key, to be kept by whoever verifies the ledger elsewhere."""
-    cluster, public = context.core.keys.cluster_id, (await _cluster(context.core)).notary_public
+    cluster, public = context.core.keys.cluster_id, (await authentic_cluster(context.core)).notary_public
     pem = Ed25519PublicKey.from_public_bytes(public).public_bytes(
         Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
     )
@@ -89,7 +87,7 @@ async def verify(context: Context, body: VerifyRequest) -> Answer:
 
 async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[str, Any]]:
     keyring, known = core.keyring(), floors()
-    row = await _cluster(core)
+    row = await authentic_cluster(core)
     # Before the snapshot: the key-holder goes on keeping what it sees.
     kept = await asyncio.to_thread(witness_file.load, Path(core.settings.state_dir), core.keys.cluster_id)
     chain, same = CheckpointVerifier(core.keys.cluster_id, row.notary_public), None
@@ -107,7 +105,7 @@ async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[s
             chain.bad = chain.bad or Bad(CHECKPOINTS, int(exc.key), "edited")
         if kept is not None and row.timeline == kept.signed.checkpoint.timeline:
             # In a later timeline, begun by enough shares, the key-holder tells with the root key.
-            chain.bad = chain.bad or _contradicted(kept, chain.last, same)
+            chain.bad = chain.bad or contradicted(kept, chain.last, same)
         verifier = LedgerVerifier(
             keyring.derived("audit-sign"), checkpoints=chain, bases=await pruned(connection)
         )
@@ -127,15 +125,7 @@ async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[s
     yield _report(core, report, checked)
 
 
-def _contradicted(kept: Witness, newest: Signed | None, same: Signed | None) -> Bad | None:
-    """Return the first checkpoint that is not what this node has seen."""
-    found = contradiction(kept.signed, kept.public, newest, same)
-    if found == "older":
-        return Bad(CHECKPOINTS, 1 if newest is None else newest.checkpoint.sequence + 1, "truncated")
-    return None if found is None else Bad(CHECKPOINTS, kept.signed.checkpoint.sequence, "forked")
-
-
-async def _cluster(core: Core) -> ClusterRow:
+async def authentic_cluster(core: Core) -> ClusterRow:
     """Return the cluster's row, whose key of the notary is authentic.
 
     Raises:
