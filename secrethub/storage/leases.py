@@ -35,6 +35,7 @@ GRACE_SECONDS = 60.0
 
 _VERSIONS: Mapping[State, int] = {"intent": 1, "live": 2}
 _KEY = "lease"
+_LAST_REVISION = 1 << 62
 COLUMNS = """id, revision, state, mount, role, target, owner, owner_name, lineage, issued_at, renewed_at,
               expires_at, max_expires_at, renewable, sealed, mac"""
 
@@ -157,6 +158,11 @@ def written(keyring: Keyring, lease: Lease) -> dict[str, Any]:
 def ended(lease: Lease) -> dict[str, Any]:
     """Return what the ledger keeps of the end of a lease's row."""
     return written_row(TABLE, lease.id, lease.revision + 1, b"")
+
+
+def forgotten(identifier: str) -> dict[str, Any]:
+    """Return what the ledger keeps of the end of a row, whatever it says: an id is never given again."""
+    return written_row(TABLE, identifier, _LAST_REVISION, b"")
 
 
 def sealed_data(keyring: Keyring, identifier: str, state: State, data: Mapping[str, Any]) -> bytes:

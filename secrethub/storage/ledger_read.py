@@ -52,8 +52,8 @@ async def row_pages(connection: asyncpg.Connection[Any]) -> AsyncIterator[list[R
 
 async def entries_naming(
     connection: asyncpg.Connection[Any], table: str, *, signed: bool = False
-) -> AsyncIterator[tuple[str, int, str]]:
-    """Yield stream, number and detail of entries that may speak of rows of ``table`` (``audit/state.py``).
+) -> AsyncIterator[tuple[str, int, int, str]]:
+    """Yield stream, number, instant and detail of entries that may speak of a table (``audit/state.py``).
 
     Args:
         connection: for reading.
@@ -63,7 +63,7 @@ async def entries_naming(
     stream, number = "", -(1 << 62)
     while True:
         rows = await connection.fetch(
-            """SELECT stream, number, CASE WHEN strpos(detail, $3) > 0 THEN detail END AS detail,
+            """SELECT stream, number, at, CASE WHEN strpos(detail, $3) > 0 THEN detail END AS detail,
                       signature <> ''::bytea AS signed
                FROM audit_entries WHERE (stream, number) > ($1, $2) ORDER BY stream, number LIMIT $4""",
             stream,
@@ -75,7 +75,7 @@ async def entries_naming(
             return
         for row in rows:
             if row["detail"] is not None and (row["signed"] or not signed):
-                yield row["stream"], row["number"], row["detail"]
+                yield row["stream"], row["number"], row["at"], row["detail"]
         stream, number = rows[-1]["stream"], rows[-1]["number"]
 
 

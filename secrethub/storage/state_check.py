@@ -146,7 +146,7 @@ async def _name(
 ) -> None:
     """Say which rows of broken buckets are wrong."""
     newest: dict[int, dict[str, tuple[Written, str, int]]] = {number: {} for number in broken}
-    async for stream, number, detail in entries_naming(connection, table.name):
+    async for stream, number, _, detail in entries_naming(connection, table.name):
         for one in written_in(detail):
             of = newest.get(table.bucket(one.key)) if one.table == table.name else None
             if of is not None and (one.key not in of or one.revision > of[one.key][0].revision):

@@ -64,7 +64,7 @@ async def _check_slice(
     connection: asyncpg.Connection[Any], keyring: Keyring, beginning: str, until: int, into: Checked
 ) -> None:
     known: dict[str, _Known] = {}
-    async for stream, number, detail in entries_naming(connection, SECRETS, signed=True):
+    async for stream, number, _, detail in entries_naming(connection, SECRETS, signed=True):
         for one in written_in(detail):
             if one.table == SECRETS and one.key.startswith(beginning):
                 before = known.get(one.key)

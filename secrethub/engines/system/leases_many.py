@@ -12,12 +12,14 @@ from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.lease_ending import BATCH, end_these
 from secrethub.engines.listing import shown
 from secrethub.engines.mounts import Mount
+from secrethub.engines.own_changes import record
 from secrethub.engines.system.leases import asker
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
 from secrethub.leases.lease import instant
 from secrethub.storage import lease_ends, lease_lists
 from secrethub.storage.fence import hold_shared
 from secrethub.storage.lease_lists import Wanted
+from secrethub.storage.leases import forgotten
 from secrethub.wire.canonical_path import check_path
 from secrethub.wire.durations import format_rfc3339, parse_duration, parse_rfc3339
 
@@ -228,6 +230,9 @@ async def revoke_force(context: Context, _body: None) -> Answer:
     while identifiers := await _order(context, after):
         after, number = identifiers[-1], number + len(identifiers)
         failures = await end_these(core, identifiers, asker(context))
+        # As of every lease, the ledger says that its row goes before it does.
+        gone = [forgotten(identifier) for identifier in failures]
+        await record(core, "lease.forget", context.path, gone, actor=asker(context))
         await lease_ends.ended(core.database, list(failures))
         left += failures
     warnings = tuple(f"this may be left at its target: {identifier}" for identifier in left[:_PAGE])

@@ -26,6 +26,7 @@ from secrethub.storage.ledger_read import count, pruned, row_pages, snapshot
 from secrethub.storage.seal_store import ClusterRow, load_cluster
 from secrethub.storage.state_check import Checked, check_authority, floors
 from secrethub.storage.state_kv import check_secrets
+from secrethub.storage.state_leases import check_leases
 
 
 class VerifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,6 +123,7 @@ async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[s
             checked = Checked()
             await check_authority(connection, keyring.derived("authority"), known, checked)
             await check_secrets(connection, keyring, known.until, checked)
+            await check_leases(connection, keyring, done, known.until, checked)
     yield _report(core, report, checked)
 
 
