@@ -148,17 +148,18 @@ def _in_ray(certificate: str, key: str) -> None:
     import ray
     from ray import serve
 
-    @serve.deployment(num_replicas=1, ray_actor_options={"num_cpus": 0})
     class Replica:
         async def addresses(self) -> str:
             self._doors = await open_doors(certificate, key)
             settle()
             return _addresses(self._doors)
 
+    # Serve's stubs take the decorated class for itself.
+    replica: Any = serve.deployment(num_replicas=1, ray_actor_options={"num_cpus": 0})(Replica)
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", num_cpus=2)
     try:
         serve.start(proxy_location="Disabled")
-        handle = serve.run(Replica.bind(), name="bare", route_prefix=None)
+        handle = serve.run(replica.bind(), name="bare", route_prefix=None)
         print(handle.addresses.remote().result(timeout_s=60), flush=True)
         sys.stdin.read()
     finally:

@@ -101,11 +101,14 @@ async def main() -> None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE  # loopback, a server of our own: what is measured is the server
+    assert parts.hostname is not None
+    assert parts.port is not None
+    host, port = parts.hostname, parts.port
     started = time.perf_counter()
     run.until = started + load.seconds
     await asyncio.gather(
         *(
-            loop.create_connection(lambda: Connection(run), parts.hostname, parts.port, ssl=tls)
+            loop.create_connection(lambda: Connection(run), host, port, ssl=tls)
             for _ in range(load.connections)
         )
     )
