@@ -15,6 +15,7 @@ import msgspec
 
 from secrethub.crypto.aead import Place
 from secrethub.crypto.keyring import Keyring
+from secrethub.engines.answers import AnyObject, Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
 from secrethub.engines.listing import shown
 from secrethub.errors import InvalidRequest, NotFound, PermissionDenied
@@ -37,6 +38,7 @@ class CubbyholeEngine:
                 method="list",
                 pattern="{path?}",
                 handler=list_names,
+                response=Names,
                 capability="list",
                 summary="List what one's own token keeps.",
             ),
@@ -45,6 +47,7 @@ class CubbyholeEngine:
                 method="read",
                 pattern="{path*}",
                 handler=read,
+                response=AnyObject,
                 capability="read",
                 summary="Read what one's own token keeps.",
             ),
@@ -53,6 +56,7 @@ class CubbyholeEngine:
                 method="write",
                 pattern="{path*}",
                 handler=write,
+                response=Nothing,
                 capability="update",
                 request=WholeBody,
                 changes=True,
@@ -64,6 +68,7 @@ class CubbyholeEngine:
                 method="delete",
                 pattern="{path*}",
                 handler=delete,
+                response=Nothing,
                 capability="delete",
                 changes=True,
                 summary="Delete what one's own token keeps.",

@@ -338,7 +338,7 @@ class Operation:
         handler: the function.
         capability: what a native policy rule must grant; Vault ACL uses the method's own.
         request: msgspec type of the body, or None when no body is read.
-        response: msgspec type of the answer's data, for those who read the description; None: an object.
+        response: type of the answer's data (``engines/answers.py``); None only beside ``media``.
         bare: its answer has no envelope (``Answer.bare``).
         media: what is answered as it is, without an envelope, is of one of these types (RFC 6838).
         query: names of query parameters.
@@ -364,7 +364,7 @@ class Operation:
     handler: Handler
     capability: Capability
     request: type[msgspec.Struct] | None = None
-    response: type[msgspec.Struct] | None = None
+    response: type[msgspec.Struct | dict[str, Any]] | None = None
     bare: bool = False
     media: tuple[str, ...] = ()
     query: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import AnyObject, Nothing, TokenGiven
 from secrethub.engines.engine import Method, Operation, WholeBody
 from secrethub.engines.mounts import Mount
 
@@ -67,13 +68,6 @@ class _WrapInfo(msgspec.Struct, frozen=True):
     wrapped_accessor: str
 
 
-class _Listed(msgspec.Struct, frozen=True):
-    """What every list answers: names, folders among them with a slash at the end; what is told of each."""
-
-    keys: list[str]
-    key_info: dict[str, Any] = {}
-
-
 class _Envelope(msgspec.Struct, frozen=True):
     """What is around every answer."""
 
@@ -108,10 +102,10 @@ def document(version: str, offers: Iterable[tuple[Mount, Iterable[Operation]]]) 
         for _, operations in described
         for one in operations
         for kind in (one.request, one.response)
-        if kind is not None and kind is not WholeBody
+        if kind not in {None, WholeBody, AnyObject, Nothing, TokenGiven}
     }
-    kinds = sorted(bodies, key=lambda kind: (kind.__module__, kind.__qualname__))
-    kinds += [_Listed, _Envelope, _Failure]
+    kinds = sorted(bodies, key=repr)
+    kinds += [_Envelope, _Failure, _Auth, _WrapInfo]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     known = dict(zip(kinds, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -236,12 +230,18 @@ def _responses(one: Operation, known: Mapping[Any, Any]) -> dict[str, Any]:
 def _answered(one: Operation, known: Mapping[Any, Any]) -> dict[str, Any]:
     if one.media:
         return {"content": {kind: {} for kind in one.media}}
-    schema: Any = known[_Envelope]
+    data: Any = known.get(one.response, {"type": "object"})
     if one.bare or not one.audited or one.keyless:
         # Neither has what answers when nothing else does.
-        schema = {"type": "object"}
-    elif (response := _Listed if one.response is None and one.method == "list" else one.response) is not None:
-        # A wrapped answer has no data.
-        data = {"anyOf": [known[response], {"type": "null"}]}
-        schema = {"allOf": [schema, {"properties": {"data": data}}]}
-    return {"content": {"application/json": {"schema": schema}}}
+        return {"content": {_JSON: {"schema": data}}}
+    null = {"type": "null"}
+    within: dict[str, Any]
+    if one.response is Nothing:
+        within = {"properties": {"data": null}}
+    elif one.response is TokenGiven:
+        # A wrapped answer has neither data nor a token, but tells where they are kept.
+        held = ("auth", known[_Auth]), ("wrap_info", known[_WrapInfo])
+        within = {"properties": {"data": null}, "anyOf": [{"properties": {name: of}} for name, of in held]}
+    else:
+        within = {"properties": {"data": {"anyOf": [data, null]}}}
+    return {"content": {_JSON: {"schema": {"allOf": [known[_Envelope], within]}}}}

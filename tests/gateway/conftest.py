@@ -19,6 +19,7 @@ from secrethub.clock import SystemClock
 from secrethub.engines.engine import Engine
 from secrethub.node import Listener, NodeSettings
 from serve.wiring import Process
+from tests.gateway.declared import check_declared
 
 
 def free_port() -> int:
@@ -111,6 +112,11 @@ class Node(Caller):
     tree: LocalTree
     process: Process
     clock: MovableClock
+
+    async def call(self, method: str, path: str, token: str | None = None, **options: Any) -> httpx2.Response:
+        response = await super().call(method, path, token, **options)
+        check_declared(self.process.core, method, path, options.get("params"), response)
+        return response
 
 
 @contextlib.asynccontextmanager

@@ -81,6 +81,17 @@ def test_what_is_said_of_an_operation(described: dict[str, Any]) -> None:
     assert {one["name"] for one in paths["/secret/data/{path}"]["get"]["parameters"]} == {"path", "version"}
 
 
+def test_every_operation_says_what_it_answers() -> None:
+    """None is without a declared answer: data, a token, nothing, or a document of a media type."""
+    silent = [
+        (kind, one.name, one.method)
+        for kind, engine in KINDS.items()
+        for one in engine.operations()
+        if (one.response is None) == (not one.media)
+    ]
+    assert not silent
+
+
 def schema_of(described: dict[str, Any], path: str, verb: str = "get") -> Any:
     """Return what an operation's good answer is like."""
     return described["paths"][path][verb]["responses"]["200"]["content"]["application/json"]["schema"]
@@ -96,4 +107,11 @@ def test_answers_are_told(described: dict[str, Any]) -> None:
     assert components[listed["$ref"].rpartition("/")[2]]["required"] == ["keys"]
     either = schema_of(described, "/secret/metadata/{path}")["anyOf"]
     names = {one["allOf"][1]["properties"]["data"]["anyOf"][0]["$ref"].rpartition("/")[2] for one in either}
-    assert names == {"MetadataAnswer", "_Listed"}
+    assert names == {"MetadataAnswer", "Names"}
+    nothing = schema_of(described, "/sys/policies/acl/{name}", "post")["allOf"][1]
+    assert nothing == {"properties": {"data": {"type": "null"}}}
+    token = schema_of(described, "/at/approle/login", "post")["allOf"][1]
+    assert [list(held["properties"]) for held in token["anyOf"]] == [["auth"], ["wrap_info"]]
+    assert schema_of(described, "/sys/health") == {"$ref": "#/components/schemas/HealthAnswer"}
+    mounts = schema_of(described, "/sys/mounts")["allOf"][1]["properties"]["data"]["anyOf"][0]
+    assert mounts["additionalProperties"] == {"$ref": "#/components/schemas/MountAnswer"}

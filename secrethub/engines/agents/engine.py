@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.agents import enrolment
+from secrethub.engines.agents.answers import AgentAnswer, ApprovedAnswer, EnrolledAnswer, NonceAnswer
 from secrethub.engines.agents.enrolment import AGENTS_MOUNT, BeginRequest, EnrollRequest
 from secrethub.engines.agents.records import Approval, instant, require, shown, store
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.approle.role import role_key
 from secrethub.engines.auth_methods import called, chosen
 from secrethub.engines.bindings import Subject, end_bindings
@@ -53,6 +55,7 @@ class AgentsEngine:
                 method="write",
                 pattern="enroll/begin",
                 handler=enrolment.begin,
+                response=NonceAnswer,
                 capability="update",
                 request=BeginRequest,
                 changes=True,
@@ -64,6 +67,7 @@ class AgentsEngine:
                 method="write",
                 pattern="enroll",
                 handler=enrolment.enroll,
+                response=EnrolledAnswer,
                 capability="update",
                 request=EnrollRequest,
                 changes=True,
@@ -77,6 +81,7 @@ class AgentsEngine:
                     method=method,
                     pattern="",
                     handler=self.list,
+                    response=Names,
                     capability="list",
                     query=("after",),
                     summary="List agents.",
@@ -88,6 +93,7 @@ class AgentsEngine:
                 method="read",
                 pattern="{agent_id}",
                 handler=self.read,
+                response=AgentAnswer,
                 capability="read",
                 summary="Show one agent.",
             ),
@@ -96,6 +102,7 @@ class AgentsEngine:
                 method="write",
                 pattern="{agent_id}/revoke",
                 handler=self.revoke,
+                response=Nothing,
                 capability="update",
                 request=RevokeRequest,
                 changes=True,
@@ -107,6 +114,7 @@ class AgentsEngine:
                 method="write",
                 pattern="{agent_id}/approve",
                 handler=self.approve,
+                response=ApprovedAnswer,
                 capability="update",
                 request=ApproveRequest,
                 changes=True,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing, TokenGiven
 from secrethub.engines.approle import secret_ids
 from secrethub.engines.approle.fields import field_operations
 from secrethub.engines.approle.login import Login, claimed_role, login
@@ -30,6 +31,7 @@ class AppRoleEngine:
                 method="write",
                 pattern="login",
                 handler=login,
+                response=TokenGiven,
                 capability="update",
                 request=Login,
                 changes=True,
@@ -42,6 +44,7 @@ class AppRoleEngine:
                 method="write",
                 pattern="tidy/secret-id",
                 handler=tidy,
+                response=Nothing,
                 capability="update",
                 changes=True,
                 statuses=(202,),
@@ -65,6 +68,7 @@ def _secret_id_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="role/{role}/secret-id",
             handler=secret_ids.list_secret_ids,
+            response=Names,
             capability="list",
             summary="List accessors of SecretIDs.",
         ),
@@ -96,7 +100,7 @@ def _changing(
     handler: Handler,
     request: type[msgspec.Struct],
     *,
-    response: type[msgspec.Struct] | None = None,
+    response: type[msgspec.Struct] = Nothing,
     method: Method = "write",
 ) -> Operation:
     return Operation(
@@ -121,6 +125,7 @@ def _reading(name: str, path: str, handler: Handler, request: type[msgspec.Struc
         handler=handler,
         capability="update",
         request=request,
+        response=secret_ids.ShownSecretId,
         plain=_PLAIN,
         summary=_SUMMARIES[name],
     )

@@ -11,8 +11,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.approle.role import (
     Role,
+    RoleAnswer,
     WriteRole,
     changed,
     checked,
@@ -31,6 +33,13 @@ _NEW: Mapping[str, Any] = {
     if field.default is not msgspec.NODEFAULT
 }
 _HINTS = get_type_hints(WriteRole)
+_READ = get_type_hints(RoleAnswer)
+
+
+class LocalAnswer(msgspec.Struct, frozen=True):
+    """Whether a role's SecretIDs are those of one cluster of several."""
+
+    local_secret_ids: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,7 @@ def field_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="role/{role}/local-secret-ids",
             handler=_read_local,
+            response=LocalAnswer,
             capability="read",
             summary="Tell that a role's SecretIDs belong to the whole cluster.",
         ),
@@ -87,12 +97,19 @@ def _operations(field: _Field) -> tuple[Operation, ...]:
         frozen=True,
         namespace={"__doc__": f"``{field.names[0]}`` of a role."},
     )
+    response = msgspec.defstruct(
+        "Shown" + field.path.title().replace("-", ""),
+        [(given, _READ[field.setting]) for given in field.names],
+        frozen=True,
+        namespace={"__doc__": f"``{field.names[0]}`` of a role."},
+    )
     return (
         Operation(
             name=f"{name}.read",
             method="read",
             pattern=pattern,
             handler=_reader(field),
+            response=response,
             capability="read",
             summary=f"Read {field.names[0]} of a role.",
         ),
@@ -101,6 +118,7 @@ def _operations(field: _Field) -> tuple[Operation, ...]:
             method="write",
             pattern=pattern,
             handler=_writer(field),
+            response=Nothing,
             capability="update",
             request=request,
             changes=True,
@@ -112,6 +130,7 @@ def _operations(field: _Field) -> tuple[Operation, ...]:
             method="delete",
             pattern=pattern,
             handler=_eraser(field),
+            response=Nothing,
             capability="delete",
             changes=True,
             summary=f"Give a role the {field.names[0]} of a new one.",

@@ -51,6 +51,18 @@ class Role(TokenSettings, frozen=True, kw_only=True):
     secret_id_bound_cidrs: tuple[str, ...] = ()
 
 
+class RoleAnswer(TokenSettings, frozen=True, kw_only=True):
+    """A role as it is read, some settings under older names too."""
+
+    bind_secret_id: bool
+    secret_id_ttl: int
+    secret_id_num_uses: int
+    secret_id_bound_cidrs: list[str] | None
+    local_secret_ids: bool
+    policies: list[str]
+    period: int
+
+
 class WriteRole(WriteTokenSettings, frozen=True):
     """A role as it is written. What is absent keeps what it was.
 

@@ -7,8 +7,10 @@ import logging
 import msgspec
 
 from secrethub.auth.digests import role_id_digest
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.approle.role import (
     Role,
+    RoleAnswer,
     WriteRole,
     changed,
     checked_role_id,
@@ -52,6 +54,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="role",
             handler=list_roles,
+            response=Names,
             capability="list",
             summary="List roles.",
         ),
@@ -60,6 +63,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_ROLE,
             handler=read_role,
+            response=RoleAnswer,
             capability="read",
             summary="Read a role.",
         ),
@@ -68,6 +72,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_ROLE,
             handler=write_role,
+            response=Nothing,
             capability="update",
             request=WriteRole,
             changes=True,
@@ -80,6 +85,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_ROLE,
             handler=delete_role,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a role and its SecretIDs. Its tokens cannot be renewed any more.",
@@ -98,6 +104,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_ROLE + "/role-id",
             handler=write_role_id,
+            response=Nothing,
             capability="update",
             request=WriteRoleId,
             changes=True,

@@ -39,6 +39,20 @@ class SecretIdAnswer(msgspec.Struct, frozen=True):
     secret_id_num_uses: int
 
 
+class ShownSecretId(msgspec.Struct, frozen=True):
+    """What is known of a SecretID."""
+
+    cidr_list: list[str]
+    creation_time: str
+    expiration_time: str
+    last_updated_time: str
+    metadata: dict[str, str]
+    secret_id_accessor: str
+    secret_id_num_uses: int
+    secret_id_ttl: int
+    token_bound_cidrs: list[str]
+
+
 class MakeSecretId(msgspec.Struct, frozen=True):
     """A SecretID, never wider than the role says."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.aws.account import MOST_RETRIES, account_of, check_endpoint
 from secrethub.engines.aws.root import FORM, Root, find_root, root_key, root_of, used_root
 from secrethub.engines.database.usernames import check_template
@@ -58,6 +59,33 @@ class WriteLease(msgspec.Struct, frozen=True):
     lease_max: str | int
 
 
+class RootAnswer(msgspec.Struct, frozen=True):
+    """Who we are; ``retiring_access_key`` is a former key that is not removed yet."""
+
+    access_key: str
+    region: str
+    iam_endpoint: str
+    sts_endpoint: str
+    max_retries: int
+    username_template: str
+    retiring_access_key: str
+
+
+class CheckedAnswer(msgspec.Struct, frozen=True):
+    """Who AWS says that we are."""
+
+    account: str
+    arn: str
+    user_id: str
+
+
+class LeaseSettingsAnswer(msgspec.Struct, frozen=True):
+    """How long leases last, usually and at most."""
+
+    lease: str
+    lease_max: str
+
+
 class LeaseBounds(msgspec.Struct, frozen=True, kw_only=True):
     """How long users of IAM live, in seconds; 0 for what holds for the mount."""
 
@@ -73,6 +101,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="config/root",
             handler=read_root,
+            response=RootAnswer,
             capability="read",
             summary="Read who we are at AWS, without the secret key.",
         ),
@@ -81,6 +110,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="config/root",
             handler=write_root,
+            response=Nothing,
             capability="update",
             request=WriteRoot,
             changes=True,
@@ -93,6 +123,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="config/check",
             handler=check_root,
+            response=CheckedAnswer,
             capability="update",
             changes=True,
             summary="Ask AWS who we are.",
@@ -102,6 +133,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="config/lease",
             handler=read_lease,
+            response=LeaseSettingsAnswer,
             capability="read",
             summary="Read how long users of IAM live.",
         ),
@@ -110,6 +142,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="config/lease",
             handler=write_lease,
+            response=Nothing,
             capability="update",
             request=WriteLease,
             changes=True,

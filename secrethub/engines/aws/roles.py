@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.aws.role import Role, checked_role, compact_policy, find_role, role_of, tags
 from secrethub.engines.aws.root import FORM
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
@@ -59,6 +60,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="roles",
             handler=list_roles,
+            response=Names,
             capability="list",
             summary="List roles.",
         ),
@@ -67,6 +69,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_ROLE,
             handler=read_role,
+            response=Role,
             capability="read",
             summary="Read a role.",
         ),
@@ -75,6 +78,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_ROLE,
             handler=write_role,
+            response=Nothing,
             capability="update",
             request=WriteRole,
             changes=True,
@@ -87,6 +91,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_ROLE,
             handler=delete_role,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a role; its leases go on.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from secrethub.engines.answers import TokenGiven
 from secrethub.engines.cert.certs import cert_operations
 from secrethub.engines.cert.login import CertLogin, login
 from secrethub.engines.engine import Operation
@@ -26,6 +27,7 @@ class CertEngine:
                 method="write",
                 pattern="login",
                 handler=login,
+                response=TokenGiven,
                 capability="update",
                 request=CertLogin,
                 changes=True,

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.auth_methods import belongs
 from secrethub.engines.bindings import Subject, end_bindings
-from secrethub.engines.cert.role import CertRole, WriteCertRole, changed, role_key, role_of, shown
+from secrethub.engines.cert.role import (
+    CertRole,
+    CertRoleAnswer,
+    WriteCertRole,
+    changed,
+    role_key,
+    role_of,
+    shown,
+)
 from secrethub.engines.cert.trust import check_trusted
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown as shown_names
@@ -15,6 +24,12 @@ from secrethub.ids import new_uuid
 from secrethub.storage.authority import CERT_ROLES, MOUNTS
 
 _ROLE = "certs/{role}"
+
+
+class ConfigAnswer(msgspec.Struct, frozen=True):
+    """``disable_binding``: whether tokens are renewed without the certificate's key."""
+
+    disable_binding: bool
 
 
 class WriteConfig(msgspec.Struct, frozen=True):
@@ -31,6 +46,7 @@ def cert_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="certs",
             handler=list_roles,
+            response=Names,
             capability="list",
             summary="List certificate roles.",
         ),
@@ -39,6 +55,7 @@ def cert_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_ROLE,
             handler=read_role,
+            response=CertRoleAnswer,
             capability="read",
             summary="Read a certificate role.",
         ),
@@ -47,6 +64,7 @@ def cert_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_ROLE,
             handler=write_role,
+            response=Nothing,
             capability="update",
             request=WriteCertRole,
             changes=True,
@@ -59,6 +77,7 @@ def cert_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_ROLE,
             handler=delete_role,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a certificate role. Its tokens cannot be renewed any more.",
@@ -68,6 +87,7 @@ def cert_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="config",
             handler=read_config,
+            response=ConfigAnswer,
             capability="read",
             summary="Read the settings of the mount.",
         ),
@@ -76,6 +96,7 @@ def cert_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="config",
             handler=write_config,
+            response=Nothing,
             capability="update",
             request=WriteConfig,
             changes=True,

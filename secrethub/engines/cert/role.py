@@ -68,6 +68,22 @@ class CertRole(TokenSettings, frozen=True, kw_only=True):
     required_extensions: tuple[str, ...] = ()
 
 
+class CertRoleAnswer(TokenSettings, frozen=True, kw_only=True):
+    """A role as it is read."""
+
+    certificate: str
+    pki: str
+    display_name: str
+    policies: list[str]
+    allowed_names: list[str]
+    allowed_common_names: list[str]
+    allowed_dns_sans: list[str]
+    allowed_email_sans: list[str]
+    allowed_uri_sans: list[str]
+    allowed_organizational_units: list[str]
+    required_extensions: list[str]
+
+
 class WriteCertRole(WriteTokenSettings, frozen=True):
     """A role as it is written. What is absent keeps what it was.
 

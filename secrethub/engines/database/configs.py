@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
+from secrethub.engines.database.answers import ConnectionAnswer, HealthOfTarget
 from secrethub.engines.database.connection import (
     FORM,
     Connection,
@@ -112,6 +114,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="config",
             handler=list_connections,
+            response=Names,
             capability="list",
             summary="List connections.",
         ),
@@ -120,6 +123,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_CONFIG,
             handler=read_connection,
+            response=ConnectionAnswer,
             capability="read",
             summary="Read a connection, without its password.",
         ),
@@ -128,6 +132,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_CONFIG,
             handler=write_connection,
+            response=Nothing,
             capability="update",
             request=WriteConnection,
             changes=True,
@@ -141,6 +146,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_CONFIG,
             handler=delete_connection,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a connection that no lease needs.",
@@ -150,6 +156,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="reset/{name}",
             handler=reset,
+            response=Nothing,
             capability="update",
             changes=True,
             summary="Close the connections to a database and connect anew.",
@@ -159,6 +166,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_HEALTH,
             handler=read_health,
+            response=HealthOfTarget,
             capability="read",
             summary="Read how a database was found lately by this node.",
         ),
@@ -167,6 +175,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_HEALTH,
             handler=check_health,
+            response=HealthOfTarget,
             capability="update",
             changes=True,
             summary="Find out now whether a database answers.",

@@ -6,6 +6,8 @@ from typing import Any, get_args
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
+from secrethub.engines.database.answers import RoleAnswer
 from secrethub.engines.database.connection import used_connection
 from secrethub.engines.database.fields import listed
 from secrethub.engines.database.plugins import plugin_of
@@ -60,6 +62,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="roles",
             handler=list_roles,
+            response=Names,
             capability="list",
             summary="List roles.",
         ),
@@ -68,6 +71,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_ROLE,
             handler=read_role,
+            response=RoleAnswer,
             capability="read",
             summary="Read a role.",
         ),
@@ -76,6 +80,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_ROLE,
             handler=write_role,
+            response=Nothing,
             capability="update",
             request=WriteRole,
             changes=True,
@@ -88,6 +93,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_ROLE,
             handler=delete_role,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a role; its leases go on.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.database.connection import FORM, connection_of
 from secrethub.engines.database.replacing import Ended, Replacing, Whose, alone
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
@@ -18,6 +19,7 @@ def rotating_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="rotate-root/{name}",
             handler=rotate_root,
+            response=Nothing,
             capability="update",
             changes=True,
             summary="Replace the password of a connection by one that only SecretHub has.",

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
+from secrethub.engines.database.answers import StaticCredsAnswer, StaticRoleAnswer
 from secrethub.engines.database.connection import used_connection
 from secrethub.engines.database.fields import listed
 from secrethub.engines.database.plugins import plugin_of
@@ -60,6 +62,7 @@ def static_role_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="static-roles",
             handler=list_static_roles,
+            response=Names,
             capability="list",
             summary="List static roles.",
         ),
@@ -68,6 +71,7 @@ def static_role_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_ROLE,
             handler=read_static_role,
+            response=StaticRoleAnswer,
             capability="read",
             summary="Read a static role, without its password.",
         ),
@@ -76,6 +80,7 @@ def static_role_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_ROLE,
             handler=write_static_role,
+            response=Nothing,
             capability="update",
             request=WriteStaticRole,
             changes=True,
@@ -88,6 +93,7 @@ def static_role_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_ROLE,
             handler=delete_static_role,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a static role; its user keeps the last password.",
@@ -97,6 +103,7 @@ def static_role_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="static-creds/{role}",
             handler=read_password,
+            response=StaticCredsAnswer,
             capability="read",
             summary="Read the password of a static role.",
         ),
@@ -105,6 +112,7 @@ def static_role_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="rotate-role/{role}",
             handler=rotate_role,
+            response=Nothing,
             capability="update",
             changes=True,
             summary="Replace the password of a static role now.",

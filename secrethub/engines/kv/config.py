@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kv.answers import ConfigAnswer
 from secrethub.engines.kv.rules import checked_versions, duration_text, mount_duration, mount_settings
@@ -44,6 +45,7 @@ def config_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="config",
             handler=write,
+            response=Nothing,
             capability="update",
             request=ConfigRequest,
             changes=True,

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kv.answers import SubkeysAnswer, VersionAnswer, VersionMetadata
 from secrethub.engines.kv.cache import Found
@@ -86,6 +87,7 @@ def data_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern="data/{path*}",
             handler=delete,
+            response=Nothing,
             capability="delete",
             changes=True,
             subject="path",

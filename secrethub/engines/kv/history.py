@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
-from secrethub.engines.kv.answers import ComparisonAnswer
+from secrethub.engines.kv.answers import ComparisonAnswer, VersionMetadata
 from secrethub.engines.kv.cache import Found
 from secrethub.engines.kv.data import WriteOptions, cas_of
 from secrethub.engines.kv.rights import Rights
@@ -55,6 +55,7 @@ def history_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="rollback/{path*}",
             handler=rollback,
+            response=VersionMetadata,
             capability="update",
             request=RollbackRequest,
             changes=True,

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
 from secrethub.engines.kv.answers import MetadataAnswer
 from secrethub.engines.kv.merge_patch import merged
@@ -63,6 +64,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="metadata/{path?}",
             handler=list_names,
+            response=Names,
             capability="list",
             subject="path",
             query=("limit", "after"),
@@ -73,6 +75,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="metadata",
             handler=list_names,
+            response=Names,
             capability="list",
             subject="path",
             query=("limit", "after"),
@@ -93,6 +96,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="metadata/{path*}",
             handler=write,
+            response=Nothing,
             capability="update",
             request=MetadataRequest,
             changes=True,
@@ -106,6 +110,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             method="patch",
             pattern="metadata/{path*}",
             handler=patch,
+            response=Nothing,
             capability="update",
             request=WholeBody,
             changes=True,
@@ -118,6 +123,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern="metadata/{path*}",
             handler=delete,
+            response=Nothing,
             capability="delete",
             changes=True,
             subject="path",

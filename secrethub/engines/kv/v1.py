@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.tokens import MAX_TTL
+from secrethub.engines.answers import AnyObject, Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
 from secrethub.engines.kv.metadata import delete, list_names
 from secrethub.engines.kv.store import cache_of, exists, opened, path_of, write_version
@@ -30,6 +31,7 @@ class KvV1Engine:
                 method="list",
                 pattern="{path?}",
                 handler=list_names,
+                response=Names,
                 capability="list",
                 subject="path",
                 summary="List what lies directly below a path.",
@@ -39,6 +41,7 @@ class KvV1Engine:
                 method="read",
                 pattern="{path*}",
                 handler=read,
+                response=AnyObject,
                 capability="read",
                 subject="path",
                 summary="Read a secret.",
@@ -48,6 +51,7 @@ class KvV1Engine:
                 method="write",
                 pattern="{path*}",
                 handler=write,
+                response=Nothing,
                 capability="update",
                 request=WholeBody,
                 changes=True,
@@ -60,6 +64,7 @@ class KvV1Engine:
                 method="delete",
                 pattern="{path*}",
                 handler=delete,
+                response=Nothing,
                 capability="delete",
                 changes=True,
                 subject="path",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kv.rules import deletion_time
 from secrethub.engines.kv.store import change_state, detail_of, now_of, settings_of
@@ -29,6 +30,7 @@ def version_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=f"{pattern}/{{path*}}",
             handler=handler,
+            response=Nothing,
             capability="delete",
             request=VersionsRequest,
             changes=True,

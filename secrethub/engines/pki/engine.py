@@ -11,12 +11,15 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from secrethub.engines import answers
 from secrethub.engines.engine import Answer, Context, Document, Operation
 from secrethub.engines.pki import issuance
 from secrethub.engines.pki.authorities import load_chain, load_issuer
+from secrethub.engines.pki.issuance import IssuedAnswer
 from secrethub.engines.pki.roles import DEFAULT, Role, load_role
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.pki import keys
@@ -37,6 +40,15 @@ _DER = "application/pkix-cert"
 _PEM = "application/pem-certificate-chain"
 
 
+class CertificateAnswer(msgspec.Struct, frozen=True):
+    """A certificate in PEM, and when it was revoked: 0 and nothing for never."""
+
+    certificate: str
+    revocation_time: int
+    revocation_time_rfc3339: str
+    ca_chain: str = ""
+
+
 class PkiEngine:
     """Engine kind ``pki``."""
 
@@ -55,6 +67,7 @@ class PkiEngine:
                     method="write",
                     pattern=pattern,
                     handler=self.issue,
+                    response=IssuedAnswer,
                     capability="update",
                     request=issuance.IssueRequest,
                     changes=True,
@@ -69,6 +82,7 @@ class PkiEngine:
                     method="read",
                     pattern=pattern,
                     handler=handler,
+                    response=None if media else CertificateAnswer,
                     capability="read",
                     public=True,
                     media=media,
@@ -86,6 +100,7 @@ class PkiEngine:
                     method="read",
                     pattern=pattern,
                     handler=handler,
+                    response=None if media else CertificateAnswer,
                     capability="read",
                     public=True,
                     media=media,
@@ -101,6 +116,7 @@ class PkiEngine:
                 method="read",
                 pattern="cert/{serial}",
                 handler=self.certificate,
+                response=CertificateAnswer,
                 capability="read",
                 public=True,
                 summary="Read an issued certificate.",
@@ -110,6 +126,7 @@ class PkiEngine:
                 method="list",
                 pattern="certs",
                 handler=self.certificates,
+                response=answers.Names,
                 capability="list",
                 query=("after",),
                 summary="List serial numbers of issued certificates.",

@@ -22,6 +22,18 @@ from secrethub.pki.names import dns_name, ip_address
 from secrethub.wire.durations import parse_duration, parse_rfc3339
 
 
+class IssuedAnswer(msgspec.Struct, frozen=True):
+    """A certificate and its key in the form asked for; ``expiration`` in seconds since the epoch."""
+
+    certificate: str
+    issuing_ca: str
+    ca_chain: list[str]
+    private_key: str
+    private_key_type: str
+    serial_number: str
+    expiration: int
+
+
 class IssueRequest(msgspec.Struct, frozen=True):
     """What a certificate is to be, and in which form it is given out.
 

@@ -8,11 +8,18 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.segment import Manifest, file_name
+from secrethub.engines.answers import Nothing
 from secrethub.engines.archive.archiver import run
 from secrethub.engines.archive.checking import check
 from secrethub.engines.archive.config import KEY, Archive, body_of, checked, configured
 from secrethub.engines.archive.store import StoreFailed
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.system.seal_answers import (
+    ArchiveAnswer,
+    ArchivedAnswer,
+    ArchiveVerdict,
+    SegmentsAnswer,
+)
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import new_uuid
 from secrethub.sensitive import Sensitive
@@ -58,7 +65,7 @@ class ArchiveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return f"ArchiveRequest(type={self.type!r})"
 
 
-class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NoRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing can be chosen."""
 
 
@@ -76,6 +83,7 @@ def archive_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="audit/archive",
             handler=read,
+            response=ArchiveAnswer,
             capability="read",
             sudo=True,
             summary="Read where old entries of the audit ledger go.",
@@ -85,6 +93,7 @@ def archive_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="audit/archive",
             handler=write,
+            response=Nothing,
             capability="update",
             request=ArchiveRequest,
             changes=True,
@@ -97,6 +106,7 @@ def archive_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern="audit/archive",
             handler=delete,
+            response=Nothing,
             capability="delete",
             changes=True,
             sudo=True,
@@ -107,8 +117,9 @@ def archive_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="audit/archive/run",
             handler=run_now,
+            response=ArchivedAnswer,
             capability="update",
-            request=Nothing,
+            request=NoRequest,
             changes=True,
             strict=True,
             sudo=True,
@@ -120,6 +131,7 @@ def archive_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="audit/archive/segments",
             handler=segments,
+            response=SegmentsAnswer,
             capability="read",
             request=SegmentsRequest,
             sudo=True,
@@ -131,8 +143,9 @@ def archive_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="audit/archive/verify",
             handler=verify,
+            response=ArchiveVerdict,
             capability="update",
-            request=Nothing,
+            request=NoRequest,
             strict=True,
             sudo=True,
             wraps=False,
@@ -211,7 +224,7 @@ async def delete(context: Context, _body: None) -> Answer:
     return EMPTY
 
 
-async def run_now(context: Context, _body: Nothing) -> Answer:
+async def run_now(context: Context, _body: NoRequest) -> Answer:
     """Archive what is old enough and answer what was done."""
     outcome = await run(context.core, await _archive(context), _MOST)
     told: dict[str, Any] = {
@@ -257,7 +270,7 @@ def _time(at: int) -> str:
     return format_rfc3339(datetime.fromtimestamp(at / 1_000_000, UTC))
 
 
-async def verify(context: Context, _body: Nothing) -> Answer:
+async def verify(context: Context, _body: NoRequest) -> Answer:
     """Answer the verdict on the whole archive."""
     verdict = await check(context.core, await _archive(context))
     if verdict.bad is not None:

@@ -16,6 +16,7 @@ import msgspec
 from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.system.seal import beside_the_ingress, origin_of
+from secrethub.engines.system.seal_answers import AttemptAnswer
 from secrethub.seal.shares import decode_share
 from secrethub.seal.wishes import Purpose
 
@@ -67,6 +68,7 @@ class Attempt:
                 method="read",
                 pattern=self.attempt,
                 handler=self.tell,
+                response=AttemptAnswer,
                 capability="read",
                 public=True,
                 bare=self.bare,
@@ -77,6 +79,7 @@ class Attempt:
                 method="delete",
                 pattern=self.attempt,
                 handler=self.end,
+                response=AttemptAnswer,
                 capability="delete",
                 changes=True,
                 public=self.may_end is not None,
@@ -89,6 +92,7 @@ class Attempt:
                 method="write",
                 pattern=self.give,
                 handler=self.take,
+                response=AttemptAnswer,
                 capability="update",
                 request=ShareRequest,
                 changes=True,

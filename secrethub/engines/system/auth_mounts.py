@@ -6,8 +6,10 @@ too, for that is where Vault's command line writes; the right to do so is no sma
 
 from __future__ import annotations
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.mounts import Mount
+from secrethub.engines.system.answers import MountAnswer, TuningAnswer
 from secrethub.engines.system.mount_changes import auth_path, disable_auth, enable_auth, tune_auth
 from secrethub.engines.system.mount_settings import EnableRequest, MountConfig
 from secrethub.engines.system.mounts import described, described_mounts, tuning
@@ -24,6 +26,7 @@ def auth_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="auth",
             handler=list_auth,
+            response=dict[str, MountAnswer],
             capability="read",
             summary="List auth methods.",
         ),
@@ -33,6 +36,7 @@ def auth_operations() -> tuple[Operation, ...]:
                 method="read",
                 pattern=pattern,
                 handler=read_tuning,
+                response=TuningAnswer,
                 capability="read",
                 sudo=True,
                 summary="Read the settings of an auth method.",
@@ -45,6 +49,7 @@ def auth_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=pattern,
                 handler=tune_auth,
+                response=Nothing,
                 capability="update",
                 request=MountConfig,
                 changes=True,
@@ -59,6 +64,7 @@ def auth_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="auth/{path*}",
             handler=read_auth,
+            response=MountAnswer,
             capability="read",
             sudo=True,
             summary="Read an auth method.",
@@ -68,6 +74,7 @@ def auth_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="auth/{path*}",
             handler=enable_auth,
+            response=Nothing,
             capability="update",
             request=EnableRequest,
             changes=True,
@@ -80,6 +87,7 @@ def auth_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern="auth/{path*}",
             handler=disable_auth,
+            response=Nothing,
             capability="delete",
             changes=True,
             sudo=True,

@@ -14,6 +14,7 @@ import msgspec
 
 from secrethub.auth.tokens import open_accessor
 from secrethub.engines.agents.records import load
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.approle.role import role_key
 from secrethub.engines.auth_methods import called, chosen
 from secrethub.engines.bindings import Subject, bind, unbind
@@ -97,6 +98,7 @@ def binding_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=pattern,
                 handler=handler,
+                response=Nothing,
                 capability="update",
                 sudo=True,
                 request=SubjectNamed,
@@ -112,6 +114,7 @@ def binding_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="policies/bindings",
             handler=list_bound,
+            response=Names,
             capability="list",
             sudo=True,
             summary="List the policies that are bound to somebody.",

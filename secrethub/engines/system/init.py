@@ -9,6 +9,7 @@ import msgspec
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.system.init_token import check_init_token
 from secrethub.engines.system.seal import asked_status, checks, from_loopback, origin_of, until_open
+from secrethub.engines.system.seal_answers import InitAnswer, InitStatusAnswer
 from secrethub.errors import InvalidRequest, SecretHubError
 from secrethub.seal.shares import encode_share
 from secrethub.seal.slots import check_numbers
@@ -70,6 +71,7 @@ def init_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="init",
             handler=init_status,
+            response=InitStatusAnswer,
             capability="read",
             public=True,
             audited=False,
@@ -80,6 +82,7 @@ def init_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="init",
             handler=init,
+            response=InitAnswer,
             capability="update",
             request=InitRequest,
             changes=True,

@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.lease_ending import end_these
 from secrethub.engines.leasing import Held, LeasedEngine
 from secrethub.engines.question import question_of
+from secrethub.engines.system.answers import LeaseAnswer
 from secrethub.engines.token.known import lineage_of
 from secrethub.errors import InvalidRequest, PermissionDenied, Stale, Unavailable
 from secrethub.ids import is_uuid
@@ -60,6 +62,7 @@ def lease_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="leases/lookup",
             handler=look_up,
+            response=LeaseAnswer,
             capability="update",
             request=LookUpLease,
             plain=_NAMED,
@@ -71,6 +74,7 @@ def lease_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=pattern,
                 handler=renew,
+                response=Nothing,
                 capability="update",
                 request=RenewLease,
                 changes=True,
@@ -86,6 +90,7 @@ def lease_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=pattern,
                 handler=revoke,
+                response=Nothing,
                 capability="update",
                 request=RevokeLease,
                 changes=True,

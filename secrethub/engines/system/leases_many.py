@@ -8,11 +8,13 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.lease_ending import BATCH, end_these
 from secrethub.engines.listing import shown
 from secrethub.engines.mounts import Mount
 from secrethub.engines.own_changes import record
+from secrethub.engines.system.answers import LeaseCountAnswer, LeasesAnswer, MakersAnswer, RetriedAnswer
 from secrethub.engines.system.leases import asker
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
 from secrethub.leases.lease import instant
@@ -49,6 +51,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="leases",
             handler=search,
+            response=LeasesAnswer,
             capability="read",
             query=_QUERY,
             sudo=True,
@@ -60,6 +63,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
                 method="list",
                 pattern=pattern,
                 handler=list_leases,
+                response=Names,
                 capability="list",
                 sudo=True,
                 summary="List the leases below a prefix.",
@@ -71,6 +75,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="leases/count",
             handler=count,
+            response=LeaseCountAnswer,
             capability="read",
             query=("type", "include_child_namespaces"),
             summary="Count leases by mount.",
@@ -80,6 +85,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="leases/top",
             handler=top,
+            response=MakersAnswer,
             capability="read",
             query=("limit",),
             sudo=True,
@@ -91,6 +97,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=pattern,
                 handler=revoke_prefix,
+                response=Nothing,
                 capability="update",
                 request=RevokePrefix,
                 changes=True,
@@ -106,6 +113,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=pattern,
                 handler=revoke_force,
+                response=Nothing,
                 capability="update",
                 changes=True,
                 sudo=True,
@@ -118,6 +126,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="leases/retry",
             handler=retry,
+            response=RetriedAnswer,
             capability="update",
             request=RetryLeases,
             changes=True,
@@ -131,6 +140,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="leases/tidy",
             handler=tidy,
+            response=Nothing,
             capability="update",
             changes=True,
             sudo=True,

@@ -19,6 +19,7 @@ from secrethub.crypto import notary_key
 from secrethub.crypto.digests import equal
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core
+from secrethub.engines.system.answers import PublicKeyAnswer, VerifiedAnswer
 from secrethub.errors import IntegrityFailure, NotInitialised
 from secrethub.storage import witness_file
 from secrethub.storage.checkpoints import checkpoint_pages
@@ -47,6 +48,7 @@ def ledger_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="audit/verify",
             handler=verify,
+            response=VerifiedAnswer,
             capability="update",
             request=VerifyRequest,
             sudo=True,
@@ -59,6 +61,7 @@ def ledger_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="audit/public-key",
             handler=public_key,
+            response=PublicKeyAnswer,
             capability="read",
             summary="Give out the public key that checkpoints of the ledger are verified with.",
         ),

@@ -81,8 +81,8 @@ class EntriesRequest(Criteria, frozen=True, kw_only=True, forbid_unknown_fields=
     after: str = ""
 
 
-class ShownEntry(msgspec.Struct, frozen=True):
-    """An entry of the ledger as people are shown it; ``integrity`` is the verdict on it alone."""
+class PlainEntry(msgspec.Struct, frozen=True):
+    """An entry of the ledger as people are shown it."""
 
     stream: str
     number: int
@@ -97,6 +97,11 @@ class ShownEntry(msgspec.Struct, frozen=True):
     client: str
     door: str
     detail: Any
+
+
+class ShownEntry(PlainEntry, frozen=True):
+    """An entry with ``integrity``, the verdict on it alone."""
+
     integrity: str
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.auth_methods import row_name
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.failures import failures_of, lockout_of
 from secrethub.engines.mounts import AUTH, Mount
+from secrethub.engines.system.answers import LockedUsersAnswer
 from secrethub.errors import InvalidRequest
 from secrethub.storage.authority import LOGIN_FAILURES
 
@@ -20,6 +22,7 @@ def locked_user_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="locked-users",
             handler=list_locked,
+            response=LockedUsersAnswer,
             capability="read",
             summary="List the names that are locked after failed logins.",
         ),
@@ -28,6 +31,7 @@ def locked_user_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="locked-users/{accessor}/unlock/{user}",
             handler=unlock,
+            response=Nothing,
             capability="update",
             changes=True,
             summary="Let a locked name in again.",

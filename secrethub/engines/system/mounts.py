@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.mounts import AUTH, Mount
+from secrethub.engines.system.answers import MountAnswer, MountsAnswer, PathMountAnswer, TuningAnswer
 from secrethub.engines.system.lockout_settings import LOCKING, shown_lockout
 from secrethub.engines.system.mount_changes import disable, enable, mount_path, tune
 from secrethub.engines.system.mount_settings import DEFAULT_TTL, EnableRequest, MountConfig
@@ -26,6 +28,7 @@ def mount_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="mounts",
             handler=list_mounts,
+            response=dict[str, MountAnswer],
             capability="read",
             summary="List secrets engines.",
         ),
@@ -34,6 +37,7 @@ def mount_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="mounts/{path*}/tune",
             handler=read_tuning,
+            response=TuningAnswer,
             capability="read",
             summary="Read the settings of a secrets engine.",
         ),
@@ -42,6 +46,7 @@ def mount_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="mounts/{path*}/tune",
             handler=tune,
+            response=Nothing,
             capability="update",
             request=MountConfig,
             changes=True,
@@ -53,6 +58,7 @@ def mount_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="mounts/{path*}",
             handler=read_mount,
+            response=MountAnswer,
             capability="read",
             summary="Read a secrets engine.",
         ),
@@ -61,6 +67,7 @@ def mount_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="mounts/{path*}",
             handler=enable,
+            response=Nothing,
             capability="update",
             request=EnableRequest,
             changes=True,
@@ -72,6 +79,7 @@ def mount_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern="mounts/{path*}",
             handler=disable,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Remove a secrets engine with everything in it.",
@@ -81,6 +89,7 @@ def mount_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="internal/ui/mounts",
             handler=ui_mounts,
+            response=MountsAnswer,
             capability="read",
             summary="List mounts for clients.",
         ),
@@ -89,6 +98,7 @@ def mount_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="internal/ui/mounts/{path*}",
             handler=ui_mount,
+            response=PathMountAnswer,
             capability="read",
             summary="Tell which mount answers a path.",
         ),

@@ -13,6 +13,7 @@ import secrets
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown
 from secrethub.errors import InvalidRequest, NotFound
@@ -52,6 +53,7 @@ def password_policy_operations() -> tuple[Operation, ...]:
             method="list",
             pattern=_PLACE,
             handler=list_policies,
+            response=Names,
             capability="list",
             summary="List password policies.",
         ),
@@ -78,6 +80,7 @@ def password_policy_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_PLACE + "/{name}",
             handler=write_policy,
+            response=Nothing,
             capability="update",
             request=WritePasswordPolicy,
             changes=True,
@@ -89,6 +92,7 @@ def password_policy_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_PLACE + "/{name}",
             handler=delete_policy,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a password policy.",

@@ -6,8 +6,10 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import shown
+from secrethub.engines.system.answers import PolicyNames
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.policy.builtin import DEFAULT, ROOT, check_policy_name, normalise_policy_name
 from secrethub.policy.document import parse_policy
@@ -47,6 +49,7 @@ def policy_operations() -> tuple[Operation, ...]:
                 method=method,
                 pattern=prefix,
                 handler=list_policies,
+                response=PolicyNames,
                 capability="list",
                 summary="List policies.",
             )
@@ -67,6 +70,7 @@ def policy_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=prefix + "/{name}",
                 handler=write_policy,
+                response=Nothing,
                 capability="update",
                 request=WritePolicy,
                 changes=True,
@@ -79,6 +83,7 @@ def policy_operations() -> tuple[Operation, ...]:
                 method="delete",
                 pattern=prefix + "/{name}",
                 handler=delete_policy,
+                response=Nothing,
                 capability="delete",
                 changes=True,
                 summary="Delete a policy.",

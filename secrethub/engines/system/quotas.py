@@ -7,9 +7,11 @@ from typing import Any, get_args
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown
 from secrethub.engines.quotas import CONFIG, MILLI, RATE_LIMIT, GroupBy, Quota, quota_of, told
+from secrethub.engines.system.answers import QuotaAnswer, QuotaConfigAnswer
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_identity_value, new_uuid
 from secrethub.storage.authority import QUOTAS
@@ -59,6 +61,7 @@ def quota_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="quotas/config",
             handler=read_config,
+            response=QuotaConfigAnswer,
             capability="read",
             summary="Tell what is exempt from rate limits.",
         ),
@@ -67,6 +70,7 @@ def quota_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="quotas/config",
             handler=write_config,
+            response=Nothing,
             capability="update",
             request=WriteConfig,
             changes=True,
@@ -78,6 +82,7 @@ def quota_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="quotas/rate-limit",
             handler=list_quotas,
+            response=Names,
             capability="list",
             summary="List rate limits.",
         ),
@@ -86,6 +91,7 @@ def quota_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_ONE,
             handler=read_quota,
+            response=QuotaAnswer,
             capability="read",
             summary="Read a rate limit.",
         ),
@@ -94,6 +100,7 @@ def quota_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_ONE,
             handler=write_quota,
+            response=Nothing,
             capability="update",
             request=WriteQuota,
             changes=True,
@@ -106,6 +113,7 @@ def quota_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_ONE,
             handler=delete_quota,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Lift a rate limit.",

@@ -14,6 +14,7 @@ from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.system.attempts import Attempt, new_shares
 from secrethub.engines.system.seal import beside_the_ingress, origin_of
+from secrethub.engines.system.seal_answers import AttemptAnswer
 from secrethub.errors import InvalidRequest
 from secrethub.seal.wishes import Rekey
 
@@ -74,6 +75,7 @@ def _operations(base: str, *, recovery: bool) -> tuple[Operation, ...]:
         method="write",
         pattern=f"{base}/init",
         handler=partial(_start, making=making, recovery=recovery),
+        response=AttemptAnswer,
         capability="update",
         request=RekeyRequest,
         changes=True,

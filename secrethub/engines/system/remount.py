@@ -20,6 +20,7 @@ from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.leasing import leased_kinds
 from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
 from secrethub.engines.quotas import RATE_LIMIT
+from secrethub.engines.system.answers import MoveAnswer, MoveStatusAnswer
 from secrethub.engines.system.mount_changes import KEPT, RESERVED, check_free
 from secrethub.engines.unmounting import empty
 from secrethub.errors import InvalidRequest, Sealed, Unavailable
@@ -56,6 +57,7 @@ def remount_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="remount",
             handler=remount,
+            response=MoveAnswer,
             capability="update",
             request=RemountRequest,
             changes=True,
@@ -68,6 +70,7 @@ def remount_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="remount/status/{id}",
             handler=read_status,
+            response=MoveStatusAnswer,
             capability="read",
             summary="Read how a move went.",
         ),

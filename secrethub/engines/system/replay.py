@@ -21,6 +21,7 @@ from secrethub.engines.mounts import Route
 from secrethub.engines.question import question_of
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.actors import Actor, Actors
+from secrethub.engines.system.answers import ReplayAnswer
 from secrethub.errors import IntegrityFailure, InvalidRequest, NotFound
 from secrethub.ids import is_uuid
 from secrethub.policy.builtin import ROOT, check_policy_name
@@ -69,6 +70,7 @@ def replay_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="policies/replay",
             handler=replay,
+            response=ReplayAnswer,
             capability="update",
             sudo=True,
             request=ReplayRequest,

@@ -6,6 +6,7 @@ import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.system.seal import checks, opened, origin_of
+from secrethub.engines.system.seal_answers import SealStatusAnswer
 from secrethub.errors import InvalidRequest
 from secrethub.seal.shares import decode_share
 
@@ -28,6 +29,7 @@ def restore_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="accept-restore",
             handler=accept_restore,
+            response=SealStatusAnswer,
             capability="update",
             request=AcceptRequest,
             changes=True,

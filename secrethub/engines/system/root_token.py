@@ -15,6 +15,7 @@ from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.system.attempts import Attempt
 from secrethub.engines.system.seal import beside_the_ingress, from_loopback, origin_of
+from secrethub.engines.system.seal_answers import AttemptAnswer
 from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.seal.wishes import OTP_LENGTH, GenerateRoot, check_otp, new_otp
 
@@ -83,6 +84,7 @@ def root_token_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="generate-root/attempt",
             handler=start,
+            response=AttemptAnswer,
             capability="update",
             request=AttemptRequest,
             changes=True,

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.rotation import ROW, load_rotation
 from secrethub.engines.system.seal import origin_of
+from secrethub.engines.system.seal_answers import KeyStatusAnswer, RotateConfigAnswer, RotateStatusAnswer
 from secrethub.errors import Stale
 from secrethub.storage.authority import SETTINGS
 from secrethub.storage.data_keys import MAX_USES, uses
@@ -38,6 +40,7 @@ def rotation_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="rotate/config",
             handler=read_config,
+            response=RotateConfigAnswer,
             capability="read",
             summary="Tell when data keys are rotated without being asked for.",
         ),
@@ -46,6 +49,7 @@ def rotation_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="rotate/config",
             handler=write_config,
+            response=Nothing,
             capability="update",
             request=RotationRequest,
             changes=True,
@@ -58,6 +62,7 @@ def rotation_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="rotate/status",
             handler=read_status,
+            response=RotateStatusAnswer,
             capability="read",
             summary="Tell how much is still sealed with older data keys than the newest.",
         ),
@@ -66,6 +71,7 @@ def rotation_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="rotate",
             handler=rotate,
+            response=Nothing,
             capability="update",
             changes=True,
             sudo=True,
@@ -76,6 +82,7 @@ def rotation_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="key-status",
             handler=key_status,
+            response=KeyStatusAnswer,
             capability="read",
             summary="Tell the newest data key's number, age and uses.",
         ),

@@ -16,6 +16,7 @@ from secrethub.audit.event import Origin
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
+from secrethub.engines.system.seal_answers import HealthAnswer, LeaderAnswer, SealStatusAnswer
 from secrethub.engines.throttle import Throttle
 from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError, Unavailable, WrongShare
 from secrethub.seal.shares import decode_share
@@ -45,6 +46,7 @@ def seal_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="health",
             handler=health,
+            response=HealthAnswer,
             capability="read",
             public=True,
             audited=False,
@@ -56,6 +58,7 @@ def seal_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="seal-status",
             handler=seal_status,
+            response=SealStatusAnswer,
             capability="read",
             public=True,
             audited=False,
@@ -66,6 +69,7 @@ def seal_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="leader",
             handler=leader,
+            response=LeaderAnswer,
             capability="read",
             public=True,
             audited=False,
@@ -76,6 +80,7 @@ def seal_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="unseal",
             handler=unseal,
+            response=SealStatusAnswer,
             capability="update",
             request=UnsealRequest,
             changes=True,

@@ -9,6 +9,7 @@ import time
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.seal import origin_of
+from secrethub.engines.system.seal_answers import SealedAnswer
 from secrethub.errors import SecretHubError
 from secrethub.storage.key_users import holding_keys
 
@@ -25,6 +26,7 @@ def sealing_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="seal",
             handler=seal,
+            response=SealedAnswer,
             capability="update",
             changes=True,
             sudo=True,

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kv.rights import Rights
 from secrethub.engines.listing import shown
@@ -19,6 +20,7 @@ from secrethub.engines.question import question_of
 from secrethub.engines.rotators.kinds import checked_options, rotator_of
 from secrethub.engines.secret_rotation.record import Definition, Late, Rotation, place_of, rotation_of
 from secrethub.engines.secret_rotation.secret import read_secret
+from secrethub.engines.system.seal_answers import RotationAnswer
 from secrethub.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from secrethub.ids import new_uuid
 from secrethub.policy.decision import Allowed, decide
@@ -83,6 +85,7 @@ def secret_rotation_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="rotation/config",
             handler=list_rotations,
+            response=Names,
             capability="list",
             query=("after",),
             summary="List the secrets that are rotated.",
@@ -92,6 +95,7 @@ def secret_rotation_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=one,
             handler=read_rotation,
+            response=RotationAnswer,
             capability="read",
             summary="Tell how and when a secret is rotated, and how far it is.",
         ),
@@ -100,6 +104,7 @@ def secret_rotation_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=one,
             handler=write_rotation,
+            response=Nothing,
             capability="update",
             request=WriteRotation,
             changes=True,
@@ -112,6 +117,7 @@ def secret_rotation_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=one,
             handler=delete_rotation,
+            response=Nothing,
             capability="delete",
             query=("force",),
             changes=True,

@@ -13,6 +13,7 @@ from secrethub.engines.rotators.rotator import Refused
 from secrethub.engines.secret_rotation.beginning import begin, planned
 from secrethub.engines.secret_rotation.confirming import unconfirmed
 from secrethub.engines.secret_rotation.record import Rotation, place_of, rotation_of
+from secrethub.engines.system.seal_answers import BegunAnswer, PastRunsAnswer, PausedAnswer
 from secrethub.engines.system.secret_rotation import fresh_row, require_write
 from secrethub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from secrethub.storage import rotations
@@ -43,6 +44,7 @@ def secret_rotation_run_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="rotation/run/{path*}",
             handler=run_rotation,
+            response=BegunAnswer,
             capability="update",
             request=RunRotation,
             changes=True,
@@ -56,6 +58,7 @@ def secret_rotation_run_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=f"rotation/{word}/{{path*}}",
                 handler=handler,
+                response=PausedAnswer,
                 capability="update",
                 changes=True,
                 summary=summary,
@@ -70,6 +73,7 @@ def secret_rotation_run_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="rotation/history/{path*}",
             handler=read_history,
+            response=PastRunsAnswer,
             capability="read",
             query=("before", "limit"),
             summary="Tell how the rotations of a secret ended, the newest first.",

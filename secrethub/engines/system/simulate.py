@@ -13,6 +13,7 @@ import msgspec
 from secrethub.engines.engine import Answer, Context, Method, Operation
 from secrethub.engines.flat import flat_view
 from secrethub.engines.question import question_of
+from secrethub.engines.system.answers import SimulatedAnswer
 from secrethub.errors import IntegrityFailure, InvalidRequest, NotFound
 from secrethub.policy.builtin import ROOT, normalise_policy_name
 from secrethub.policy.conditions import Circumstances
@@ -77,6 +78,7 @@ def simulate_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="policies/simulate",
             handler=simulate,
+            response=SimulatedAnswer,
             capability="update",
             request=SimulateRequest,
             strict=True,

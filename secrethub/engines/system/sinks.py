@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.masking import mask_leaf
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.sinks.kinds import PREFIX, all_sinks, body_of, checked_options, target_of
 from secrethub.engines.sinks.target import Sink, TargetFailed
+from secrethub.engines.system.answers import HashedAnswer, SinkAnswer
 from secrethub.errors import InvalidRequest
 from secrethub.ids import new_uuid
 from secrethub.sensitive import Sensitive
@@ -63,6 +65,7 @@ def sink_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="audit",
             handler=list_sinks,
+            response=dict[str, SinkAnswer],
             capability="read",
             sudo=True,
             summary="List the sinks of the audit ledger, and how far behind they are.",
@@ -72,6 +75,7 @@ def sink_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="audit/{name}",
             handler=enable,
+            response=Nothing,
             capability="update",
             request=EnableSink,
             changes=True,
@@ -87,6 +91,7 @@ def sink_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern="audit/{name}",
             handler=disable,
+            response=Nothing,
             capability="delete",
             changes=True,
             sudo=True,
@@ -97,6 +102,7 @@ def sink_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="audit-hash/{name}",
             handler=calculate,
+            response=HashedAnswer,
             capability="update",
             request=HashInput,
             summary="Tell what a value looks like in the audit ledger.",

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.system.attempts import Attempt, new_shares
 from secrethub.engines.system.seal import beside_the_ingress, origin_of
+from secrethub.engines.system.seal_answers import AttemptAnswer
 from secrethub.errors import InvalidRequest
 from secrethub.seal.slots import KMS_KINDS
 from secrethub.seal.wishes import Rekey, RemoveSlot
@@ -78,6 +80,7 @@ def slot_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="seal/slots",
             handler=listed,
+            response=Names,
             capability="list",
             summary="List the unseal slots.",
         ),
@@ -86,6 +89,7 @@ def slot_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="seal/slots",
             handler=listed,
+            response=Names,
             capability="read",
             summary="Show the unseal slots.",
         ),
@@ -94,6 +98,7 @@ def slot_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="seal/slots",
             handler=add,
+            response=AttemptAnswer,
             capability="update",
             request=AddRequest,
             changes=True,
@@ -107,6 +112,7 @@ def slot_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="seal/slots/{slot}/test",
             handler=test,
+            response=Nothing,
             capability="update",
             request=NoRequest,
             changes=True,
@@ -119,6 +125,7 @@ def slot_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern="seal/slots/{slot}",
             handler=remove,
+            response=AttemptAnswer,
             capability="delete",
             changes=True,
             sudo=True,

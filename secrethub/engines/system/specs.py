@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import secrethub
+from secrethub.engines.answers import AnyObject
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.openapi import document
 from secrethub.engines.system.mounts import visible
@@ -18,6 +19,7 @@ def spec_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="internal/specs/openapi",
             handler=openapi,
+            response=AnyObject,
             capability="read",
             bare=True,
             wraps=False,

@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import Names
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.system.answers import RenderedAnswer, TemplateAnswer
 from secrethub.errors import NotFound
 from secrethub.policy.templates import TEMPLATES, Template, render
 
@@ -26,6 +28,7 @@ def template_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="policies/templates",
             handler=list_templates,
+            response=Names,
             capability="list",
             summary="List templates of policies.",
         ),
@@ -34,6 +37,7 @@ def template_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=one,
             handler=read_template,
+            response=TemplateAnswer,
             capability="read",
             summary="Show a template and what it asks for.",
         ),
@@ -42,6 +46,7 @@ def template_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=one,
             handler=render_template,
+            response=RenderedAnswer,
             capability="update",
             request=RenderRequest,
             strict=True,

@@ -5,11 +5,19 @@ Whoever is refused is told no more than no, and the request's id. Somebody who m
 
 from __future__ import annotations
 
+import msgspec
+
 from secrethub.engines.engine import Answer, Context, Operation
-from secrethub.engines.system.ledger_entries import shown
+from secrethub.engines.system.ledger_entries import PlainEntry, shown
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
 from secrethub.storage.ledger_read import refusals
+
+
+class RefusalAnswer(msgspec.Struct, frozen=True):
+    """What the ledger has of a request that was refused."""
+
+    entries: list[PlainEntry]
 
 
 def why_operations() -> tuple[Operation, ...]:
@@ -20,6 +28,7 @@ def why_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="audit/refusals/{request_id}",
             handler=refusal,
+            response=RefusalAnswer,
             capability="read",
             sudo=True,
             summary="Read why a request was refused or failed, by its id.",

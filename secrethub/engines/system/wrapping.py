@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from secrethub.auth.digests import token_digest
+from secrethub.engines.answers import AnyObject, Nothing
 from secrethub.engines.engine import Answer, Context, Operation, WholeBody
 from secrethub.engines.wrapping import INVALID, check_wrapping, created_at, keep, reopened, take_out
 from secrethub.errors import InvalidRequest
@@ -37,6 +38,7 @@ def wrapping_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="wrapping/wrap",
             handler=wrap,
+            response=AnyObject,
             capability="update",
             request=WholeBody,
             summary="Keep a JSON object for whoever holds the wrapping token (header X-Vault-Wrap-TTL).",
@@ -46,6 +48,7 @@ def wrapping_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="wrapping/unwrap",
             handler=unwrap,
+            response=AnyObject,
             capability="update",
             request=WrappingToken,
             changes=True,
@@ -57,6 +60,7 @@ def wrapping_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="wrapping/rewrap",
             handler=rewrap,
+            response=Nothing,
             capability="update",
             request=WrappingToken,
             changes=True,

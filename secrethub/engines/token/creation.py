@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.engines.answers import TokenGiven
 from secrethub.engines.engine import Answer, Auth, Context, Identity, Operation
 from secrethub.engines.question import question_of
 from secrethub.engines.text import text_map
@@ -69,6 +70,7 @@ def creation_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=pattern,
             handler=handler,
+            response=TokenGiven,
             capability="update",
             request=CreateToken,
             changes=True,

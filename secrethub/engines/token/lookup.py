@@ -10,6 +10,7 @@ import msgspec
 
 from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
+from secrethub.engines.answers import Names
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.token.known import bound_to, find_by_accessor, find_token, good_token, lineage_of
 from secrethub.errors import DecryptionFailed, IntegrityFailure, NotFound, PermissionDenied
@@ -104,6 +105,7 @@ def lookup_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="accessors",
             handler=list_accessors,
+            response=Names,
             capability="list",
             sudo=True,
             summary="List the accessors of all service tokens.",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from secrethub.auth.tokens import MAX_TTL, open_accessor
+from secrethub.engines.answers import TokenGiven
 from secrethub.engines.engine import Answer, Auth, Context, Operation
 from secrethub.engines.origin import origin_of
 from secrethub.engines.token.known import find_by_accessor, find_token, lineage_of
@@ -49,6 +50,7 @@ def renewal_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="renew-self",
             handler=renew_self,
+            response=TokenGiven,
             capability="update",
             request=RenewSelf,
             changes=True,
@@ -60,6 +62,7 @@ def renewal_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="renew",
             handler=renew,
+            response=TokenGiven,
             capability="update",
             request=Renew,
             changes=True,
@@ -71,6 +74,7 @@ def renewal_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="renew-accessor",
             handler=renew_accessor,
+            response=TokenGiven,
             capability="update",
             request=RenewAccessor,
             changes=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.token.ending import end_orphaning, end_token
 from secrethub.engines.token.known import find_by_accessor, find_token
@@ -18,6 +19,7 @@ def revocation_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="revoke-self",
             handler=revoke_self,
+            response=Nothing,
             capability="update",
             changes=True,
             summary="End one's own token and everything made from it.",
@@ -27,6 +29,7 @@ def revocation_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="revoke",
             handler=revoke,
+            response=Nothing,
             capability="update",
             request=TokenNamed,
             changes=True,
@@ -37,6 +40,7 @@ def revocation_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="revoke-accessor",
             handler=revoke_accessor,
+            response=Nothing,
             capability="update",
             request=AccessorNamed,
             changes=True,
@@ -47,6 +51,7 @@ def revocation_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="revoke-orphan",
             handler=revoke_orphan,
+            response=Nothing,
             capability="update",
             request=TokenNamed,
             changes=True,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from secrethub.auth.networks import parse_networks
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown
 from secrethub.engines.text import plain_text
@@ -78,6 +79,28 @@ class WriteTokenRole(msgspec.Struct, frozen=True):
     allowed_entity_aliases: list[str] | None = None
 
 
+class TokenRoleAnswer(msgspec.Struct, frozen=True):
+    """A role as it is read, under both names where there are two."""
+
+    allowed_entity_aliases: list[str]
+    allowed_policies: list[str]
+    allowed_policies_glob: list[str]
+    disallowed_policies: list[str]
+    disallowed_policies_glob: list[str]
+    explicit_max_ttl: int
+    name: str
+    orphan: bool
+    path_suffix: str
+    period: int
+    renewable: bool
+    token_bound_cidrs: list[str]
+    token_explicit_max_ttl: int
+    token_no_default_policy: bool
+    token_num_uses: int
+    token_period: int
+    token_type: str
+
+
 def role_operations() -> tuple[Operation, ...]:
     """Return the operations on token roles."""
     return (
@@ -86,6 +109,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="roles",
             handler=list_roles,
+            response=Names,
             capability="list",
             summary="List token roles.",
         ),
@@ -94,6 +118,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="roles/{role}",
             handler=read_role,
+            response=TokenRoleAnswer,
             capability="read",
             summary="Read a token role.",
         ),
@@ -102,6 +127,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="roles/{role}",
             handler=write_role,
+            response=Nothing,
             capability="update",
             request=WriteTokenRole,
             changes=True,
@@ -114,6 +140,7 @@ def role_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern="roles/{role}",
             handler=delete_role,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a token role. Tokens made by it live on and cannot be renewed.",

@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
@@ -49,6 +50,7 @@ def tidy_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="tidy",
             handler=tidy,
+            response=Nothing,
             capability="update",
             changes=True,
             statuses=(202,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrethub.engines.answers import TokenGiven
 from secrethub.engines.engine import Operation
 from secrethub.engines.userpass.login import PasswordLogin, login
 from secrethub.engines.userpass.users import user_operations
@@ -20,6 +21,7 @@ class UserpassEngine:
                 method="write",
                 pattern="login/{user}",
                 handler=login,
+                response=TokenGiven,
                 capability="update",
                 request=PasswordLogin,
                 changes=True,

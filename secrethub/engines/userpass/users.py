@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from secrethub.auth.passwords import Password, make_password
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.auth_methods import belongs
 from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import shown
-from secrethub.engines.token.settings import check_tokens, either, shown_tokens, token_changes
+from secrethub.engines.token.settings import TokenSettings, check_tokens, either, shown_tokens, token_changes
 from secrethub.engines.userpass.hashing import hashing
 from secrethub.engines.userpass.user import (
     User,
@@ -26,6 +27,12 @@ from secrethub.storage.authority import USERS
 
 _USER = "users/{user}"
 _OLDER = {"token_ttl": "ttl", "token_max_ttl": "max_ttl", "token_bound_cidrs": "bound_cidrs"}
+
+
+class UserAnswer(TokenSettings, frozen=True, kw_only=True):
+    """A user as it is read; ``policies`` is an older name."""
+
+    policies: list[str]
 
 
 class WritePassword(msgspec.Struct, frozen=True):
@@ -50,6 +57,7 @@ def user_operations() -> tuple[Operation, ...]:
             method="list",
             pattern="users",
             handler=list_users,
+            response=Names,
             capability="list",
             summary="List users.",
         ),
@@ -58,6 +66,7 @@ def user_operations() -> tuple[Operation, ...]:
             method="read",
             pattern=_USER,
             handler=read_user,
+            response=UserAnswer,
             capability="read",
             summary="Read a user.",
         ),
@@ -66,6 +75,7 @@ def user_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_USER,
             handler=write_user,
+            response=Nothing,
             capability="update",
             request=WriteUser,
             changes=True,
@@ -78,6 +88,7 @@ def user_operations() -> tuple[Operation, ...]:
             method="delete",
             pattern=_USER,
             handler=delete_user,
+            response=Nothing,
             capability="delete",
             changes=True,
             summary="Delete a user. Tokens live on and cannot be renewed.",
@@ -87,6 +98,7 @@ def user_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_USER + "/password",
             handler=write_password,
+            response=Nothing,
             capability="update",
             request=WritePassword,
             changes=True,
@@ -97,6 +109,7 @@ def user_operations() -> tuple[Operation, ...]:
             method="write",
             pattern=_USER + "/policies",
             handler=write_policies,
+            response=Nothing,
             capability="update",
             request=WritePolicies,
             changes=True,
