@@ -59,13 +59,17 @@ def enable_auth(session: Session, /, kind: str, path: str | None, **settings: st
 @mount.command("enable")
 @click.argument("kind", metavar="TYPE")
 @click.option("--path", help="Where, such as team/kv [default: the type's name].")
-@click.option("--version", type=click.Choice(["1", "2"]), default="2", help="Of a kv store [default: 2].")
+@click.option("--version", type=click.Choice(["1", "2"]), help="Of a kv store [default: 2].")
 @click.option("--description", default="", help="For people.")
 @with_session
-def enable_mount(session: Session, /, kind: str, path: str | None, version: str, description: str) -> None:
-    """Mount a secrets engine of TYPE: kv."""
+def enable_mount(
+    session: Session, /, kind: str, path: str | None, version: str | None, description: str
+) -> None:
+    """Mount a secrets engine of TYPE: kv, database or aws."""
     chosen = (path or kind).strip("/")
-    body = {"type": kind, "description": description, "options": {"version": version}}
+    body: dict[str, Any] = {"type": kind, "description": description}
+    if version is not None or kind == "kv":
+        body["options"] = {"version": version or "2"}
     with session.client() as client:
         reply = client.write(f"sys/mounts/{chosen}", body)
     session.warn(reply.warnings)

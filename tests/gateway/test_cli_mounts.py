@@ -34,3 +34,8 @@ async def test_secrets_engines(cli: Cli) -> None:
     assert (tuned["description"], tuned["max_lease_ttl"]) == ("ours", 3600)
     assert await cli("mount", "disable", "team") == "Secrets engine at team/ is deleted.\n"
     assert "already in use" in await cli("mount", "enable", "kv", "--path", "secret", code=1)
+    assert await cli("mount", "enable", "kv") == "The secrets engine kv is mounted at kv/.\n"
+    assert (await cli.json("mount", "list"))["kv/"]["options"] == {"version": "2"}
+    for kind in ("database", "aws"):
+        assert f"{kind} is mounted" in await cli("mount", "enable", kind, "--path", f"of/{kind}")
+    assert "has no options" in await cli("mount", "enable", "aws", "--version", "2", code=1)
