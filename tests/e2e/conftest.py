@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def watched() -> float:
     """Seconds that a cluster is watched after a loss; ``./dev soak`` asks for more."""
-    return 60.0 * float(os.environ.get(MINUTES, "0.5"))
+    return 60.0 * float(os.environ.get(MINUTES, "0.25"))
 
 
 @pytest.fixture(scope="module")
