@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 
 from actors.checkpointing import Checkpointing
 from actors.handles.protocol import Handles
@@ -32,7 +33,14 @@ class AuditNotary:
     """
 
     def __init__(
-        self, *, node: str, database: Database, handles: Handles, psk: bytes, pulse: float = 0.8
+        self,
+        *,
+        node: str,
+        database: Database,
+        handles: Handles,
+        psk: bytes,
+        pulse: float = 0.8,
+        prune: float = 600.0,
     ) -> None:
         """Begin without keys.
 
@@ -42,6 +50,7 @@ class AuditNotary:
             handles: where SealState and the key-holders are found.
             psk: the cluster's pre-shared key.
             pulse: seconds between two looks at the streams.
+            prune: seconds between two looks for checkpoints of what was archived.
         """
         self._node = node
         self._database = database
@@ -50,6 +59,8 @@ class AuditNotary:
         self._pulse = pulse
         self._work: Checkpointing | None = None
         self._seal_epoch = 0
+        self._prune_every = prune
+        self._prune_at = time.monotonic() + prune
         self._said = ""
         self._done = asyncio.Event()
 
@@ -94,6 +105,7 @@ class AuditNotary:
             if self._work is None:
                 self._work = await self._begun(row)
             await self._work.step()
+            await self._prune(self._work)
         except Stale:
             self._work = None
             self._done.set()
@@ -105,6 +117,17 @@ class AuditNotary:
             raise
         else:
             self._say("")
+
+    async def _prune(self, work: Checkpointing) -> None:
+        """Prune what was archived, now and then; that this fails does not keep new ones from being made."""
+        if time.monotonic() < self._prune_at:
+            return
+        self._prune_at = time.monotonic() + self._prune_every
+        try:
+            if await work.prune():
+                self._prune_at = 0.0
+        except IntegrityFailure as exc:
+            _log.error("%r does not prune checkpoints: %s", self, exc)
 
     async def _begun(self, row: ClusterRow) -> Checkpointing:
         nodes = await self._handles.live_nodes()

@@ -24,6 +24,7 @@ from secrethub.audit.checkpoint import (
     link,
     sign,
 )
+from secrethub.audit.checkpoint_base import sign_base
 from secrethub.audit.checkpoint_chain import CheckpointVerifier
 from secrethub.audit.event import StreamHead, entry_signature
 from secrethub.crypto import notary_key
@@ -36,6 +37,9 @@ from secrethub.storage.seal_store import ClusterRow, next_epoch
 
 PATIENCE = 5.0
 """Seconds that entries wait for the notary before a key-holder stands in."""
+
+_PRUNED = 2_000
+"""Checkpoints that go at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class Checkpointing:
         self._database = database
         self._cluster = row.cluster_id
         self._timeline = row.timeline
+        self._public = row.notary_public
         self._epoch = epoch
         self._key = key
         self._entry_key = entry_key
@@ -132,6 +137,32 @@ class Checkpointing:
             await checkpoints.put_checkpoint(connection, signed, self._tree)
         self.last = signed
         return signed
+
+    async def prune(self) -> int:
+        """Let a signed base stand for the oldest checkpoints, where all that they speak of was archived.
+
+        Nothing is signed that was not verified, from the base before on.
+
+        Returns:
+            How many went.
+
+        Raises:
+            Stale: another incarnation took over.
+            IntegrityFailure: one of them is not the notary's.
+            Unavailable: the database does not answer; whether they went is unknown.
+        """
+        async with self._database.write() as connection:
+            await checkpoints.check_epoch(connection, self._epoch)
+            old = await checkpoints.prunable(connection, _PRUNED)
+            if not old:
+                return 0
+            verifier = await _verifier(connection, self._cluster, self._public)
+            for signed in old:
+                verifier.feed(signed)
+            last, tree = verifier.last, _sound_tree(verifier)
+            assert last is not None
+            await checkpoints.put_base(connection, sign_base(self._key, last, tree))
+        return len(old)
 
     def _checkpoint(self, heads: tuple[StreamHead, ...], at: int) -> Checkpoint:
         last = self.last
@@ -218,15 +249,34 @@ class StandIn:
 async def _replayed(connection: asyncpg.Connection[Any], row: ClusterRow) -> StreamTree:
     """Return the newest checkpoint's tree from all checkpoints, and keep it: what was kept is another one."""
     _log.error("the streams kept beside the newest checkpoint are not its own; all checkpoints are read")
-    verifier = CheckpointVerifier(row.cluster_id, row.notary_public)
+    verifier = await _verifier(connection, row.cluster_id, row.notary_public)
     async for page in checkpoints.checkpoint_pages(connection):
         for signed in page:
             verifier.feed(signed)
+    tree = _sound_tree(verifier)
+    await checkpoints.keep_tree(connection, tree)
+    return tree
+
+
+async def _verifier(connection: asyncpg.Connection[Any], cluster: str, public: bytes) -> CheckpointVerifier:
+    """Return what verifies the checkpoints that there are from their base on."""
+    verifier = CheckpointVerifier(cluster, public)
+    begins = await checkpoints.base(connection)
+    if begins is not None:
+        verifier.begin(begins)
+    return verifier
+
+
+def _sound_tree(verifier: CheckpointVerifier) -> StreamTree:
+    """Return the tree of the newest checkpoint that was fed.
+
+    Raises:
+        IntegrityFailure: one is not in order.
+    """
     bad = verifier.finish()
     if bad is not None or verifier.tree is None:
         number, reason = ("1", "gap") if bad is None else (str(bad.number), bad.reason)
         raise IntegrityFailure("audit_checkpoints", number, reason)
-    await checkpoints.keep_tree(connection, verifier.tree)
     return verifier.tree
 
 

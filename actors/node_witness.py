@@ -156,11 +156,10 @@ async def _compared(
 ) -> RolledBack | _Open | _Fine:
     async with database.read() as connection:
         epoch = int(await connection.fetchval("SELECT max(seal_epoch) FROM cluster") or 0)
-        newest = await checkpoints.newest(connection)
         if kept is None:
-            return _Fine(newest, epoch)
-        same = await checkpoints.at_sequence(connection, kept.signed.checkpoint.sequence)
-    found = contradiction(kept.signed, kept.public, newest, same)
+            return _Fine(await checkpoints.newest(connection), epoch)
+        newest, same, base = await checkpoints.beside(connection, kept.signed.checkpoint.sequence)
+    found = contradiction(kept.signed, kept.public, newest, same, base)
     if found is not None and row.timeline > kept.signed.checkpoint.timeline:
         # A restore that was accepted, perhaps, and has no checkpoint yet: the root key tells.
         if root is None or not root.fits(row):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from secrethub.audit.chain import Bad, Reason
 from secrethub.audit.checkpoint import BEFORE_FIRST, Signed, StreamTree, is_signed, link
+from secrethub.audit.checkpoint_base import SignedBase, is_base_signed
 from secrethub.audit.claims import NO_CLAIM, StreamClaims
 
 CHECKPOINTS = "checkpoints"
@@ -23,13 +24,25 @@ class CheckpointVerifier:
     Attributes:
         bad: the first that is not in order.
         count: how many were fed.
-        claims: what they say of each stream.
+        claims: what they say of each stream, the base included.
         cluster: whose they are.
         last: the newest that was fed.
         tree: of the newest; None where the first one was not fed.
     """
 
-    __slots__ = ("_pending", "_previous", "_public", "bad", "claims", "cluster", "count", "last", "tree")
+    __slots__ = (
+        "_order",
+        "_pending",
+        "_previous",
+        "_public",
+        "_reached",
+        "bad",
+        "claims",
+        "cluster",
+        "count",
+        "last",
+        "tree",
+    )
 
     def __init__(self, cluster: str, public: bytes) -> None:
         """Begin.
@@ -41,6 +54,10 @@ class CheckpointVerifier:
         self.cluster = cluster
         self._public = public
         self._previous = BEFORE_FIRST
+        self._reached: int | None = None
+        """The number of the newest, be it the base."""
+        self._order = (0, 0)
+        """Its timeline and epoch."""
         self._pending: list[Signed] = []
         self.tree: StreamTree | None = StreamTree()
         self.bad: Bad | None = None
@@ -48,19 +65,33 @@ class CheckpointVerifier:
         self.claims: dict[str, StreamClaims] = {}
         self.last: Signed | None = None
 
+    def begin(self, signed: SignedBase) -> Bad | None:
+        """Begin with a base, which stands for what was pruned; before anything is fed."""
+        base = signed.base
+        if self.count or self._reached is not None:
+            return self._fail(base.sequence, "duplicate")
+        if not is_base_signed(signed, self._public):
+            return self._fail(base.sequence, "bad signature")
+        if base.cluster != self.cluster:
+            return self._fail(base.sequence, "inserted")
+        self._reached, self._order = base.sequence, (base.timeline, base.epoch)
+        self._previous = base.link
+        self.tree = StreamTree(base.heads)
+        self.claims = {head.stream: StreamClaims(head) for head in base.heads}
+        return self.bad
+
     def feed(self, signed: Signed) -> Bad | None:
         """Check one more; the first that is fed need not be the first that there was."""
         self.count += 1
         if self.bad is not None:
             return self.bad
         checkpoint = signed.checkpoint
-        before = self.last
-        if before is None and checkpoint.sequence != 1:
+        reached = self._reached
+        if reached is None and checkpoint.sequence != 1:
             # What was before it is not here, so neither is the tree.
             self.tree = None
-        elif before is not None and checkpoint.sequence != before.checkpoint.sequence + 1:
-            later = checkpoint.sequence > before.checkpoint.sequence
-            return self._fail(before.checkpoint.sequence + 1, "gap" if later else "duplicate")
+        elif reached is not None and checkpoint.sequence != reached + 1:
+            return self._fail(reached + 1, "gap" if checkpoint.sequence > reached else "duplicate")
         elif checkpoint.previous != self._previous:
             if self._flush() is None:
                 genuine = is_signed(signed, self._public)
@@ -72,6 +103,7 @@ class CheckpointVerifier:
             genuine = self._flush() is None and is_signed(signed, self._public)
             return self.bad or self._fail(checkpoint.sequence, reason if genuine else "bad signature")
         self.last = signed
+        self._reached, self._order = checkpoint.sequence, (checkpoint.timeline, checkpoint.epoch)
         self._previous = link(signed)
         self._pending.append(signed)
         if len(self._pending) >= STRIDE:
@@ -87,10 +119,8 @@ class CheckpointVerifier:
         checkpoint = signed.checkpoint
         if checkpoint.cluster != self.cluster:
             return "inserted"
-        if self.last is not None:
-            before = self.last.checkpoint
-            if (checkpoint.timeline, checkpoint.epoch) < (before.timeline, before.epoch):
-                return "forked"
+        if (checkpoint.timeline, checkpoint.epoch) < self._order:
+            return "forked"
         for head in checkpoint.heads:
             if not 0 < head.number < NO_CLAIM:
                 return "edited"

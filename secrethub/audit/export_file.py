@@ -6,6 +6,8 @@ A JSON Lines file is UTF-8, one object a line, told apart by ``type``:
   format :data:`SELECTION` is that of a file with gaps, which nobody can verify as a whole.
 * ``base``: ``stream``, ``number``, ``head``: what comes next of this stream follows the entry with this
   number and digest, which is elsewhere.
+* ``checkpoint-base``: every field of :class:`~secrethub.audit.checkpoint_base.Base` but the cluster, and
+  ``signature``: where the checkpoints begin, if older ones were pruned. Before them.
 * ``checkpoint``: every field of :class:`~secrethub.audit.checkpoint.Checkpoint` but the cluster, digests in
   hexadecimal digits, and ``signature``. Before the entries, in order.
 * ``entry``: every field of :class:`~secrethub.audit.event.Entry` by its name, with the text of ``detail`` as
@@ -25,6 +27,7 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.checkpoint import Signed
+from secrethub.audit.checkpoint_base import SignedBase
 from secrethub.audit.event import Entry, Record, StreamHead
 
 FORMAT = "secrethub-audit/1"
@@ -56,6 +59,22 @@ def header_line(cluster_id: str, at: int, *, selection: bool = False) -> bytes:
 def base_line(head: StreamHead) -> bytes:
     """Return the line before a stream's first entry when that does not have the number 1."""
     return _line({"type": "base", "stream": head.stream, "number": head.number, "head": head.head.hex()})
+
+
+def checkpoint_base_line(signed: SignedBase) -> bytes:
+    """Return the line of what stands for pruned checkpoints."""
+    base = signed.base
+    return _line(
+        {
+            "type": "checkpoint-base",
+            "timeline": base.timeline,
+            "sequence": base.sequence,
+            "epoch": base.epoch,
+            "link": base.link.hex(),
+            "heads": [[head.stream, head.number, head.head.hex()] for head in base.heads],
+            "signature": signed.signature.hex(),
+        }
+    )
 
 
 def checkpoint_line(signed: Signed) -> bytes:

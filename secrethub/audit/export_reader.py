@@ -13,7 +13,7 @@ import gzip
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated, TypeAlias, cast
+from typing import IO, Annotated, TypeAlias, cast, overload
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from secrethub.audit.checkpoint import Checkpoint, Signed, is_signed
+from secrethub.audit.checkpoint_base import Base, SignedBase
 from secrethub.audit.checkpoint_chain import CheckpointVerifier
 from secrethub.audit.event import Row, StreamHead
 from secrethub.audit.export_file import FORMAT
@@ -74,6 +75,27 @@ class _Checkpoint(_Line, frozen=True, tag="checkpoint"):
         return Signed(made, bytes.fromhex(self.signature))
 
 
+class _CheckpointBase(_Line, frozen=True, tag="checkpoint-base"):
+    timeline: _Number
+    sequence: _Number
+    epoch: _Number
+    link: str
+    heads: tuple[tuple[str, _Number, str], ...]
+    signature: str
+
+    def signed(self, cluster: str) -> SignedBase:
+        """Return the base."""
+        made = Base(
+            cluster=cluster,
+            timeline=self.timeline,
+            sequence=self.sequence,
+            epoch=self.epoch,
+            link=bytes.fromhex(self.link),
+            heads=tuple(StreamHead(name, number, bytes.fromhex(head)) for name, number, head in self.heads),
+        )
+        return SignedBase(made, bytes.fromhex(self.signature))
+
+
 class _Entry(_Line, frozen=True, tag="entry"):
     stream: str
     number: _Number
@@ -96,7 +118,7 @@ class _End(_Line, frozen=True, tag="end"):
     entries: _Number
 
 
-_AnyLine: TypeAlias = _Header | _Base | _Checkpoint | _Entry | _End
+_AnyLine: TypeAlias = _Header | _Base | _Checkpoint | _CheckpointBase | _Entry | _End
 _decode = msgspec.json.Decoder(_AnyLine).decode
 _ENTRY = b'{"type":"entry"'
 
@@ -144,6 +166,7 @@ def verify_files(
         raise InvalidRequest("the witness is one of another ledger")
     bases: list[StreamHead] = []
     same: Signed | None = None
+    begins: SignedBase | None = None
     for path in paths:
         for line in _beside_entries(path):
             if isinstance(line, _Checkpoint):
@@ -151,10 +174,13 @@ def verify_files(
                 chain.feed(signed)
                 if witness is not None and line.sequence == witness.signed.checkpoint.sequence:
                     same = signed
+            elif isinstance(line, _CheckpointBase):
+                begins = _made(path, line, chain.cluster)
+                chain.begin(begins)
             elif isinstance(line, _Base):
                 bases.append(StreamHead(line.stream, line.number, _digest(path, line.head)))
     if witness is not None:
-        chain.bad = chain.finish() or contradicted(witness, chain.last, same)
+        chain.bad = chain.finish() or contradicted(witness, chain.last, same, begins)
     first: dict[str, StreamHead] = {}
     for base in bases:
         # Later files go on where earlier ones end; the first base is what the files begin after.
@@ -231,7 +257,11 @@ def _digest(path: Path, text: str) -> bytes:
         raise InvalidRequest(f"{path}: {text[:80]!r} is no digest") from exc
 
 
-def _made(path: Path, line: _Checkpoint, cluster: str) -> Signed:
+@overload
+def _made(path: Path, line: _Checkpoint, cluster: str) -> Signed: ...
+@overload
+def _made(path: Path, line: _CheckpointBase, cluster: str) -> SignedBase: ...
+def _made(path: Path, line: _Checkpoint | _CheckpointBase, cluster: str) -> Signed | SignedBase:
     try:
         return line.signed(cluster)
     except ValueError as exc:

@@ -12,6 +12,7 @@ import msgspec
 
 from secrethub.audit.chain import Bad
 from secrethub.audit.checkpoint import Signed, is_signed, link
+from secrethub.audit.checkpoint_base import SignedBase, is_base_signed
 from secrethub.audit.checkpoint_chain import CHECKPOINTS
 
 RolledBack: TypeAlias = Literal["older", "forked"]
@@ -73,7 +74,7 @@ def is_newer(one: Signed, other: Signed) -> bool:
 
 
 def contradiction(
-    kept: Signed, public: bytes, newest: Signed | None, same: Signed | None
+    kept: Signed, public: bytes, newest: Signed | None, same: Signed | None, base: SignedBase | None
 ) -> RolledBack | None:
     """Return what a witness has against a database, or None.
 
@@ -82,6 +83,8 @@ def contradiction(
         public: the notary's public key, as the witness knows it.
         newest: the newest checkpoint of the database.
         same: the one there with the number of ``kept``.
+        base: where the checkpoints begin there, if they were pruned. Of what was before it nobody can tell
+            any more whether it was the same.
     """
     if newest is None:
         return "older"
@@ -92,18 +95,27 @@ def contradiction(
         return None  # K shares accepted a restore, or the notary would not have signed it
     if (theirs.timeline, theirs.sequence) < (mine.timeline, mine.sequence):
         return "older"
-    return None if same is not None and link(same) == link(kept) else "forked"
+    if same is not None:
+        return None if link(same) == link(kept) else "forked"
+    if base is None or not is_base_signed(base, public) or base.base.cluster != mine.cluster:
+        return "forked"
+    if mine.sequence == base.base.sequence and link(kept) == base.base.link:
+        return None
+    return None if mine.sequence < base.base.sequence else "forked"
 
 
-def contradicted(kept: Witness, newest: Signed | None, same: Signed | None) -> Bad | None:
+def contradicted(
+    kept: Witness, newest: Signed | None, same: Signed | None, base: SignedBase | None
+) -> Bad | None:
     """Return the first checkpoint of a ledger that is not what a witness has seen, or None.
 
     Args:
         kept: what the witness has.
         newest: the newest checkpoint of the ledger.
         same: the one there with the number of what is kept.
+        base: where its checkpoints begin, if they were pruned.
     """
-    found = contradiction(kept.signed, kept.public, newest, same)
+    found = contradiction(kept.signed, kept.public, newest, same, base)
     if found == "older":
         return Bad(CHECKPOINTS, 1 if newest is None else newest.checkpoint.sequence + 1, "truncated")
     return None if found is None else Bad(CHECKPOINTS, kept.signed.checkpoint.sequence, "forked")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import asyncpg
 import msgspec
 
 from secrethub.audit.checkpoint import Checkpoint, Signed, StreamTree
+from secrethub.audit.checkpoint_base import SignedBase
 from secrethub.audit.event import StreamHead
 from secrethub.errors import IntegrityFailure, Stale
 from secrethub.storage.database import Database
@@ -22,6 +24,7 @@ _SELECT = """SELECT c.cluster_id, p.sequence, p.timeline, p.epoch, p.at, p.previ
              FROM audit_checkpoints p, cluster c"""
 _MOVED = """FROM audit_streams s LEFT JOIN notarised_streams n USING (stream)
             WHERE n.stream IS NULL OR n.number <> s.number OR n.hash <> s.hash"""
+_decode_base = msgspec.msgpack.Decoder(SignedBase).decode
 _heads = msgspec.msgpack.Decoder(tuple[tuple[str, int, bytes], ...])
 
 
@@ -50,6 +53,62 @@ async def at_sequence(connection: asyncpg.Connection[Any], sequence: int) -> Sig
     """
     row = await connection.fetchrow(f"{_SELECT} WHERE p.sequence = $1", sequence)
     return None if row is None else _signed(row)
+
+
+async def base(connection: asyncpg.Connection[Any]) -> SignedBase | None:
+    """Return where the checkpoints begin, or None when none was pruned.
+
+    Raises:
+        IntegrityFailure: it cannot be read.
+    """
+    data = await connection.fetchval("SELECT signed FROM audit_checkpoint_base")
+    if data is None:
+        return None
+    try:
+        return _decode_base(data)
+    except msgspec.MsgspecError as exc:
+        raise IntegrityFailure("audit_checkpoint_base", "0", "it cannot be read") from exc
+
+
+async def beside(
+    connection: asyncpg.Connection[Any], sequence: int
+) -> tuple[Signed | None, Signed | None, SignedBase | None]:
+    """Return what a witness is compared with: the newest checkpoint, the one with a number, and the base.
+
+    The base only where there is none with that number.
+
+    Raises:
+        IntegrityFailure: one cannot be read.
+    """
+    last, same = await newest(connection), await at_sequence(connection, sequence)
+    return last, same, None if same is not None else await base(connection)
+
+
+async def prunable(connection: asyncpg.Connection[Any], limit: int) -> list[Signed]:
+    """Return the oldest checkpoints that speak of no entry that the ledger still has; never the newest.
+
+    Whoever moves the instants of entries can only have them leave early, and their base vouches for the same.
+
+    Raises:
+        IntegrityFailure: one cannot be read.
+    """
+    oldest = await connection.fetchval("SELECT min(at) FROM audit_entries")
+    rows = await connection.fetch(
+        f"""{_SELECT} WHERE p.sequence < (SELECT max(sequence) FROM audit_checkpoints)
+            ORDER BY p.sequence LIMIT $1""",  # noqa: S608 - a constant of ours
+        limit,
+    )
+    return [_signed(row) for row in itertools.takewhile(lambda row: row["at"] < (oldest or 0), rows)]
+
+
+async def put_base(connection: asyncpg.Connection[Any], signed: SignedBase) -> None:
+    """Have the checkpoints begin after a base, in the caller's transaction."""
+    await connection.execute(
+        """INSERT INTO audit_checkpoint_base (signed) VALUES ($1)
+           ON CONFLICT (only_one) DO UPDATE SET signed = excluded.signed""",
+        msgspec.msgpack.encode(signed),
+    )
+    await connection.execute("DELETE FROM audit_checkpoints WHERE sequence <= $1", signed.base.sequence)
 
 
 async def newest_checkpoint(database: Database) -> Signed | None:

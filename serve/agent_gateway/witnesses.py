@@ -103,9 +103,8 @@ class Witnesses:
         if kept.checkpoint.cluster != self._core.keys.cluster_id:
             return False
         async with self._core.database.read() as connection:
-            newest = await checkpoints.newest(connection)
-            same = await checkpoints.at_sequence(connection, kept.checkpoint.sequence)
+            newest, same, base = await checkpoints.beside(connection, kept.checkpoint.sequence)
         # The signature last: most agents keep what is there.
-        if contradiction(kept, self._public, newest, same) is None:
+        if contradiction(kept, self._public, newest, same, base) is None:
             return False
         return is_signed(kept, self._public)

@@ -15,7 +15,7 @@ from secrethub.audit.verification import LedgerReport, LedgerVerifier
 from secrethub.crypto.keyring import Keyring
 from secrethub.operations import seal_lifecycle
 from secrethub.seal.slots import open_slot
-from secrethub.storage.checkpoints import checkpoint_pages
+from secrethub.storage.checkpoints import base, checkpoint_pages
 from secrethub.storage.database import Database
 from secrethub.storage.ledger_read import pruned, row_pages, snapshot
 from secrethub.storage.seal_store import ClusterRow, load_cluster
@@ -44,6 +44,9 @@ class Founded:
         row = await self.row()
         chain = CheckpointVerifier(row.cluster_id, row.notary_public)
         async with snapshot(self.database) as connection:
+            begins = await base(connection)
+            if begins is not None:
+                chain.begin(begins)
             async for page in checkpoint_pages(connection):
                 for signed in page:
                     chain.feed(signed)

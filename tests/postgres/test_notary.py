@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import notary_steps
 import pytest
 from notary_steps import Founded, found
@@ -17,8 +18,11 @@ from offices import Office, opened, until
 from socket_proxy import proxied
 
 from actors.checkpointing import StandIn
-from secrethub.audit.checkpoint import is_signed, link
+from secrethub.audit.checkpoint import Signed, is_signed, link
+from secrethub.audit.event import prune_detail
+from secrethub.audit.witness import contradiction
 from secrethub.errors import DecryptionFailed, IntegrityFailure, Stale, Unavailable
+from secrethub.storage.checkpoints import beside
 from secrethub.storage.database import Database
 from secrethub.storage.ledger import Note
 from secrethub.storage.sealed_stream import SealedStream
@@ -238,3 +242,42 @@ async def _write(office: Office) -> None:
 
 async def _more(cluster: Founded, before: int) -> bool:
     return len(await cluster.checkpoints()) > before
+
+
+async def test_checkpoints_of_what_was_archived_go(cluster: Founded, office: Office) -> None:
+    """A signed base stands for them: everything verifies as before, for old and new incarnations."""
+    work = await cluster.begin()
+    for _ in range(4):
+        await office.ledger.append(note())
+        await work.step()
+    assert await work.prune() == 0
+    first, second, *_ = await cluster.checkpoints()
+    (head,) = second.checkpoint.heads
+    await office.ledger.append(msgspec.structs.replace(note(), kind="prune", detail=prune_detail([head], {})))
+    await office.sql("INSERT INTO audit_pruned VALUES ($1, $2, $3)", *msgspec.structs.astuple(head))
+    await office.sql("DELETE FROM audit_entries WHERE number <= $1", head.number)
+    assert await work.prune() == 2
+    assert await work.prune() == 0
+    report = await cluster.verdict()
+    assert report.ok, report
+    assert report.checkpoints == 2
+    assert (await work.step()) is not None
+    # One whose kept leaves are another one's reads the checkpoints again, from the base on.
+    await office.sql("DELETE FROM notarised_streams")
+    new = await cluster.begin()
+    await office.ledger.append(note())
+    signed = await new.step()
+    assert signed is not None
+    assert signed.checkpoint.sequence == 6
+    assert (await cluster.verdict()).ok
+    with pytest.raises(Stale):
+        await work.prune()
+    row = await cluster.row()
+    async with cluster.database.read() as connection:
+        for kept, found in ((first, None), (second, None), (signed, None), (_other(second), "forked")):
+            place = await beside(connection, kept.checkpoint.sequence)
+            assert contradiction(kept, row.notary_public, *place) == found
+
+
+def _other(signed: Signed) -> Signed:
+    return Signed(msgspec.structs.replace(signed.checkpoint, at=0), signed.signature)

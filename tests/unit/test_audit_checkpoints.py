@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from secrethub.audit.chain import Bad, Chain
 from secrethub.audit.checkpoint import BEFORE_FIRST, Checkpoint, Signed, StreamTree, link, sign
+from secrethub.audit.checkpoint_base import SignedBase, sign_base
 from secrethub.audit.checkpoint_chain import CHECKPOINTS, STRIDE, CheckpointVerifier
 from secrethub.audit.event import Record, StreamHead, prune_detail
 from secrethub.audit.verification import LedgerReport, LedgerVerifier
@@ -258,3 +259,58 @@ def test_any_change_of_any_row_is_found(data: st.DataObject) -> None:
     assert bad is not None
     assert bad.stream == "a"
     assert bad.number <= at + 2
+
+
+def _begun(scribe: Scribe, number: int, key: Ed25519PrivateKey) -> SignedBase:
+    """What stands for the first ``number`` checkpoints."""
+    chain = CheckpointVerifier(scribe.cluster, PUBLIC)
+    for signed in scribe.checkpoints[:number]:
+        chain.feed(signed)
+    assert chain.last is not None
+    assert chain.tree is not None
+    return sign_base(key, chain.last, chain.tree)
+
+
+def _after(scribe: Scribe, base: SignedBase, first: int) -> LedgerReport:
+    """Verify with the checkpoints from ``first`` (0 for the first) on, after a base."""
+    chain = CheckpointVerifier(scribe.cluster, PUBLIC)
+    chain.begin(base)
+    for signed in scribe.checkpoints[first:]:
+        chain.feed(signed)
+    verifier = LedgerVerifier(KEY, checkpoints=chain)
+    for records in scribe.records.values():
+        for record in records:
+            verifier.feed(record)
+    return verifier.finish()
+
+
+def test_a_base_stands_for_what_was_before(scribe: Scribe) -> None:
+    """With a base everything verifies and is proven, entries from before it included."""
+    base = _begun(scribe, 3, SIGNING)
+    report = _after(scribe, base, 3)
+    assert report.ok
+    assert (report.checkpoints, report.unproven) == (2, 0)
+    forged = scribe.records["a"][2]
+    scribe.records["a"][2] = Record(
+        msgspec.structs.replace(forged.entry, actor="x"), forged.hash, forged.signature
+    )
+    assert _after(scribe, base, 3).first_bad == Bad("a", 3, "edited")
+    del scribe.records["b"]
+    assert Bad("b", 1, "truncated") in _after(scribe, base, 3).bad
+
+
+def test_a_base_that_does_not_fit(scribe: Scribe) -> None:
+    """A base that somebody else has signed, of another cluster, edited, or of another number is found out."""
+    base = _begun(scribe, 3, SIGNING)
+    other = _begun(scribe, 3, OTHER)
+    edited = SignedBase(msgspec.structs.replace(base.base, heads=base.base.heads[:1]), base.signature)
+    for wrong in (other, edited):
+        assert _after(scribe, wrong, 3).first_bad == Bad("checkpoints", 3, "bad signature")
+    assert _after(scribe, base, 4).first_bad == Bad("checkpoints", 4, "gap")
+    assert _after(scribe, base, 2).first_bad == Bad("checkpoints", 4, "duplicate")
+    foreign = Scribe()
+    foreign.cluster, foreign.checkpoints, foreign.records = "other", scribe.checkpoints, scribe.records
+    assert _after(foreign, base, 3).first_bad == Bad("checkpoints", 3, "inserted")
+    chain = CheckpointVerifier(scribe.cluster, PUBLIC)
+    chain.feed(scribe.checkpoints[0])
+    assert chain.begin(base) == Bad("checkpoints", 3, "duplicate")

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from secrethub.audit.chain import Bad
+from secrethub.audit.checkpoint_base import SignedBase
 from secrethub.audit.checkpoint_chain import CHECKPOINTS, CheckpointVerifier
 from secrethub.audit.verification import LedgerReport, LedgerVerifier
 from secrethub.audit.witness import contradicted
@@ -22,7 +23,7 @@ from secrethub.engines.runtime import Core
 from secrethub.engines.system.answers import PublicKeyAnswer, VerifiedAnswer
 from secrethub.errors import IntegrityFailure, NotInitialised
 from secrethub.storage import witness_file
-from secrethub.storage.checkpoints import checkpoint_pages
+from secrethub.storage.checkpoints import base, checkpoint_pages
 from secrethub.storage.ledger_read import count, pruned, row_pages, snapshot
 from secrethub.storage.seal_store import ClusterRow, load_cluster
 from secrethub.storage.state_check import Checked, check_authority, floors
@@ -97,7 +98,11 @@ async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[s
     chain, same = CheckpointVerifier(core.keys.cluster_id, row.notary_public), None
     total, done = await count(core.database), 0
     async with snapshot(core.database) as connection:
+        begins: SignedBase | None = None
         try:
+            begins = await base(connection)
+            if begins is not None:
+                chain.begin(begins)
             async for checkpoints in checkpoint_pages(connection):
                 for signed in checkpoints:
                     chain.feed(signed)
@@ -107,9 +112,11 @@ async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[s
                 await asyncio.sleep(0)
         except IntegrityFailure as exc:
             chain.bad = chain.bad or Bad(CHECKPOINTS, int(exc.key), "edited")
+        if chain.tree is None:
+            chain.bad = chain.bad or Bad(CHECKPOINTS, 1, "gap")
         if kept is not None and row.timeline == kept.signed.checkpoint.timeline:
             # In a later timeline, begun by enough shares, the key-holder tells with the root key.
-            chain.bad = chain.bad or contradicted(kept, chain.last, same)
+            chain.bad = chain.bad or contradicted(kept, chain.last, same, begins)
         verifier = LedgerVerifier(
             keyring.derived("audit-sign"), checkpoints=chain, bases=await pruned(connection)
         )

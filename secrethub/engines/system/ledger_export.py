@@ -15,6 +15,7 @@ import msgspec
 from secrethub.audit.event import Record, StreamHead
 from secrethub.audit.export_file import (
     base_line,
+    checkpoint_base_line,
     checkpoint_line,
     csv_lines,
     end_line,
@@ -26,7 +27,7 @@ from secrethub.engines.runtime import Core
 from secrethub.engines.system.ledger_entries import PLAIN, Criteria, filter_of, shown
 from secrethub.errors import InvalidRequest, TooManyRequests
 from secrethub.storage.archive import bases
-from secrethub.storage.checkpoints import checkpoint_pages
+from secrethub.storage.checkpoints import base, checkpoint_pages
 from secrethub.storage.database import FAILURES, unavailable
 from secrethub.storage.ledger_read import pages_of
 from secrethub.storage.ledger_search import Filter, Found, Place, find
@@ -122,6 +123,9 @@ async def _whole(core: Core, now: int) -> AsyncIterator[bytes]:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute(_PAUSE)
             begins = await bases(connection)
+            first = await base(connection)
+            if first is not None:
+                yield checkpoint_base_line(first)
             async for checkpoints in checkpoint_pages(connection):
                 yield b"".join(map(checkpoint_line, checkpoints))
             async for page in pages_of(connection):
@@ -142,9 +146,9 @@ def _lines(page: Sequence[Record], stream: str, begins: Mapping[str, StreamHead]
         entry = record.entry
         if entry.stream != stream:
             stream = entry.stream
-            base = begins.get(stream)
-            if base is not None and entry.number > 1:
-                yield base_line(base)
+            before = begins.get(stream)
+            if before is not None and entry.number > 1:
+                yield base_line(before)
         yield entry_line(record)
 
 

@@ -25,6 +25,13 @@ CREATE TABLE audit_pruned (
     hash bytea NOT NULL
 )
 """,
+    # Where the checkpoints begin (secrethub/audit/checkpoint_base.py).
+    """
+CREATE TABLE audit_checkpoint_base (
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    signed bytea NOT NULL
+)
+""",
 )
 
 # That a secret was removed (secrethub/storage/kv_ends.py).
@@ -49,5 +56,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove them."""
-    for table in ("audit_segments", "audit_pruned", "kv_ends"):
+    for table in ("audit_segments", "audit_pruned", "audit_checkpoint_base", "kv_ends"):
         op.execute(f"DROP TABLE {table}")
