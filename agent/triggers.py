@@ -10,17 +10,14 @@ file.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
 import signal
 import ssl
 import stat
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-from agent import files, http_client, processes
+from agent import children, files, http_client, processes
 from agent.files import Found
 from agent.http_client import Tls
 from agent.settings import CommandReload, HttpReload, ReloadSettings, SignalReload
@@ -31,7 +28,8 @@ _PID = re.compile(r"[0-9]{1,9}")
 _SLACK = 2.0
 """Seconds by which clocks of different grain may differ."""
 _OTHERS_WRITE = 0o022
-_OWN_VARIABLES = ("SECRETHUB_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
+_ANSWER = 64
+"""Bytes of a process id, with room to spare."""
 
 
 class ReloadFailed(SecretHubError):
@@ -92,11 +90,6 @@ def signal_pid_file(path: Path, number: int, owner: int) -> None:
         _send(pidfd, pid, number)
 
 
-def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a child may see: none of the agent's own."""
-    return {key: value for key, value in environment.items() if not key.startswith(_OWN_VARIABLES)}
-
-
 def _pid_in(path: Path, found: Found, owner: int) -> int:
     if found.attributes.uid not in {0, owner}:
         raise Misconfigured(
@@ -154,31 +147,10 @@ async def _command(reload: CommandReload) -> None:
 
 async def _run(argv: tuple[str, ...], timeout: float, *, read: bool) -> str:
     """Run a command to its end and return what it printed, if that is to be read."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE if read else asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=child_environment(os.environ),
-            cwd="/",
-            start_new_session=True,
-        )
-    except OSError as exc:
-        raise Unavailable(f"{argv[0]} cannot be run: {exc.strerror}") from exc
-    try:
-        async with asyncio.timeout(timeout):
-            out, _err = await process.communicate()
-    except TimeoutError as exc:
-        raise Unavailable(f"{argv[0]} did not end within {timeout:g} seconds") from exc
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    if process.returncode != 0:
-        raise Unavailable(f"{argv[0]} ended with {process.returncode}")
-    return (out or b"").decode("ascii", "replace").strip()
+    ended = await children.run(argv, timeout, out=_ANSWER if read else 0)
+    if ended.code != 0:
+        raise Unavailable(f"{argv[0]} ended with {ended.code}")
+    return ended.out.decode("ascii", "replace").strip()
 
 
 async def _http(reload: HttpReload) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import triggers
+from agent import children
 from agent.settings import CommandReload, HttpReload, SignalReload
 from agent.triggers import ReloadFailed, fire
 
@@ -277,4 +277,4 @@ async def test_a_unit_without_a_process_is_said() -> None:
 def test_children_see_no_variable_of_ours() -> None:
     """Everything that begins with SECRETHUB_ stays here, and so does what systemd told us."""
     given = {"SECRETHUB_ROLE_ID": "a", "PATH": "/bin", "LISTEN_FDS": "1", "HOME": "/root"}
-    assert triggers.child_environment(given) == {"PATH": "/bin", "HOME": "/root"}
+    assert children.child_environment(given) == {"PATH": "/bin", "HOME": "/root"}
