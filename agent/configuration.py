@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from agent.sections import read_socket, read_templates
+from agent.sections import read_commands, read_socket, read_templates
 from agent.settings import (
     AgentKeyType,
     AuthSettings,
@@ -72,11 +72,12 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
         cache=_cache(top.table("cache")),
         socket=read_socket(top.table("socket")),
         templates=read_templates(top.tables("template")),
+        commands=read_commands(top.tables("command")),
         log_level=_log(top.table("log")),
     )
     top.finish()
-    if settings.socket is None and not settings.templates:
-        raise Misconfigured("nothing to do: neither a [[template]] nor socket.path is set")
+    if settings.socket is None and not settings.templates and not settings.commands:
+        raise Misconfigured("nothing to do: neither a [[template]] nor a [[command]] nor socket.path is set")
     return settings
 
 

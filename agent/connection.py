@@ -16,10 +16,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from agent.backoff import CAP, Backoff
 from agent.conversation import Closed, Conversation, converse
+from agent.events import Events
 from agent.identity import Identity
 from agent.watches import Watches, batches
 from agent.witness import LedgerWitness
@@ -39,30 +40,6 @@ ROUNDS = 2
 """How often every known gateway is tried in vain before others are tried too."""
 
 _log = logging.getLogger(__name__)
-
-
-class Events(Protocol):
-    """Who is told what Core says of its own accord. Nothing here waits."""
-
-    def opened(self) -> None:
-        """A new conversation is open: anything may have changed since the last one."""
-        ...
-
-    def changed(self, path: str) -> None:
-        """A watched path changed."""
-        ...
-
-    def changed_all(self) -> None:
-        """What the agent may read has changed."""
-        ...
-
-    def certificate_due(self) -> None:
-        """The certificate should be renewed."""
-        ...
-
-    def moved(self, urls: Sequence[str]) -> None:
-        """These are the gateways from now on; they differ from those known before."""
-        ...
 
 
 class IdentityRefused(SecretHubError):
@@ -182,7 +159,7 @@ class Connection:
         Raises:
             SecretHubError: what Core answered; Unavailable when it did not.
         """
-        return await self._ask(lambda number: wire.RenewCertificate(id=number, csr=csr), wire.Certificate)
+        return await self.ask(lambda number: wire.RenewCertificate(id=number, csr=csr), wire.Certificate)
 
     async def watch(self, path: str, application: str) -> None:
         """Be told of changes of ``path``, on this conversation and on all that follow.
@@ -220,9 +197,10 @@ class Connection:
             await self.tell(wire.Unwatch(paths=some))
 
     async def _read(self, path: str, version: int | None) -> wire.Result:
-        return await self._ask(lambda number: wire.Read(id=number, path=path, version=version), wire.Result)
+        return await self.ask(lambda number: wire.Read(id=number, path=path, version=version), wire.Result)
 
-    async def _ask(self, build: Callable[[int], Request], answer: type[A]) -> A:
+    async def ask(self, build: Callable[[int], Request], answer: type[A]) -> A:
+        """Ask Core; raises what it answered instead, and Unavailable when it did not."""
         return await (await self._conversing()).ask(build, answer)
 
     async def _conversing(self) -> Conversation:
@@ -253,6 +231,8 @@ class Connection:
                     events.certificate_due()
                 case wire.Checkpoint() if self._witness is not None:
                     self._witness.take(message)
+                case wire.OrderDue():
+                    events.order_due()
                 case wire.Drain():
                     drained.append(self._drain(message, url, events))
 

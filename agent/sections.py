@@ -11,6 +11,7 @@ from collections.abc import Callable
 from agent.grants import OVERFLOW_ID, check_pattern
 from agent.settings import (
     CommandReload,
+    CommandSettings,
     GrantSettings,
     HttpReload,
     ReloadSettings,
@@ -23,6 +24,7 @@ from agent.urls import problem as url_problem
 from secrethub.errors import InvalidRequest
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|scope|socket|mount|swap)")
+_COMMAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SIGNALS = ("HUP", "USR1", "USR2", "INT", "QUIT", "TERM", "WINCH", "CONT", "ALRM")
 
 
@@ -66,6 +68,29 @@ def read_templates(tables: list[Table]) -> tuple[TemplateSettings, ...]:
         taken.add(template.destination)
         templates.append(template)
     return tuple(templates)
+
+
+def read_commands(tables: list[Table]) -> tuple[CommandSettings, ...]:
+    """Read every ``[[command]]``.
+
+    Raises:
+        Misconfigured: names the setting that cannot work.
+    """
+    commands: dict[str, CommandSettings] = {}
+    for table in tables:
+        name = table.needed("name")
+        if _COMMAND.fullmatch(name) is None:
+            raise table.wrong("name", "must be letters, digits, '.', '_' and '-' (at most 128)")
+        if name in commands:
+            raise table.wrong("name", "is another command's already")
+        if not isinstance(table.peek("run"), list):
+            raise table.wrong("run", 'must be a list of arguments, like ["/usr/local/sbin/set-password"]')
+        argv = table.texts("run")
+        if not argv or any("\0" in argument for argument in argv) or not argv[0].startswith("/"):
+            raise table.wrong("run", "begins with the absolute path of a program")
+        commands[name] = CommandSettings(name=name, argv=argv, timeout=_timeout(table, default=60))
+        table.finish()
+    return tuple(commands.values())
 
 
 def _grant(table: Table) -> GrantSettings:
@@ -157,8 +182,8 @@ def _http(table: Table) -> HttpReload:
     return HttpReload(url=url, timeout=_timeout(table))
 
 
-def _timeout(table: Table) -> int:
-    timeout = table.seconds("timeout", default=30)
+def _timeout(table: Table, default: int = 30) -> int:
+    timeout = table.seconds("timeout", default=default)
     if not 1 <= timeout <= 3600:
         raise table.wrong("timeout", "must be between 1s and 1h")
     return timeout

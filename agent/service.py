@@ -27,6 +27,7 @@ from agent.enrollment import ensure_identity, lay_aside
 from agent.grants import Grants
 from agent.identity import Identity
 from agent.ledger import LocalLedger
+from agent.orders import Orders
 from agent.reader import JITTER, Reader
 from agent.reload import Reloads
 from agent.renewal import Renewal
@@ -95,6 +96,7 @@ class _Agent:
         )
         self._renewal = Renewal(self._connection, state, settings.auth.key_type, clock)
         self._ledger = LocalLedger(state.path)
+        self._orders = Orders(self._connection, settings.commands)
         self._changed = asyncio.Event()
         self._moved: asyncio.Queue[Sequence[str]] = asyncio.Queue()
         self._refused: IdentityRefused | None = None
@@ -130,6 +132,7 @@ class _Agent:
                 "sweep": self._reader.run_sweep(),
                 "renewal": self._renewal.run(),
                 "confirmations": self._confirmations.run(),
+                "orders": self._orders.run(),
                 "report": self._report(),
                 "endpoints": self._keep_endpoints(),
                 "witness": self._witness.run(),
@@ -155,6 +158,7 @@ class _Agent:
     def opened(self) -> None:
         """A new conversation: anything may have changed since the last one."""
         self.changed_all()
+        self._orders.stir()
 
     def changed(self, path: str) -> None:
         """A watched path changed."""
@@ -170,6 +174,10 @@ class _Agent:
     def certificate_due(self) -> None:
         """Core says that it is time to renew."""
         self._renewal.hurry()
+
+    def order_due(self) -> None:
+        """Core has something to be run."""
+        self._orders.stir()
 
     def moved(self, urls: Sequence[str]) -> None:
         """Core has named other gateways."""

@@ -144,6 +144,17 @@ class TemplateSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CommandSettings:
+    """A command that rotations may have run here, by its name; Core chooses nothing else of it."""
+
+    name: str
+    argv: tuple[str, ...]
+    """The program's absolute path, and arguments; the step and the order's id follow them."""
+    timeout: int = 60
+    """Seconds after which it is killed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """Everything."""
 
@@ -155,4 +166,5 @@ class Settings:
     cache: CacheSettings
     socket: SocketSettings | None
     templates: tuple[TemplateSettings, ...]
+    commands: tuple[CommandSettings, ...] = ()
     log_level: LogLevel = "info"

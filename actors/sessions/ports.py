@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from secrethub.ids import new_uuid
 from secrethub.storage.agent_reports import Report
+from secrethub.wire.messages import AnswerOrder, Order
 from secrethub.wire.messages import Checkpoint as CheckpointMessage
 
 
@@ -156,6 +157,22 @@ class Access(Protocol):
 
     async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:
         """Issue a new certificate for the same agent.
+
+        Raises:
+            SecretHubError: refused or failed.
+        """
+        ...
+
+    async def take_order(self, peer: Peer, held: tuple[str, ...]) -> Order | None:
+        """Return a command that the peer is to run, decided and recorded; None for none.
+
+        Raises:
+            SecretHubError: refused or failed.
+        """
+        ...
+
+    async def answer_order(self, peer: Peer, message: AnswerOrder) -> None:
+        """Take the peer's word for how a command ended.
 
         Raises:
             SecretHubError: refused or failed.

@@ -21,7 +21,9 @@ _SPOKEN = frozenset(
 
 
 async def answered(
-    access: Access, peer: Peer, message: wire.Read | wire.RenewCertificate
+    access: Access,
+    peer: Peer,
+    message: wire.Read | wire.RenewCertificate | wire.TakeOrder | wire.AnswerOrder,
 ) -> wire.CoreMessage:
     """Return the answer to a request of the peer's."""
     try:
@@ -30,6 +32,11 @@ async def answered(
                 return await _read(access, peer, message)
             case wire.RenewCertificate():
                 return await _renew(access, peer, message)
+            case wire.TakeOrder():
+                return wire.Ordered(id=message.id, order=await access.take_order(peer, message.held))
+            case wire.AnswerOrder():
+                await access.answer_order(peer, message)
+                return wire.Noted(id=message.id)
     except SecretHubError as exc:
         return refusal(message.id, exc)
 

@@ -47,11 +47,11 @@ class AgentSession:
         "_ended",
         "_heard_at",
         "_inbox",
+        "_notices",
         "_paused",
         "_ping",
         "_protocol",
         "_pushed",
-        "_remind",
         "_rests_on",
         "_sending_since",
         "_showing",
@@ -79,9 +79,10 @@ class AgentSession:
         self._rests_on: frozenset[str] = frozenset()
         self._changed: dict[str, tuple[int, int]] = {}
         self._pushed: dict[str, float] = {}
-        self._authority = self._ping = self._remind = self._paused = False
+        self._authority = self._ping = self._paused = False
         self._admitted = self._ended = False
         self._drain: wire.Drain | None = None
+        self._notices: dict[str, wire.CoreMessage] = {}
         self._showing: Showing | None = None
         self._due: datetime | None = renewal_due(peer.not_before, peer.not_after, around.limits.renew_before)
         self._began_at = self._heard_at = around.clock.monotonic()
@@ -152,6 +153,11 @@ class AgentSession:
         self._authority = True
         self._rouse()
 
+    def order(self) -> None:
+        """Tell the agent that there is a command to be run."""
+        self._notices["order"] = wire.OrderDue()
+        self._rouse()
+
     def drain(self, message: wire.Drain) -> None:
         """Ask the agent to connect elsewhere."""
         self._drain = message
@@ -180,7 +186,7 @@ class AgentSession:
                 self._rouse()
             case Remind():
                 self._due = None
-                self._remind = True
+                self._notices["certificate"] = wire.CertificateDue(not_after=self.peer.not_after)
                 self._rouse()
             case End(code=code, reason=reason):
                 self.close(code, reason)
@@ -268,9 +274,8 @@ class AgentSession:
                 self._ping = False
                 await self._push(wire.Ping(server_time=self._around.clock.now()))
                 return True
-            if self._remind:
-                self._remind = False
-                await self._push(wire.CertificateDue(not_after=self.peer.not_after))
+            if self._notices:
+                await self._push(self._notices.popitem()[1])
                 return True
             if self._showing is not None and (checkpoint := self._showing.take()) is not None:
                 await self._push(checkpoint)
@@ -310,7 +315,7 @@ class AgentSession:
                 await self._send(self._around.welcome(self.peer))
             case wire.Watch():
                 await self._answer(message.id, await self._watch(message))
-            case wire.Read() | wire.RenewCertificate():
+            case wire.Read() | wire.RenewCertificate() | wire.TakeOrder() | wire.AnswerOrder():
                 await self._answer(message.id, await answered(self._around.access, self.peer, message))
             case wire.Unwatch():
                 gone = frozenset(message.paths)

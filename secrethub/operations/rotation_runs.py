@@ -19,7 +19,7 @@ import msgspec
 from secrethub.audit.masking import mask
 from secrethub.engines.own_changes import own_changes, present_fence
 from secrethub.engines.rotators.kinds import rotator_of
-from secrethub.engines.rotators.rotator import Plan, Refused, Rotator, Setup
+from secrethub.engines.rotators.rotator import Awaited, Plan, Refused, Rotator, Setup
 from secrethub.engines.runtime import Core
 from secrethub.engines.secret_rotation.beginning import begin, new_run, setup_of, store_of
 from secrethub.engines.secret_rotation.confirming import unconfirmed
@@ -27,8 +27,8 @@ from secrethub.engines.secret_rotation.record import Rotation, rotation_of
 from secrethub.engines.secret_rotation.secret import announced_as, promoted, reverted, write_secret
 from secrethub.errors import Conflict, IntegrityFailure, InvalidRequest, Unavailable
 from secrethub.operations.note import note
-from secrethub.rotation.steps import Run, failed, pause, succeeded, waited
-from secrethub.storage import agent_watches, rotations
+from secrethub.rotation.steps import Run, awaited, failed, pause, succeeded, waited
+from secrethub.storage import agent_orders, agent_watches, rotations
 from secrethub.storage.authority import ROTATIONS
 from secrethub.storage.authority_rows import micros
 
@@ -36,7 +36,8 @@ STEP_SECONDS = 10.0
 """That a rotator has for one step: less than the claim of whoever lets it."""
 
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.1, 5.0
-"""Seconds between two looks for confirmations: a quarter of what was waited already, within these."""
+"""Seconds between two looks for confirmations, or for what somebody was asked to do: a quarter of what was
+waited already, within these."""
 
 _random = random.SystemRandom()
 _log = logging.getLogger(__name__)
@@ -89,13 +90,20 @@ async def _step(core: Core, rotation: Rotation, run: Run) -> bool:
         if run.step == "promote":
             masking = core.keyring().derived("audit-mask")
             detail["fields"] = mask(plan.fields, masking, frozenset())
-        await _tell(core, rotation, run.step, "begun", detail)
+        if not run.waiting_since:
+            await _tell(core, rotation, run.step, "begun", detail)
         async with asyncio.timeout(STEP_SECONDS):
             made = await _outside(rotator, run, setup, plan)
         if made:
             plan = msgspec.structs.replace(plan, fields={**plan.fields, **made})
             rotation = rotation.with_plan(core.keyring(), plan)
         return await _stored(core, rotation, run, plan)
+    except Awaited:
+        now = core.clock.now()
+        after = awaited(run, micros(now))
+        look = _look_again((micros(now) - after.waiting_since) / 1_000_000)
+        await _keep(core, rotation, after, now + timedelta(seconds=look))
+        return False
     except (InvalidRequest, Refused, IntegrityFailure) as exc:
         _count(core, exc)
         after = failed(run, _reason(exc), final=True)
@@ -164,8 +172,7 @@ async def _confirm(core: Core, rotation: Rotation, run: Run) -> bool:
     after = waited(run, len(missing), micros(now), undo=definition.late == "undo")
     if after is None:
         waited_for = (micros(now) - run.deadline) / 1_000_000 + definition.confirm_within
-        look = min(_LONGEST_LOOK, max(_SHORTEST_LOOK, waited_for / 4))
-        await _keep(core, rotation, run, now + timedelta(seconds=look))
+        await _keep(core, rotation, run, now + timedelta(seconds=_look_again(waited_for)))
         return False
     outcome = "late" if missing else "done"
     detail = {"run": run.number, "missing": missing[: agent_watches.NAMED], "next": after.step}
@@ -196,6 +203,7 @@ async def _end(core: Core, rotation: Rotation, run: Run, plan: Plan | None = Non
             expires_at=ended.begins_at(_random.random()),
             expected_revision=rotation.revision,
         )
+        await agent_orders.forget(change.connection, rotation.uuid)
         await rotations.add_past(
             change.connection, core.keyring(), rotation.uuid, rotations.past_of(run, micros(now))
         )
@@ -249,6 +257,11 @@ async def _tell(
         reason=reason,
         detail=detail,
     )
+
+
+def _look_again(waited_for: float) -> float:
+    """Return in how many seconds to look again at what was waited for so many already."""
+    return min(_LONGEST_LOOK, max(_SHORTEST_LOOK, waited_for / 4))
 
 
 def _path(rotation: Rotation) -> str:

@@ -43,6 +43,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         old_version: of the secret when it began, 0 when there was none.
         new_version: that was promoted, 0 before.
         attempts: failures of this step so far.
+        waiting_since: since when this attempt waits for somebody to do it, microseconds since the epoch; 0
+            when nobody was asked yet.
         deadline: until when confirmations are waited for, microseconds since the epoch; 0 before.
         missing: who had not confirmed at the deadline.
         reason: why it is undone, or what failed last; no secret.
@@ -55,6 +57,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     old_version: int = 0
     new_version: int = 0
     attempts: int = 0
+    waiting_since: int = 0
     deadline: int = 0
     missing: int = 0
     reason: str = ""
@@ -77,7 +80,7 @@ def succeeded(run: Run) -> Run | None:
     step = _NEXT.get(run.step)
     if step is None:
         return None
-    return msgspec.structs.replace(run, step=step, attempts=0, reason="")
+    return msgspec.structs.replace(run, step=step, attempts=0, waiting_since=0, reason="")
 
 
 def failed(run: Run, reason: str, *, final: bool) -> Run:
@@ -93,12 +96,17 @@ def failed(run: Run, reason: str, *, final: bool) -> Run:
         return undone(run, reason)
     if run.step != "undo":
         run = msgspec.structs.replace(run, reason=reason)
-    return msgspec.structs.replace(run, attempts=attempts)
+    return msgspec.structs.replace(run, attempts=attempts, waiting_since=0)
 
 
 def undone(run: Run, reason: str) -> Run:
     """Return the run once it is to be undone."""
-    return msgspec.structs.replace(run, step="undo", attempts=0, reason=reason)
+    return msgspec.structs.replace(run, step="undo", attempts=0, waiting_since=0, reason=reason)
+
+
+def awaited(run: Run, now: int) -> Run:
+    """Return the run while somebody was asked to do its step and has not said how that went."""
+    return msgspec.structs.replace(run, waiting_since=run.waiting_since or now)
 
 
 def waited(run: Run, missing: int, now: int, *, undo: bool) -> Run | None:

@@ -11,7 +11,10 @@ certificate's business. Paths are written as a person writes them, ``secrets/pro
     read               (id)                result | error     (same id)
     watch              (id)                watching | error   (same id)
     renew_certificate  (id)                certificate | error
-    unwatch, status, confirm               changed, policy_changed, certificate_due, checkpoint, drain
+    take_order         (id)                ordered | error
+    answer_order       (id)                noted | error
+    unwatch, status, confirm               changed, policy_changed, certificate_due, checkpoint,
+                                           order_due, drain
     pong               (answers ping)      ping
 
 A push says what changed, never the value: the client reads under a fresh, audited decision.
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import IntEnum
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -39,6 +42,13 @@ Instant: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
 CheckpointBytes: TypeAlias = Annotated[bytes, Meta(max_length=128 * 1024)]
 """A signed checkpoint of the ledger (``audit/witness.py``)."""
+OrderId: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f-]{36}/[0-9]{1,15}\Z")]
+"""A run of a rotation, the same for all of its steps and for each repetition."""
+OrderStep: TypeAlias = Literal["create", "verify", "retire", "undo"]
+OrderOutcome: TypeAlias = Literal["done", "failed", "again", "unknown"]
+"""``again``: it failed for now; ``unknown``: the host has no such command, and nothing was done."""
+MAX_HELD = 64
+"""Orders that an agent has in hand at most."""
 
 MAX_PATHS = 1000
 """Paths one ``watch`` or ``unwatch`` may name."""
@@ -136,6 +146,24 @@ class RenewCertificate(_Message, frozen=True, tag="renew_certificate"):
     csr: Annotated[str, Meta(max_length=16_384)]
 
 
+class TakeOrder(_Message, frozen=True, tag="take_order"):
+    """Asks for a command to be run on this host; none of those ``held`` already."""
+
+    id: RequestId
+    held: Annotated[tuple[OrderId, ...], Meta(max_length=MAX_HELD)] = ()
+
+
+class AnswerOrder(_Message, frozen=True, tag="answer_order"):
+    """Says how a command ended. ``said`` never holds a value."""
+
+    id: RequestId
+    order: OrderId
+    step: OrderStep
+    attempt: Count
+    outcome: OrderOutcome
+    said: Annotated[str, Meta(max_length=2048)] = ""
+
+
 class Pong(_Message, frozen=True, tag="pong"):
     """Answers ``ping``."""
 
@@ -230,6 +258,42 @@ class Certificate(_Message, frozen=True, tag="certificate"):
     ca_chain: tuple[str, ...]
 
 
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A command to be run, called as the host's own settings call it, and what it is told.
+
+    Values that a step is not about are null.
+    """
+
+    order: OrderId
+    step: OrderStep
+    attempt: Count
+    command: str
+    path: str
+    field: str
+    value: str | None = None
+    old_value: Any = None
+
+    def __repr__(self) -> str:
+        return f"Order(order={self.order!r}, step={self.step!r}, command={self.command!r})"
+
+
+class Ordered(_Message, frozen=True, tag="ordered"):
+    """Answers ``take_order``; null when there is nothing more to be done."""
+
+    id: RequestId
+    order: Order | None = None
+
+
+class Noted(_Message, frozen=True, tag="noted"):
+    """Answers ``answer_order``."""
+
+    id: RequestId
+
+
+class OrderDue(_Message, frozen=True, tag="order_due"):
+    """There is a command to be run: take it."""
+
+
 class Drain(_Message, frozen=True, tag="drain"):
     """Connect elsewhere (``urls``, may be empty: try any you know) ``within`` so many seconds."""
 
@@ -243,7 +307,9 @@ class Ping(_Message, frozen=True, tag="ping"):
     server_time: Instant
 
 
-ClientMessage: TypeAlias = Hello | Read | Watch | Unwatch | Status | Confirm | RenewCertificate | Pong
+ClientMessage: TypeAlias = (
+    Hello | Read | Watch | Unwatch | Status | Confirm | RenewCertificate | TakeOrder | AnswerOrder | Pong
+)
 CoreMessage: TypeAlias = (
     Welcome
     | Result
@@ -254,6 +320,9 @@ CoreMessage: TypeAlias = (
     | CertificateDue
     | Checkpoint
     | Certificate
+    | Ordered
+    | Noted
+    | OrderDue
     | Drain
     | Ping
 )

@@ -20,6 +20,7 @@ from typing import Final, Literal, TypeAlias
 from secrethub.wire import codec
 from secrethub.wire.codec import ProtocolViolation
 from secrethub.wire.messages import (
+    AnswerOrder,
     Certificate,
     ClientMessage,
     CloseCode,
@@ -27,9 +28,12 @@ from secrethub.wire.messages import (
     Error,
     Hello,
     Message,
+    Noted,
+    Ordered,
     Read,
     RenewCertificate,
     Result,
+    TakeOrder,
     Watch,
     Watching,
     Welcome,
@@ -38,17 +42,19 @@ from secrethub.wire.messages import (
 
 Role: TypeAlias = Literal["agent", "core"]
 State: TypeAlias = Literal["opening", "greeted", "open", "closed"]
-Request: TypeAlias = Read | Watch | RenewCertificate
+Request: TypeAlias = Read | Watch | RenewCertificate | TakeOrder | AnswerOrder
 
 MAX_IN_FLIGHT: Final = 256
 """Requests a client may have unanswered."""
 
-_REQUESTS: Final = (Read, Watch, RenewCertificate)
-_ANSWERS: Final = (Result, Watching, Certificate)
+_REQUESTS: Final = (Read, Watch, RenewCertificate, TakeOrder, AnswerOrder)
+_ANSWERS: Final = (Result, Watching, Certificate, Ordered, Noted)
 _ANSWER_TO: Final[dict[type[Message], type[Message]]] = {
     Read: Result,
     Watch: Watching,
     RenewCertificate: Certificate,
+    TakeOrder: Ordered,
+    AnswerOrder: Noted,
 }
 
 

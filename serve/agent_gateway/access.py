@@ -22,6 +22,7 @@ from secrethub.errors import (
     Unavailable,
 )
 from secrethub.ids import new_uuid
+from secrethub.operations import agent_orders
 from secrethub.operations.call import AgentCertificate, Call
 from secrethub.operations.identify import IDENTITIES
 from secrethub.operations.note import note
@@ -30,7 +31,7 @@ from secrethub.operations.watch import may_watch, watch
 from secrethub.storage.agent_reports import Report
 from secrethub.storage.authority import APPROLES
 from secrethub.wire.canonical_path import check_path
-from secrethub.wire.messages import Checkpoint
+from secrethub.wire.messages import AnswerOrder, Checkpoint, Order
 from serve.agent_gateway.uses import UsesWriter
 from serve.agent_gateway.witnesses import Witnesses
 
@@ -182,6 +183,14 @@ class CoreAccess:
             self._core, peer.agent_id, peer.serial, csr, client_address=peer.address
         )
         return IssuedCertificate(certificate=renewed.certificate, ca_chain=renewed.ca_chain)
+
+    async def take_order(self, peer: Peer, held: tuple[str, ...]) -> Order | None:
+        """Hand an order over."""
+        return await agent_orders.take(self._core, _credential(peer), held, peer.address)
+
+    async def answer_order(self, peer: Peer, message: AnswerOrder) -> None:
+        """Take an answer."""
+        await agent_orders.answer(self._core, _credential(peer), message, peer.address)
 
     async def _is_secret(self, path: str) -> bool:
         """Tell whether reading ``path`` gives a secret and nothing else, whoever asks."""

@@ -34,6 +34,7 @@ from serve.agent_gateway.admission import Admission, Later, Visits
 from serve.agent_gateway.connection import AgentConnection, Refused
 from serve.agent_gateway.identity import take_identity
 from serve.agent_gateway.listener import AgentListener, allow_descriptors, bind
+from serve.agent_gateway.orders import tell_of_orders
 from serve.agent_gateway.uses import UsesWriter
 from serve.agent_gateway.witnesses import Witnesses
 
@@ -149,7 +150,12 @@ class AgentGateway:
             limits=self._limits,
             come=self._came,
             gone=self._gone,
-            beside={"registrar": self._registrar.run, "uses": uses.run, "witnesses": witnesses.run},
+            beside={
+                "registrar": self._registrar.run,
+                "uses": uses.run,
+                "witnesses": witnesses.run,
+                "orders": lambda: tell_of_orders(core.database, self._supervisor),
+            },
         )
         self._unsubscribe = core.caches.subscribe(self._announced)
         core.caches.on_flush(self._flushed)

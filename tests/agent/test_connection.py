@@ -87,6 +87,9 @@ class Host:
         self.changes.append(None)
         self.reader.outdate_all()
 
+    def order_due(self) -> None:
+        """There is a command to be run."""
+
     def certificate_due(self) -> None:
         """Core wants a renewal."""
         self.due.set()

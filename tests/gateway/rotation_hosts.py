@@ -65,7 +65,7 @@ class RotationHost:
 
 @contextlib.asynccontextmanager
 async def enrolled_host(
-    node: Node, folder: Path, template: str, more: str = ""
+    node: Node, folder: Path, template: str, more: str = "", name: str = "host-1"
 ) -> AsyncIterator[RotationHost]:
     """Enrol a host whose agent may read ``secrets/app/**`` and keeps a file.
 
@@ -74,6 +74,7 @@ async def enrolled_host(
         folder: of the host.
         template: of the file.
         more: further lines of the file's settings.
+        name: of the agent.
     """
     policy: Any = native("secrets/app/**")
     policy["statements"].append(
@@ -96,7 +97,7 @@ async def enrolled_host(
         "state": {"dir": str(folder / "state")},
         "socket": {"path": str(folder / "agent.sock"), "mode": "0600"},
     }
-    lines = ['[agent]\nname = "host-1"']
+    lines = [f"[agent]\nname = {json.dumps(name)}"]
     for section, fields in words.items():
         # JSON's strings are TOML's, too.
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in fields.items())]

@@ -91,6 +91,12 @@ class House:
         """Decide anew."""
         return path in self.allowed
 
+    async def take_order(self, peer: Peer, held: tuple[str, ...]) -> wire.Order | None:
+        raise AssertionError(peer, held)
+
+    async def answer_order(self, peer: Peer, message: wire.AnswerOrder) -> None:
+        raise AssertionError(peer, message)
+
     def unwatched(self, peer: Peer, key: str) -> None:
         """Note the end of a watch."""
         self.uses.append((peer.agent_id, key, None))

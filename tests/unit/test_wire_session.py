@@ -12,6 +12,7 @@ from secrethub.wire import codec
 from secrethub.wire.codec import ProtocolViolation
 from secrethub.wire.messages import (
     MAX_PATHS,
+    AnswerOrder,
     Certificate,
     CertificateDue,
     Changed,
@@ -21,6 +22,9 @@ from secrethub.wire.messages import (
     Error,
     Hello,
     Message,
+    Noted,
+    OrderDue,
+    Ordered,
     Ping,
     PolicyChanged,
     Pong,
@@ -29,6 +33,7 @@ from secrethub.wire.messages import (
     RenewCertificate,
     Result,
     Status,
+    TakeOrder,
     TemplateStatus,
     Unwatch,
     Watch,
@@ -41,6 +46,7 @@ from secrethub.wire.session import MAX_IN_FLIGHT, Session
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HELLO = Hello(version="0.1.0", name="web-1")
 WELCOME = Welcome(agent_id="a", server_time=NOW, gateway="g")
+ORDER = "00000000-0000-0000-0000-000000000000/1"
 RESULT = Result(id=1, path="secrets/a", data={"k": "v"}, version=1, generation=1, created_time="")
 
 AFTER_WELCOME: list[Message] = [
@@ -51,11 +57,14 @@ AFTER_WELCOME: list[Message] = [
     Status(cached=3, templates=(TemplateStatus(destination="/run/x", rendered=False, error="no file"),)),
     Confirm(path="secrets/a", version=2),
     RenewCertificate(id=1, csr="-----BEGIN CERTIFICATE REQUEST-----"),
+    TakeOrder(id=1, held=(ORDER,)),
+    AnswerOrder(id=1, order=ORDER, step="undo", attempt=2, outcome="again", said="busy"),
     Pong(),
 ]
 PUSHES: list[Message] = [
     Changed(path="secrets/a", version=2, sequence=9),
     PolicyChanged(),
+    OrderDue(),
     CertificateDue(not_after=NOW),
     Drain(urls=("wss://b:4665",), within=30.0),
     Ping(server_time=NOW),
@@ -99,8 +108,10 @@ def test_pushes_arrive_as_sent(message: Message) -> None:
             ),
         ),
         (RenewCertificate(id=1, csr="…"), Certificate(id=1, certificate="…", ca_chain=("…",))),
+        (TakeOrder(id=1), Ordered(id=1)),
+        (AnswerOrder(id=1, order=ORDER, step="create", attempt=1, outcome="done"), Noted(id=1)),
     ],
-    ids=["read", "read-refused", "watch", "renew"],
+    ids=["read", "read-refused", "watch", "renew", "take-order", "answer-order"],
 )
 def test_an_answer_frees_its_id(request_: Message, answer: Message) -> None:
     """An answered request's id may be used again, at both ends."""

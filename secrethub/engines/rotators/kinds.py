@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from secrethub.engines.rotators.aws import AwsKeyRotator
+from secrethub.engines.rotators.command import CommandRotator
 from secrethub.engines.rotators.database import DatabasePasswordRotator, DatabaseTwoUsersRotator
 from secrethub.engines.rotators.generated import GeneratedRotator
 from secrethub.engines.rotators.rotator import Rotator
@@ -19,6 +20,7 @@ _KINDS: tuple[Rotator, ...] = (
     DatabaseTwoUsersRotator(),
     WebhookRotator(),
     AwsKeyRotator(),
+    CommandRotator(),
 )
 ROTATORS: Mapping[str, Rotator] = {rotator.kind: rotator for rotator in _KINDS}
 

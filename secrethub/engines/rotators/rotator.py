@@ -24,6 +24,12 @@ class Refused(SecretHubError):
     code = "rotation_refused"
 
 
+class Awaited(SecretHubError):
+    """Somebody was asked to do the step and has not said how it went: look again a little later."""
+
+    code = "rotation_awaited"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setup:
     """What is configured for one secret.
@@ -31,7 +37,10 @@ class Setup:
     Attributes:
         core: of the process that does it.
         key: the secret's path.
+        rotation: its UUID.
         run: number of the run.
+        attempt: of the step, from 1 on.
+        waiting_since: since when this attempt is awaited, microseconds since the epoch; 0 before.
         options: what may be shown.
         secrets: what may not.
         mounts: the mount of each path of :meth:`Rotator.needs`, by its UUID.
@@ -39,7 +48,10 @@ class Setup:
 
     core: Core = field(repr=False)
     key: str
+    rotation: str
     run: int
+    attempt: int
+    waiting_since: int
     options: Mapping[str, str]
     secrets: Mapping[str, str] = field(repr=False)
     mounts: Mapping[str, str]
@@ -132,6 +144,7 @@ class Rotator(Protocol):
 
         Raises:
             Refused, Unavailable: it could not be; whether something happened may be unknown.
+            Awaited: it is being done.
         """
         ...
 

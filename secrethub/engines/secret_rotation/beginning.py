@@ -33,10 +33,14 @@ async def store_of(core: Core, rotation: Rotation) -> tuple[Mount, str]:
 
 def setup_of(core: Core, rotation: Rotation, number: int) -> Setup:
     """Return what a rotator is to know for a run."""
+    run = rotation.run
     return Setup(
         core=core,
         key=rotation.key,
+        rotation=rotation.uuid,
         run=number,
+        attempt=1 if run is None else run.attempts + 1,
+        waiting_since=0 if run is None else run.waiting_since,
         options=rotation.definition.options,
         secrets=rotation.secrets(core.keyring()),
         mounts=rotation.definition.mounts,

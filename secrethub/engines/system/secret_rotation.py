@@ -25,7 +25,7 @@ from secrethub.errors import Conflict, InvalidRequest, NotFound, PermissionDenie
 from secrethub.ids import new_uuid
 from secrethub.policy.decision import Allowed, decide
 from secrethub.rotation.schedule import LONGEST, Schedule
-from secrethub.storage import rotations
+from secrethub.storage import agent_orders, rotations
 from secrethub.storage.authority import ROTATIONS, Row
 from secrethub.wire.durations import format_rfc3339, from_micros, parse_duration
 
@@ -199,6 +199,7 @@ async def delete_rotation(context: Context, _body: None) -> Answer:
             raise Conflict("a rotation is under way; with force=true it is left as it is")
         await change.delete(ROTATIONS, key)
         await rotations.forget(change.connection, rotation.uuid)
+        await agent_orders.forget(change.connection, rotation.uuid)
     return EMPTY
 
 

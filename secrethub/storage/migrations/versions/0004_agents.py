@@ -35,13 +35,33 @@ CREATE TABLE agent_reports (
 )
 """
 
+# Commands that agents are to run for rotations (secrethub/storage/agent_orders.py).
+_ORDERS = (
+    """
+CREATE TABLE agent_orders (
+    rotation text COLLATE "C" NOT NULL,
+    run bigint NOT NULL,
+    step text NOT NULL,
+    attempt integer NOT NULL,
+    key text NOT NULL,
+    agent text COLLATE "C" NOT NULL,
+    taken integer NOT NULL,
+    outcome text NOT NULL,
+    said text NOT NULL,
+    mac bytea NOT NULL,
+    PRIMARY KEY (rotation, run, step)
+)
+""",
+    "CREATE INDEX agent_orders_open ON agent_orders (agent) WHERE outcome = ''",
+)
+
 
 def upgrade() -> None:
     """Create the tables."""
-    for statement in (*_WATCHES, _REPORTS):
+    for statement in (*_WATCHES, _REPORTS, *_ORDERS):
         op.execute(statement)
 
 
 def downgrade() -> None:
     """Drop the tables."""
-    op.execute("DROP TABLE agent_watches, agent_reports")
+    op.execute("DROP TABLE agent_watches, agent_reports, agent_orders")
