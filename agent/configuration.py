@@ -28,8 +28,9 @@ from agent.settings import (
 )
 from agent.table import Table
 from agent.urls import problem as url_problem
-from secrethub.errors import Misconfigured
+from secrethub.errors import InvalidPath, Misconfigured
 from secrethub.sensitive import Sensitive
+from secrethub.wire.canonical_path import check_path
 
 DEFAULT_FILE = Path("/etc/secrethub/agent.toml")
 DEFAULT_STATE = "/var/lib/secrethub-agent"
@@ -156,6 +157,7 @@ def _auth(table: Table, secret_id: Sensitive[str] | None) -> AuthSettings:
         except (OSError, UnicodeDecodeError) as exc:
             raise table.wrong("role_id_file", "cannot be read") from exc
     settings = AuthSettings(
+        mount=_mount(table),
         role_id=role_id,
         secret_id=secret_id,
         secret_id_file=table.path("secret_id_file"),
@@ -167,6 +169,14 @@ def _auth(table: Table, secret_id: Sensitive[str] | None) -> AuthSettings:
     )
     table.finish()
     return settings
+
+
+def _mount(table: Table) -> str:
+    given = table.text("mount", "approle") or ""
+    try:
+        return check_path(given.strip("/").removeprefix("auth/"))
+    except InvalidPath as exc:
+        raise table.wrong("mount", "must be the path of an auth method, like team/machines") from exc
 
 
 def _api_path(text: str | None) -> str | None:

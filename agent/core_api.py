@@ -96,10 +96,10 @@ class CoreApi:
         self._url = url
         self._tls = tls
 
-    async def login(self, role_id: str, secret_id: str) -> str:
-        """Log in with AppRole and return the token."""
+    async def login(self, mount: str, role_id: str, secret_id: str) -> str:
+        """Log in with AppRole, mounted at ``mount`` below ``auth/``, and return the token."""
         body = {"role_id": role_id, "secret_id": secret_id}
-        return (await self._post("auth/approle/login", body, None, _Login)).auth.client_token
+        return (await self._post(f"auth/{mount}/login", body, None, _Login)).auth.client_token
 
     async def made_at(self, wrapping_token: str) -> str:
         """Return where a wrapping token says that it was made; this does not open it."""

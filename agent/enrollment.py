@@ -120,7 +120,8 @@ async def _enroll(settings: Settings, state: StateDirectory, clock: Clock, url: 
     role_id = _role_id(settings.auth)
     pending = await _opened(settings.auth, state, api, pending)
     try:
-        token = await api.login(role_id, pending.secret_id or _secret_id(settings.auth).reveal())
+        secret_id = pending.secret_id or _secret_id(settings.auth).reveal()
+        token = await api.login(settings.auth.mount, role_id, secret_id)
     except (InvalidRequest, PermissionDenied):
         # A SecretID that was opened and is no good would stand in the way of the next one.
         _store(state, msgspec.structs.replace(pending, secret_id=None))

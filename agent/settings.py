@@ -39,6 +39,8 @@ class CoreSettings:
 class AuthSettings:
     """How the agent logs in, once, to get its certificate."""
 
+    mount: str = "approle"
+    """Where AppRole is mounted, below ``auth/``."""
     role_id: str | None = None
     """Needed until the agent has its certificate."""
     secret_id: Sensitive[str] | None = None

@@ -149,6 +149,7 @@ class CorePeer:
     messages: list[wire.ClientMessage] = field(default_factory=list)
     sessions: list[Peer] = field(default_factory=list)
     role_id: str = "role-1"
+    mount: str = "approle"
     secret_id: str = "canary-secret-id"
     logins_left: int = 1_000
     wrapped: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -197,7 +198,7 @@ class CorePeer:
         denied = (403, {"errors": ["permission denied"], "code": "permission_denied"})
         if path == "/v1/pki/ca_chain":
             return 200, "".join(self.authorities.chain_pem)
-        if path == "/v1/auth/approle/login":
+        if path == f"/v1/auth/{self.mount}/login":
             given = (body["role_id"], body["secret_id"])
             if given != (self.role_id, self.secret_id) or self.logins_left == 0:
                 return denied

@@ -42,7 +42,7 @@ async def enroll(chosen: Settings) -> Identity:
 async def log_in(core: CoreSettings) -> None:
     """Send Core a SecretID, if it is believed."""
     url = core.urls[0]
-    await CoreApi(url, await trust.trust_in(core, url)).login("role-1", "canary-secret-id")
+    await CoreApi(url, await trust.trust_in(core, url)).login("approle", "role-1", "canary-secret-id")
 
 
 async def refused(core: CoreSettings) -> SecretHubError:
@@ -85,6 +85,21 @@ async def test_a_kept_secret_id_stays(core: CorePeer, agent: AgentProcess) -> No
     agent.config.write_text(agent.config.read_text().replace("key_type", "keep = true\nkey_type"))
     await enroll(load(agent.config, {}))
     assert agent.secret_id_file.exists()
+
+
+@pytest.mark.parametrize("written", ["floor/machines", "auth/floor/machines/"])
+async def test_approle_may_be_mounted_elsewhere(core: CorePeer, agent: AgentProcess, written: str) -> None:
+    """The agent logs in where its settings say that AppRole is mounted."""
+    core.mount = "floor/machines"
+    agent.configure(FILE)
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace("[auth]", f'[auth]\nmount = "{written}"', 1))
+    await enroll(load(agent.config, {}))
+    assert "POST /v1/auth/floor/machines/login" in core.requests
+    for wrong in ("floor//machines", "floor/../machines", ""):
+        agent.config.write_text(text.replace("[auth]", f'[auth]\nmount = "{wrong}"', 1))
+        with pytest.raises(Misconfigured, match="mount"):
+            load(agent.config, {})
 
 
 async def test_an_enrolled_agent_does_not_ask_again(core: CorePeer, agent: AgentProcess) -> None:
