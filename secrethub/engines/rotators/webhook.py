@@ -17,15 +17,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import httpx2
-
+from secrethub.engines import outbound_http
 from secrethub.engines.outbound import Refused as Disallowed
-from secrethub.engines.outbound import WebTarget, allowed_addresses, parse_url
+from secrethub.engines.outbound import WebTarget, parse_url
 from secrethub.engines.rotators.generated import Shape
 from secrethub.engines.rotators.rotator import Plan, Refused, Setup
 from secrethub.errors import InvalidRequest, Unavailable
 
-_SECONDS = 10.0
 _SHORTEST_KEY = 32
 _DEFINITELY = range(400, 500)
 _LATER = frozenset({408, 425, 429})
@@ -55,7 +53,7 @@ class WebhookRotator:
 
     async def probe(self, setup: Setup, current: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Find out whether the service may be connected to. It is not told of a dry run."""
-        await _address(setup, _target(setup.options))
+        await _check_address(setup)
 
     async def plan(
         self,
@@ -65,7 +63,7 @@ class WebhookRotator:
         """Plan a new random value."""
         # What must not be connected to could not be told to undo either.
         with contextlib.suppress(Unavailable):
-            await _address(setup, _target(setup.options))
+            await _check_address(setup)
         shape = Shape(setup.options)
         return {shape.field: shape.value()}, {}
 
@@ -102,30 +100,15 @@ async def _tell(setup: Setup, plan: Plan, step: Step, *, new: bool = False, old:
     if old:
         told["old_value"] = plan.before.get(field)
     body = json.dumps(told).encode()
-    address = await _address(setup, target)
-    host = f"[{address}]" if ":" in address else address
     headers = {
-        "Host": target.authority,
         "Content-Type": "application/json",
         "X-SecretHub-Signature": signature(setup.secrets["signing_key"], body, int(time.time())),
     }
     try:
-        # No redirect is followed, no proxy of the environment used; the certificate must be the name's.
-        async with (
-            httpx2.AsyncClient(
-                verify=_context(setup.options), timeout=_SECONDS, trust_env=False, follow_redirects=False
-            ) as client,
-            client.stream(
-                "POST",
-                f"https://{host}:{target.port}{target.path}",
-                headers=headers,
-                content=body,
-                extensions={"sni_hostname": target.host},
-            ) as answer,
-        ):
-            status = answer.status_code
-    except (httpx2.HTTPError, OSError) as exc:
-        raise Unavailable(f"{target.host} does not answer ({type(exc).__name__})") from exc
+        async with outbound_http.client(_context(setup.options)) as client:
+            status = await outbound_http.post(client, setup.core.settings, target, headers, body)
+    except Disallowed as exc:
+        raise Refused(exc.message) from exc
     if status in _DEFINITELY and status not in _LATER:
         raise Refused(f"{target.host} refuses {step}: it answered {status}")
     if not 200 <= status < 300:
@@ -152,16 +135,11 @@ def _target(options: Mapping[str, str]) -> WebTarget:
 
 
 def _context(options: Mapping[str, str]) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cadata=options.get("ca_pem") or None)
-    except (ssl.SSLError, ValueError) as exc:
-        raise InvalidRequest("ca_pem holds no certificates") from exc
+    return outbound_http.trusting(options.get("ca_pem", ""))
 
 
-async def _address(setup: Setup, target: WebTarget) -> str:
+async def _check_address(setup: Setup) -> None:
     try:
-        return str((await allowed_addresses(setup.core.settings, target.host, target.port))[0])
+        await outbound_http.checked_address(setup.core.settings, _target(setup.options))
     except Disallowed as exc:
         raise Refused(exc.message) from exc
-    except OSError as exc:
-        raise Unavailable(f"the name {target.host} is not known") from exc

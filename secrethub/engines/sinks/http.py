@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import httpx2
 
-from secrethub.engines.outbound import Refused, allowed_addresses, parse_url
+from secrethub.engines import outbound_http
+from secrethub.engines.outbound import Refused, parse_url
 from secrethub.engines.sinks.target import TargetFailed
-from secrethub.errors import InvalidRequest
+from secrethub.errors import Unavailable
 from secrethub.node import NodeSettings
 from secrethub.sensitive import Sensitive
-
-_SECONDS = 10.0
 
 
 class HttpTarget:
@@ -36,40 +35,25 @@ class HttpTarget:
         self._settings = settings
         self._target = parse_url(url)
         self._authorization = authorization
-        try:
-            self._context = ssl.create_default_context(cadata=ca_pem or None)
-        except (ssl.SSLError, ValueError) as exc:
-            raise InvalidRequest("ca_pem holds no certificates") from exc
+        self._context = outbound_http.trusting(ca_pem)
         self._client: httpx2.AsyncClient | None = None
 
     async def check(self) -> None:
         """Look the name up and check where it leads."""
-        await self._address()
+        with _told():
+            await outbound_http.checked_address(self._settings, self._target)
 
     async def send(self, lines: Sequence[bytes]) -> None:
         """Post the lines."""
         target = self._target
-        address = await self._address()
-        headers = {"Host": target.authority, "Content-Type": "application/x-ndjson"}
+        headers = {"Content-Type": "application/x-ndjson"}
         if self._authorization is not None:
             headers["Authorization"] = self._authorization.reveal()
         if self._client is None:
-            self._client = httpx2.AsyncClient(
-                verify=self._context, timeout=_SECONDS, trust_env=False, follow_redirects=False
-            )
-        host = f"[{address}]" if ":" in address else address
-        try:
-            # To the address that was checked; the certificate must be the name's.
-            async with self._client.stream(
-                "POST",
-                f"{target.scheme}://{host}:{target.port}{target.path}",
-                headers=headers,
-                content=b"".join(line + b"\n" for line in lines),
-                extensions={"sni_hostname": target.host},
-            ) as answer:
-                status = answer.status_code
-        except (httpx2.HTTPError, OSError) as exc:
-            raise TargetFailed(f"{target.host}: {type(exc).__name__}") from exc
+            self._client = outbound_http.client(self._context)
+        content = b"".join(line + b"\n" for line in lines)
+        with _told():
+            status = await outbound_http.post(self._client, self._settings, target, headers, content)
         if not 200 <= status < 300:
             raise TargetFailed(f"{target.host} answered {status}")
 
@@ -79,14 +63,11 @@ class HttpTarget:
             await self._client.aclose()
             self._client = None
 
-    async def _address(self) -> str:
-        target = self._target
-        try:
-            found = await allowed_addresses(
-                self._settings, target.host, target.port, secure=target.scheme == "https"
-            )
-        except Refused as exc:
-            raise TargetFailed(exc.message) from exc
-        except OSError as exc:
-            raise TargetFailed(f"the name {target.host} is not known") from exc
-        return str(found[0])
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Tell of whatever keeps entries from being sent as sinks do."""
+    try:
+        yield
+    except (Refused, Unavailable) as exc:
+        raise TargetFailed(exc.message) from exc
