@@ -14,7 +14,8 @@
     ├── UnsupportedOperation      the path exists, the method does not apply
     ├── TooLarge                  a body or name above its limit
     ├── TooManyRequests           throttled; ``retry_after`` seconds
-    │   └── QuotaExceeded         more than a quota admits
+    │   ├── QuotaExceeded         more than a quota admits
+    │   └── LeaseQuotaExceeded    as many leases as there may be
     ├── Conflict                  the state forbids it (already initialised, name taken)
     ├── Sealed                    keys are not available
     │   └── PutBack               … until K shares accept that the database was put back
@@ -150,6 +151,12 @@ class QuotaExceeded(TooManyRequests):
     """More than a quota admits; counted, and in the ledger in a summary later."""
 
     code = "quota_exceeded"
+
+
+class LeaseQuotaExceeded(TooManyRequests):
+    """There are as many leases as a quota allows."""
+
+    code = "lease_quota_exceeded"
 
 
 class Conflict(SecretHubError):

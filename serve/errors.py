@@ -24,6 +24,7 @@ STATUS: dict[str, int] = {
     "too_large": 413,
     "too_many_requests": 429,
     "quota_exceeded": 429,
+    "lease_quota_exceeded": 429,
     "sealed": 503,
     "rolled_back": 503,
     "not_initialised": 400,

@@ -24,6 +24,8 @@ _ADVICE = {
     "cas_mismatch": "read the current version with `secrethub kv get` and write again",
     "too_many_requests": "try again later",
     "quota_exceeded": "try again later",
+    "lease_quota_exceeded": "revoke what is not needed (`secrethub lease top`), or raise the quota "
+    "(`secrethub quota leases list`)",
     "integrity_failure": "a stored row was changed from outside; look at the server's log first",
 }
 

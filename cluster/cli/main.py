@@ -26,7 +26,7 @@ _COMMANDS = {
     "mount": ("cluster.cli.mounts:mount", "List, enable, tune, move and disable secrets engines."),
     "rotation": ("cluster.cli.rotation:rotation", "Replace secrets again and again."),
     "engine": ("cluster.cli.engine:engine", "Users at databases, for as long as a lease."),
-    "quota": ("cluster.cli.quotas:quota", "Limit how many requests are admitted."),
+    "quota": ("cluster.cli.quotas:quota", "Limit requests, and leases."),
     "approle": ("cluster.cli.approle:approle", "Roles, RoleIDs and SecretIDs for machines."),
     "cert": ("cluster.cli.certs:cert", "Whose client certificates log in."),
     "user": ("cluster.cli.users:user", "People who log in with a name and a password."),

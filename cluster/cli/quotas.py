@@ -1,4 +1,4 @@
-"""``secrethub quota``: how many requests are admitted."""
+"""``secrethub quota``: how many requests are admitted; of leases see ``lease_quotas.py``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cluster.cli.lease_quotas import leases
 from cluster.cli.output import names
 from cluster.cli.session import Session, is_there, with_session
 
@@ -15,7 +16,10 @@ _CONFIG = "sys/quotas/config"
 
 @click.group()
 def quota() -> None:
-    """Limit how many requests are admitted."""
+    """Limit how many requests are admitted, and how many leases there may be."""
+
+
+quota.add_command(leases)
 
 
 @quota.command()

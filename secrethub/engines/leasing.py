@@ -1,8 +1,8 @@
 """What engines that lease things out have in common: how a lease is made, and what they must be able to do.
 
 The order of an issue: the plan is committed as an intent, the target is changed, the lease is committed, and
-then it is answered (``storage/leases.py``). An engine names what it makes by the lease's ``marker``, never
-adopts what is there already, and never completes what was interrupted: it is undone.
+then it is answered (``storage/lease_makings.py``). An engine names what it makes by the lease's ``marker``,
+never adopts what is there already, and never completes what was interrupted: it is undone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from secrethub.auth.tokens import MAX_TTL
 from secrethub.engines.engine import Answer, Context
+from secrethub.engines.lease_quotas import bound_of
 from secrethub.engines.mounts import Mount
 from secrethub.engines.runtime import Core
-from secrethub.errors import SecretHubError, Stale, Unavailable
+from secrethub.errors import LeaseQuotaExceeded, SecretHubError, Stale, Unavailable
 from secrethub.ids import base62
 from secrethub.leases.deadlines import Terms, seconds_left, terms
 from secrethub.leases.lease import Lease
@@ -115,14 +116,26 @@ async def issue(
 
     Raises:
         Stale: the decision was overtaken; nothing is left over.
+        LeaseQuotaExceeded: there are as many as there may be; nothing happened.
         Unavailable: the database or the target does not answer. What may be there is undone.
         InvalidRequest: the target refuses. What may be there is undone.
     """
     core, keyring = context.core, context.core.keyring()
-    held = _terms(context, plan)
+    bound = bound_of(
+        (await core.quotas.load()).leases,
+        context.path,
+        mount=context.mount,
+        mount_id=context.mount_id,
+        role=plan.role,
+    )
     draft = _draft(context, plan)
-    data = intend(draft)
-    intent = await leases.plan(core.database, keyring, context.fence, draft, held, data)
+    try:
+        intent = await core.makings.plan(
+            keyring, context.fence, draft, _terms(context, plan), intend(draft), bound
+        )
+    except LeaseQuotaExceeded:
+        core.metrics.lease_quota_refusals.inc()
+        raise
     try:
         async with asyncio.timeout(ACT_SECONDS):
             made = await act(intent)
@@ -132,7 +145,7 @@ async def issue(
     except SecretHubError:
         await _take_back(core, intent)
         raise
-    lease = await leases.make(core.database, core.keyring(), intent, made.kept)
+    lease = await core.makings.make(core.keyring(), intent, made.kept)
     if lease is None:
         await _take_back(core, intent)
         raise Stale("whom the lease was made for has ended")

@@ -151,6 +151,23 @@ class Metrics:
         self.leases_dead = Gauge(
             "secrethub_leases_dead", "Leases whose end was given up.", registry=self.registry
         )
+        self.lease_quota_refusals = Counter(
+            "secrethub_lease_quota_refusals",
+            "Leases that were not made because a quota has as many as it allows.",
+            registry=self.registry,
+        )
+        self.lease_quota_leases = Gauge(
+            "secrethub_lease_quota_leases",
+            "Leases that a quota counts.",
+            ("quota",),
+            registry=self.registry,
+        )
+        self.lease_quota_most = Gauge(
+            "secrethub_lease_quota_most",
+            "Leases that a quota allows.",
+            ("quota",),
+            registry=self.registry,
+        )
         self.throttled = Counter(
             "secrethub_throttled", "Requests refused by throttling.", registry=self.registry
         )

@@ -16,13 +16,15 @@ import contextlib
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from secrethub.crypto.digests import sha256
+from secrethub.engines.lease_quotas import LEASE_COUNT, LeaseQuota, lease_quota_of
 from secrethub.engines.mounts import Mount
+from secrethub.engines.quota_scope import Scope, best
 from secrethub.engines.throttle import site
 from secrethub.errors import QuotaExceeded
 from secrethub.storage.authority import QUOTAS, Authority, Row
@@ -50,26 +52,18 @@ _PATIENCE = 2.0
 _log = logging.getLogger(__name__)
 
 
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """A rate limit.
+class Quota(Scope, frozen=True, kw_only=True):
+    """A rate limit; its role is that of logins.
 
     Attributes:
-        name: of the quota.
         uuid: which one of that name.
-        path: mount, or path below one, perhaps with a trailing ``*``; empty for everything.
-        mount: path of the mount that ``path`` is or lies below; empty for everything.
-        role: of logins; empty for whatever is asked.
         rate: thousandths of requests in ``interval``.
         interval: seconds.
         block_interval: seconds for which nothing is admitted once it was exceeded; 0 for none.
         group_by: whether everybody shares a budget.
     """
 
-    name: str
     uuid: str
-    path: str
-    mount: str
-    role: str
     rate: int
     interval: int
     block_interval: int
@@ -99,38 +93,6 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
         if self.group_by == "entity_then_none":
             return _ALL
         return f"ip:{_UNKNOWN if address is None else site(address)}"
-
-
-def best(quotas: Iterable[Quota], path: str, mount: Mount | None, role: str | None) -> Quota | None:
-    """Return the quota that counts for a request, or None.
-
-    Args:
-        quotas: all of them.
-        path: the canonical path.
-        mount: that answers it, or None where nothing does.
-        role: that a login claims, or None.
-    """
-    found: tuple[tuple[int, int], Quota] | None = None
-    for quota in quotas:
-        rank = _rank(quota, path, mount, role)
-        if rank is not None and (found is None or rank > found[0]):
-            found = rank, quota
-    return None if found is None else found[1]
-
-
-def _rank(quota: Quota, path: str, mount: Mount | None, role: str | None) -> tuple[int, int] | None:
-    """Return how special a quota is for a request; None when it does not apply."""
-    if not quota.path:
-        return 0, 0
-    if mount is None or mount.path != quota.mount:
-        return None
-    if quota.path == quota.mount:
-        if quota.role:
-            return (4, 0) if role == quota.role else None
-        return 1, 0
-    if quota.path.endswith("*"):
-        return (2, len(quota.path)) if path.startswith(quota.path[:-1]) else None
-    return (3, 0) if path == quota.path else None
 
 
 class Budget:
@@ -232,13 +194,27 @@ class Exchange:
         return begun or asyncio.get_running_loop().create_future()
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """The quotas that are in force.
+
+    Attributes:
+        rates: rate limits.
+        leases: lease-count quotas.
+        exempt: paths that are exempt from rate limits.
+    """
+
+    rates: tuple[Quota, ...] = ()
+    leases: tuple[LeaseQuota, ...] = ()
+    exempt: tuple[str, ...] = ()
+
+
 class QuotaTable:
     """The quotas as this process knows them, and its budgets."""
 
     def __init__(self, authority: Authority, caches: Caches) -> None:
         self._authority = authority
         self._caches = caches
-        self._known: tuple[tuple[Quota, ...], tuple[str, ...]] | None = None
+        self._known: Known | None = None
         self._budgets: OrderedDict[str, Budget] = OrderedDict()
         self.refused: dict[str, int] = {}
         """How many requests each quota refused since that was written down."""
@@ -255,11 +231,11 @@ class QuotaTable:
 
     @property
     def none(self) -> bool:
-        """Whether it is known that there are none."""
-        return self._known is not None and not self._known[0]
+        """Whether it is known that there are no rate limits."""
+        return self._known is not None and not self._known.rates
 
-    async def load(self) -> tuple[tuple[Quota, ...], tuple[str, ...]]:
-        """Return the rate limits and the paths that are exempt.
+    async def load(self) -> Known:
+        """Return the quotas.
 
         A row that is not authentic limits nobody: quotas give no rights, and whoever can write to the
         database can do worse than lift one. It is reported.
@@ -270,20 +246,23 @@ class QuotaTable:
         rows, broken = await self._authority.everything(QUOTAS)
         for trouble in broken.values():
             _log.error("a quota is not in force: %s", trouble)
-        quotas = tuple(quota_of(row) for row in rows if row.key.startswith(RATE_LIMIT))
-        exempt = next((tuple(row.body["exempt"]) for row in rows if row.key == CONFIG), ())
+        known = Known(
+            rates=tuple(quota_of(row) for row in rows if row.key.startswith(RATE_LIMIT)),
+            leases=tuple(lease_quota_of(row) for row in rows if row.key.startswith(LEASE_COUNT)),
+            exempt=next((tuple(row.body["exempt"]) for row in rows if row.key == CONFIG), ()),
+        )
         if moves == self._caches.authority_moves:
-            self._known = quotas, exempt
-        return quotas, exempt
+            self._known = known
+        return known
 
     async def budget(
         self, path: str, mount: Mount | None, role: str | None, address: str | None, entity: str | None
     ) -> Budget | None:
         """Return the budget that a request spends, or None when nothing limits it."""
-        quotas, exempt = await self.load()
-        if not quotas or path.startswith(_ALWAYS_EXEMPT) or any(map(_covers(path), exempt)):
+        known = await self.load()
+        if not known.rates or path.startswith(_ALWAYS_EXEMPT) or any(map(_covers(path), known.exempt)):
             return None
-        quota = best(quotas, path, mount, role)
+        quota = best(known.rates, path, "" if mount is None else mount.path, role)
         if quota is None:
             return None
         key = sha256("quota", quota.uuid, quota.group(address, entity)).hex()

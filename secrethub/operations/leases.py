@@ -11,9 +11,11 @@ import asyncio
 import logging
 
 from secrethub.engines.lease_ending import BATCH, end_due
+from secrethub.engines.lease_quotas import bound
 from secrethub.engines.runtime import Core
 from secrethub.errors import SecretHubError
 from secrethub.storage import lease_ends, lease_lists
+from secrethub.storage.lease_makings import leases_within
 
 _LONGEST_WAIT = 0.5
 """Seconds between two looks: a lease may have been revoked by way of another process."""
@@ -61,3 +63,16 @@ async def tell(core: Core) -> None:
             by_kind[known[0].type] = by_kind.get(known[0].type, 0) + number
     for kind, number in by_kind.items():
         core.metrics.leases.labels(kind).set(number)
+    await _tell_quotas(core)
+
+
+async def _tell_quotas(core: Core) -> None:
+    quotas = (await core.quotas.load()).leases
+    mounts = {mount.path: mount.uuid for mount in await core.mounts.load()}
+    core.metrics.lease_quota_leases.clear()
+    core.metrics.lease_quota_most.clear()
+    async with core.database.read() as connection:
+        for quota in quotas:
+            number = await leases_within(connection, bound(quota, mounts.get(quota.mount, "")))
+            core.metrics.lease_quota_leases.labels(quota.name).set(number)
+            core.metrics.lease_quota_most.labels(quota.name).set(quota.max_leases)

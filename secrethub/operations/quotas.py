@@ -80,8 +80,8 @@ async def _claimed_role(core: Core, call: Call, route: Route | None) -> str | No
     operation = None if route is None else route.operation
     if route is None or operation is None or operation.claims is None:
         return None
-    quotas, _ = await core.quotas.load()
-    if not any(quota.role and quota.mount == route.mount.path for quota in quotas):
+    known = await core.quotas.load()
+    if not any(quota.role and quota.mount == route.mount.path for quota in known.rates):
         return None
     claim = operation.claims(route.params, call.body, call.peer)
     if not claim or route.mount.type != "approle":

@@ -1,26 +1,22 @@
 """Renewals of leases: those that come while a transaction is under way share the next one.
 
 The revision that a renewal was decided on and its fence are checked one by one, so whoever is overtaken harms
-no other. A commit that is lost fails all that shared it, and each may have happened.
+no other.
 """
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secrethub.crypto.keyring import Keyring
-from secrethub.errors import Stale
+from secrethub.errors import SecretHubError, Stale
 from secrethub.leases.lease import Lease
 from secrethub.storage import leases
 from secrethub.storage.database import Database
 from secrethub.storage.fence import Fence, hold_shared_for
-
-_MOST = 256
-"""Renewals of one transaction."""
+from secrethub.storage.shared_work import SharedWork
 
 _RENEW = f"""WITH held AS (
         SELECT l.id FROM leases l JOIN unnest($1::text[], $2::bigint[]) AS w(id, revision)
@@ -35,11 +31,10 @@ _RENEW = f"""WITH held AS (
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
+class _Renewal:
     fence: Fence
     lease: Lease
     mac: bytes
-    future: asyncio.Future[bool]
 
 
 class Renewals:
@@ -47,8 +42,9 @@ class Renewals:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[_Member] = []
-        self._task: asyncio.Task[None] | None = None
+        self._work: SharedWork[_Renewal, bool] = SharedWork(
+            "renewals", self._carry_out, lambda one: one.lease.id
+        )
 
     async def renew(
         self, keyring: Keyring, fence: Fence, lease: Lease, *, now: int, until: int
@@ -64,52 +60,26 @@ class Renewals:
 
         Raises:
             Stale: the decision was overtaken; nothing happened.
-            Unavailable: the database does not answer.
+            Unavailable: the database does not answer; it may have happened.
         """
         changed = dataclasses.replace(lease, revision=lease.revision + 1, renewed_at=now, expires_at=until)
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Member(fence, changed, leases.authentication(keyring, changed), future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="renewals")
-        return changed if await future else None
+        wanted = _Renewal(fence, changed, leases.authentication(keyring, changed))
+        return changed if await self._work.do(wanted) else None
 
-    async def _run(self) -> None:
-        while self._waiting:
-            members: dict[str, _Member] = {}
-            later: list[_Member] = []
-            for member in self._waiting:
-                # Who went away wants nothing any more; of two renewals of one lease one waits.
-                if member.future.done():
-                    continue
-                if len(members) < _MOST and member.lease.id not in members:
-                    members[member.lease.id] = member
-                else:
-                    later.append(member)
-            self._waiting = later
-            try:
-                await self._carry_out(list(members.values()))
-            except Exception as exc:  # noqa: BLE001 - every member is told, each of its own
-                for member in members.values():
-                    if not member.future.done():
-                        member.future.set_exception(copy.copy(exc))
-
-    async def _carry_out(self, members: Sequence[_Member]) -> None:
+    async def _carry_out(self, wanted: Sequence[_Renewal]) -> list[bool | SecretHubError]:
         async with self._database.write() as connection:
-            holds = await hold_shared_for(connection, [member.fence for member in members])
-            current = [member.lease for member, held in zip(members, holds, strict=True) if held]
+            holds = await hold_shared_for(connection, [one.fence for one in wanted])
+            current = [one for one, held in zip(wanted, holds, strict=True) if held]
             rows = await connection.fetch(
                 _RENEW,
-                [lease.id for lease in current],
-                [lease.revision - 1 for lease in current],
-                [lease.renewed_at for lease in current],
-                [lease.expires_at for lease in current],
-                [member.mac for member, held in zip(members, holds, strict=True) if held],
+                [one.lease.id for one in current],
+                [one.lease.revision - 1 for one in current],
+                [one.lease.renewed_at for one in current],
+                [one.lease.expires_at for one in current],
+                [one.mac for one in current],
             )
         done = {row["id"] for row in rows}
-        for member, held in zip(members, holds, strict=True):
-            if member.future.done():
-                continue
-            if held:
-                member.future.set_result(member.lease.id in done)
-            else:
-                member.future.set_exception(Stale("authority moved on"))
+        return [
+            one.lease.id in done if held else Stale("authority moved on")
+            for one, held in zip(wanted, holds, strict=True)
+        ]

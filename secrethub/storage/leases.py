@@ -1,11 +1,8 @@
-"""Leases in the database: planned, made and looked up. See ``lease_renewals.py`` and ``lease_ends.py``, too.
-
-A lease begins as an intent, committed before anything happens at its target. It becomes live in the same row
-and in one statement, so there is never both or neither. That fails once somebody has begun to take the intent
-back, or its owner has ended: whoever made something at the target then has to undo it.
+"""Leases in the database: what a row is, and how it is looked up.
 
 Rows carry an HMAC over every column that says what a lease is, and what its engine knows is sealed to the
-lease's id and state. Deadlines are in the database's time.
+lease's id and state. Deadlines are in the database's time. How leases are made, renewed and ended is in
+``lease_makings.py``, ``lease_renewals.py`` and ``lease_ends.py``.
 """
 
 from __future__ import annotations
@@ -22,90 +19,18 @@ from secrethub.crypto.aead import Place
 from secrethub.crypto.digests import equal
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import DecryptionFailed, IntegrityFailure
-from secrethub.leases.deadlines import Terms, first_deadlines
 from secrethub.leases.lease import Lease, State, lease_mac
 from secrethub.storage.database import Database
-from secrethub.storage.fence import Fence, hold_shared
 
 TABLE = "leases"
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """The database's time in microseconds."""
-GRACE_SECONDS = 60.0
-"""From the commit of an intent until it is taken back, unless it has become a lease."""
 
 _VERSIONS: Mapping[State, int] = {"intent": 1, "live": 2}
 _KEY = "lease"
 _LAST_REVISION = 1 << 62
 COLUMNS = """id, revision, state, mount, role, target, owner, owner_name, lineage, issued_at, renewed_at,
               expires_at, max_expires_at, renewable, sealed, mac"""
-
-
-async def plan(
-    database: Database, keyring: Keyring, fence: Fence, draft: Lease, held: Terms, data: Mapping[str, Any]
-) -> Lease:
-    """Commit the intent of a lease; from then on whatever is made at the target is also undone.
-
-    Args:
-        database: where.
-        keyring: for the authentication.
-        fence: what the decision rests on.
-        draft: the lease without its instants and what is sealed.
-        held: how long it lives.
-        data: what its engine needs to undo whatever comes of it. No password.
-
-    Raises:
-        Stale: the decision was overtaken; nothing was planned.
-        Unavailable: the database does not answer; nothing has happened at the target.
-    """
-    async with database.write() as connection:
-        await hold_shared(connection, fence)
-        now = await connection.fetchval(f"SELECT {NOW}")
-        until, longest = first_deadlines(now, held)
-        lease = dataclasses.replace(
-            draft,
-            state="intent",
-            revision=1,
-            issued_at=now,
-            expires_at=until,
-            max_expires_at=longest,
-            sealed=sealed_data(keyring, draft.id, "intent", data),
-        )
-        await connection.execute(
-            f"""INSERT INTO leases ({COLUMNS}, due_at)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                        clock_timestamp() + make_interval(secs => $17))""",  # noqa: S608 - constants of ours
-            *values(keyring, lease),
-            GRACE_SECONDS,
-        )
-    return lease
-
-
-async def make(database: Database, keyring: Keyring, intent: Lease, data: Mapping[str, Any]) -> Lease | None:
-    """Turn an intent into a lease; None when it is one no more: what was made at the target must go.
-
-    Raises:
-        Unavailable: the database does not answer; whether there is a lease is unknown, and the intent or the
-            lease ends in its own time.
-    """
-    lease = dataclasses.replace(
-        intent,
-        state="live",
-        revision=intent.revision + 1,
-        sealed=sealed_data(keyring, intent.id, "live", data),
-    )
-    async with database.write() as connection:
-        done = await connection.fetchval(
-            """UPDATE leases SET state = 'live', revision = $2, sealed = $3, mac = $4,
-                   due_at = to_timestamp($5::bigint / 1000000.0)
-               WHERE id = $1 AND state = 'intent' AND attempts = 0 AND revoked_at IS NULL
-                   AND due_at > clock_timestamp() RETURNING true""",
-            lease.id,
-            lease.revision,
-            lease.sealed,
-            authentication(keyring, lease),
-            lease.expires_at,
-        )
-    return lease if done else None
 
 
 async def find(database: Database, keyring: Keyring, identifier: str) -> tuple[Lease, int] | None:

@@ -68,6 +68,7 @@ SETTINGS: dict[str, Setting] = {
         body={"policy": 'length = 20 rule "charset" { charset = "abcdefghijk" }'}
     ),
     "sys.quotas.rate-limit.write": Setting(body={"rate": 1_000_000}),
+    "sys.quotas.lease-count.write": Setting(body={"max_leases": 1_000_000}),
     "sys.quotas.config.write": Setting(),
     "sys.rotation.write": Setting(
         body={"rotator": "generated"},

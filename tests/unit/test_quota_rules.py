@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from secrethub.engines.mounts import Mount
-from secrethub.engines.quotas import Budget, Quota, best
+from secrethub.engines.quota_scope import best
+from secrethub.engines.quotas import Budget, Quota
 from secrethub.errors import QuotaExceeded
 from secrethub.storage.quota_levels import Share
 
-STORE = Mount(path="secret/", type="kv", uuid="1", accessor="a")
-LOGINS = Mount(path="auth/approle/", type="approle", uuid="2", accessor="a")
+STORE = "secret/"
+LOGINS = "auth/approle/"
 
 
 def quota(name: str, **given: Any) -> Quota:
@@ -35,7 +35,7 @@ QUOTAS = (
 @pytest.mark.parametrize(
     ("path", "mount", "role", "expected"),
     [
-        ("pki/issue", None, None, "all"),
+        ("pki/issue", "", None, "all"),
         ("secret/data/x", STORE, None, "store"),
         ("secret/data/teams", STORE, None, "team"),
         ("secret/data/team/a/b", STORE, None, "team-a"),
@@ -45,7 +45,7 @@ QUOTAS = (
         ("auth/approle/login", LOGINS, "other", "logins"),
     ],
 )
-def test_the_most_special_one_counts(path: str, mount: Mount | None, role: str | None, expected: str) -> None:
+def test_the_most_special_one_counts(path: str, mount: str, role: str | None, expected: str) -> None:
     """In whatever order they come."""
     for given in (QUOTAS, QUOTAS[::-1]):
         found = best(given, path, mount, role)

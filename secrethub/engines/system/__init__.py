@@ -8,6 +8,7 @@ from secrethub.engines.system.auth_mounts import auth_operations
 from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
 from secrethub.engines.system.init import init_operations
+from secrethub.engines.system.lease_quotas import lease_quota_operations
 from secrethub.engines.system.leases import lease_operations
 from secrethub.engines.system.leases_many import many_lease_operations
 from secrethub.engines.system.ledger import ledger_operations
@@ -77,6 +78,7 @@ class SystemEngine:
             *tool_operations(),
             *spec_operations(),
             *quota_operations(),
+            *lease_quota_operations(),
             *lease_operations(),
             *many_lease_operations(),
         )

@@ -8,6 +8,7 @@ from secrethub.engines.engine import EMPTY, Answer, Context
 from secrethub.engines.flat import DYNAMIC
 from secrethub.engines.leasing import leased_kinds
 from secrethub.engines.mounts import AUTH, BUILT_IN, TOKEN_MOUNT
+from secrethub.engines.quota_mounts import forget_quotas, quotas_of
 from secrethub.engines.system.mount_settings import (
     EnableRequest,
     MountConfig,
@@ -137,10 +138,12 @@ async def _disable(context: Context, path: str) -> Answer:
     row = await core.authority.get(MOUNTS, path)
     if row is None:
         return EMPTY
+    quotas = await quotas_of(core.authority, path)
     async with core.authority.change(context.fence) as change:
         row = await change.get(MOUNTS, path)
         if row is not None and not row.body.get("leaving"):
             await change.put(MOUNTS, path, {**row.body, "leaving": True})
+            await forget_quotas(change, quotas)
             await order_for_mount(change.connection, row.body["uuid"])
     if not await empty(core, path):
         raise Unavailable(

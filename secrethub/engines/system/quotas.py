@@ -121,21 +121,40 @@ def quota_operations() -> tuple[Operation, ...]:
     )
 
 
-def _key(context: Context) -> str:
+def quota_key(context: Context, kind: str) -> str:
+    """Return the key of the row of the quota that the request names.
+
+    Args:
+        context: of the request.
+        kind: what keys of such quotas begin with.
+
+    Raises:
+        InvalidRequest: it is no name.
+    """
     name = context.params["name"]
     if not is_identity_value(name) or len(name) > 128:
         raise InvalidRequest("a quota's name has 1 to 128 characters of A-Z, a-z, 0-9, '_', '.' and '-'")
-    return RATE_LIMIT + name
+    return kind + name
+
+
+def check_named(context: Context, name: str | None) -> None:
+    """Check that the name in a body, if there is one, is that of the path.
+
+    Raises:
+        InvalidRequest: it is another.
+    """
+    if name not in {None, "", context.params["name"]}:
+        raise InvalidRequest("the name in the body is another than that of the path")
 
 
 async def quota_exists(context: Context) -> bool:
     """Tell whether a write would update rather than create."""
-    return await context.core.authority.get(QUOTAS, _key(context)) is not None
+    return await context.core.authority.get(QUOTAS, quota_key(context, RATE_LIMIT)) is not None
 
 
 async def list_quotas(context: Context, _body: None) -> Answer:
     """Answer the names of rate limits."""
-    quotas, _ = await context.core.quotas.load()
+    quotas = (await context.core.quotas.load()).rates
     names = await shown(context, sorted(quota.name for quota in quotas))
     if not names:
         raise NotFound("no rate limits")
@@ -144,7 +163,7 @@ async def list_quotas(context: Context, _body: None) -> Answer:
 
 async def read_quota(context: Context, _body: None) -> Answer:
     """Answer a rate limit."""
-    row = await context.core.authority.get(QUOTAS, _key(context))
+    row = await context.core.authority.get(QUOTAS, quota_key(context, RATE_LIMIT))
     if row is None:
         raise NotFound("no such rate limit")
     return Answer(data=told(quota_of(row)))
@@ -152,13 +171,14 @@ async def read_quota(context: Context, _body: None) -> Answer:
 
 async def write_quota(context: Context, body: WriteQuota) -> Answer:
     """Write a rate limit. Its budget begins whole; other processes hear of it at once."""
-    core, key = context.core, _key(context)
-    _check(body, context.params["name"])
+    core, key = context.core, quota_key(context, RATE_LIMIT)
+    check_named(context, body.name)
+    _check(body)
     async with core.authority.change(context.fence) as change:
         row = await change.get(QUOTAS, key)
         old = None if row is None else quota_of(row)
         path = old.path if old is not None and body.path is None else body.path or ""
-        wanted, mount, kind = await _place(context, path)
+        wanted, mount, kind = await place(context, path)
         role = body.role if body.role is not None else old.role if old is not None else ""
         if role and (wanted != mount or kind not in {"approle", "userpass"}):
             raise InvalidRequest("a role is of an auth method with roles, and path is its mount")
@@ -175,7 +195,7 @@ async def write_quota(context: Context, body: WriteQuota) -> Answer:
             ),
             group_by=_group_by(body.group_by, old),
         )
-        others = [other for other in (await core.quotas.load())[0] if other.name != quota.name]
+        others = [other for other in (await core.quotas.load()).rates if other.name != quota.name]
         for other in others:
             if (other.path, other.role) == (quota.path, quota.role):
                 raise InvalidRequest(f"a quota with the same path and role exists: {other.name}")
@@ -188,14 +208,14 @@ async def write_quota(context: Context, body: WriteQuota) -> Answer:
 async def delete_quota(context: Context, _body: None) -> Answer:
     """Lift a rate limit; that there is none is no error."""
     async with context.core.authority.change(context.fence) as change:
-        if not await change.delete(QUOTAS, _key(context)):
+        if not await change.delete(QUOTAS, quota_key(context, RATE_LIMIT)):
             return EMPTY
     return EMPTY
 
 
 async def read_config(context: Context, _body: None) -> Answer:
     """Answer what is exempt."""
-    _, exempt = await context.core.quotas.load()
+    exempt = (await context.core.quotas.load()).exempt
     return Answer(
         data={
             "rate_limit_exempt_paths": list(exempt),
@@ -221,12 +241,10 @@ async def write_config(context: Context, body: WriteConfig) -> Answer:
     return EMPTY
 
 
-def _check(body: WriteQuota, name: str) -> None:
+def _check(body: WriteQuota) -> None:
     """Refuse what would not be done."""
     if body.type not in {"", "rate-limit"}:
         raise InvalidRequest("type is rate-limit")
-    if body.name not in {None, "", name}:
-        raise InvalidRequest("the name in the body is another than that of the path")
     if body.secondary_rate not in {None, 0, "0", ""}:
         raise InvalidRequest("secondary_rate is not supported")
 
@@ -240,7 +258,7 @@ def _pattern(path: str) -> str:
     return check_path(bare.removeprefix("/")) + end + path[len(bare) :]
 
 
-async def _place(context: Context, path: str) -> tuple[str, str, str]:
+async def place(context: Context, path: str) -> tuple[str, str, str]:
     """Return the path that a quota is about, its mount and the mount's type; empty for everything.
 
     Raises:

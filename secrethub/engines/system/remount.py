@@ -1,7 +1,7 @@
 """What is mounted moves to another path, with everything in it.
 
 What a mount holds is stored under its UUID, so that moving it is one small change, however much that is:
-from its commit on no node answers at the old path, and all answer at the new one. Rate limits of the mount
+from its commit on no node answers at the old path, and all answer at the new one. Quotas of the mount
 move with it. Policies are not rewritten: they speak of paths. As in Vault, leases end, for their ids name a
 path where nobody answers any more, and so do the tokens of an auth method.
 
@@ -19,13 +19,13 @@ import msgspec
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.leasing import leased_kinds
 from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
-from secrethub.engines.quotas import RATE_LIMIT
+from secrethub.engines.quota_mounts import move_quotas, quotas_of
 from secrethub.engines.system.answers import MoveAnswer, MoveStatusAnswer
 from secrethub.engines.system.mount_changes import KEPT, RESERVED, check_free
 from secrethub.engines.unmounting import empty
 from secrethub.errors import InvalidRequest, Sealed, Unavailable
 from secrethub.ids import is_uuid, new_uuid
-from secrethub.storage.authority import MOUNTS, QUOTAS, Change
+from secrethub.storage.authority import MOUNTS, Change
 from secrethub.storage.authority_rows import micros
 from secrethub.storage.lease_ends import order_for_mount
 from secrethub.wire.canonical_path import check_path
@@ -93,12 +93,12 @@ async def remount(context: Context, body: RemountRequest) -> Answer:
     if new.startswith(RESERVED):
         raise InvalidRequest("the new path is reserved")
     await check_free(context, new, leased=await _leased(context, old))
-    migration = new_uuid()
+    migration, quotas = new_uuid(), await quotas_of(context.core.authority, old)
     async with context.core.authority.change(context.fence) as change:
         body_of = await _moving(change, old, "no secrets engine is mounted at")
         await change.put(MOUNTS, new, {**body_of, "moved": _moved(migration, old)}, expected_revision=0)
         await change.delete(MOUNTS, old)
-        await _move_quotas(context, change, old, new)
+        await move_quotas(change, quotas, new)
         await order_for_mount(change.connection, body_of["uuid"])
     return Answer(data={"migration_id": migration}, warnings=(_WARNING,))
 
@@ -111,7 +111,7 @@ async def _move_auth(context: Context, old: str, new: str) -> Answer:
     if not new.startswith(AUTH):
         raise InvalidRequest("an auth method moves to a path below auth/")
     await check_free(context, new)
-    migration = new_uuid()
+    migration, quotas = new_uuid(), await quotas_of(context.core.authority, old)
     async with core.authority.change(context.fence) as change:
         body_of = await _moving(change, old, "no auth method is enabled at")
         # Batch tokens that an earlier method gave out at the new path are older than this.
@@ -119,7 +119,7 @@ async def _move_auth(context: Context, old: str, new: str) -> Answer:
         await change.put(MOUNTS, new, {**body_of, **moved}, expected_revision=0)
         left = {"type": body_of["type"], "accessor": body_of["accessor"], "uuid": new_uuid(), "leaving": True}
         await change.put(MOUNTS, old, left)
-        await _move_quotas(context, change, old, new)
+        await move_quotas(change, quotas, new)
     try:
         await empty(core, old)
     except (Sealed, Unavailable) as exc:
@@ -141,15 +141,6 @@ async def _moving(change: Change, path: str, nothing: str) -> dict[str, Any]:
 
 def _moved(migration: str, old: str) -> dict[str, str]:
     return {"id": migration, "from": old}
-
-
-async def _move_quotas(context: Context, change: Change, old: str, new: str) -> None:
-    """Have the rate limits of a mount hold where it is now."""
-    quotas, _ = await context.core.quotas.load()
-    for quota in quotas:
-        if quota.mount == old:
-            moved = msgspec.structs.replace(quota, mount=new, path=new + quota.path.removeprefix(old))
-            await change.put(QUOTAS, RATE_LIMIT + quota.name, msgspec.to_builtins(moved))
 
 
 async def read_status(context: Context, _body: None) -> Answer:

@@ -44,25 +44,27 @@ CREATE TABLE leases (
     "CREATE INDEX leases_sealed_under ON leases (sealed_under(sealed))",
 )
 
-# How many leases each role has (secrethub/storage/lease_lists.py), so that nobody has to count them. A row
-# has several slots, for whoever changes a number keeps others from it until the commit.
+# How many leases each role has, by the path that they were asked for at (secrethub/storage/lease_lists.py,
+# lease_makings.py), so that nobody has to count them. A number has several slots, for whoever changes one
+# keeps others from it until the commit. An id ends with a slash and 24 characters.
 _COUNTS = (
     """
 CREATE TABLE lease_counts (
     mount text COLLATE "C" NOT NULL,
+    path text COLLATE "C" NOT NULL,
     role text COLLATE "C" NOT NULL,
     slot integer NOT NULL,
     leases bigint NOT NULL,
-    PRIMARY KEY (mount, role, slot)
+    PRIMARY KEY (mount, path, role, slot)
 ) WITH (fillfactor = 50)
 """,
     """
 CREATE FUNCTION count_leases() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO lease_counts AS c
-    SELECT mount, role, pg_backend_pid() % 16, TG_ARGV[0]::bigint * count(*)
-    FROM changed GROUP BY mount, role ORDER BY mount, role
-    ON CONFLICT (mount, role, slot) DO UPDATE SET leases = c.leases + excluded.leases;
+    SELECT mount, left(id, -25) AS path, role, pg_backend_pid() % 16, TG_ARGV[0]::bigint * count(*)
+    FROM changed GROUP BY mount, path, role ORDER BY mount, path, role
+    ON CONFLICT (mount, path, role, slot) DO UPDATE SET leases = c.leases + excluded.leases;
     RETURN NULL;
 END
 $$
