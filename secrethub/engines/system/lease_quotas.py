@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.lease_quotas import LEASE_COUNT, LeaseQuota, bound, lease_quota_of, told
 from secrethub.engines.leasing import leased_kinds
@@ -53,6 +54,7 @@ def lease_quota_operations() -> tuple[Operation, ...]:
             pattern="quotas/lease-count",
             handler=list_quotas,
             capability="list",
+            response=Names,
             summary="List lease-count quotas.",
         ),
         Operation(
@@ -70,6 +72,7 @@ def lease_quota_operations() -> tuple[Operation, ...]:
             pattern=_ONE,
             handler=write_quota,
             capability="update",
+            response=Nothing,
             request=WriteLeaseQuota,
             changes=True,
             exists=quota_exists,
@@ -83,6 +86,7 @@ def lease_quota_operations() -> tuple[Operation, ...]:
             handler=delete_quota,
             capability="delete",
             changes=True,
+            response=Nothing,
             summary="Lift a lease-count quota.",
         ),
     )
