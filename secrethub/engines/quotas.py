@@ -6,7 +6,7 @@ the mount, of everything. Its budget is one for all, or one for each client addr
 A budget belongs to the cluster (``storage/quota_levels.py``). A process spends the share that it was given;
 without one it spends a little on credit, and whoever comes beyond that waits for the next exchange
 (``operations/quotas.py``). So in any ``t`` seconds the cluster admits at most ``burst + rate · t`` and, for
-each process, :meth:`Quota.credit` more.
+each process beside the first, :meth:`Quota.credit` more.
 """
 
 from __future__ import annotations
@@ -157,7 +157,10 @@ class Budget:
     def settle(self, share: Share, now: float) -> None:
         """Take over what an exchange gave."""
         self.paying = 0
-        self.share += share.granted
+        # Credit that was spent meanwhile is paid by what is left there; what is not left, by this share.
+        paid = min(math.floor(share.granted), max(0, self.owed - max(0, math.floor(share.level))))
+        self.owed -= paid
+        self.share += share.granted - paid
         wait = share.blocked
         if share.granted < 1 and share.level < 1:
             wait = max(wait, (1 - share.level) / self.quota.per_second)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 
 import pytest
 
+from secrethub.engines.quotas import Budget, Quota
+from secrethub.errors import QuotaExceeded
 from secrethub.storage.database import Database
 from secrethub.storage.quota_levels import Ask, Share, exchange, forget
 from tests.gateway.behind import sql
@@ -95,6 +98,40 @@ async def test_many_at_once(database: Database, seed: int) -> None:
     for key in keys:
         left = (await settle(database, ask(key, want=1000)))[key].granted
         assert spent[key] + left <= 100, key
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_one_process_admits_exactly_the_budget(database: Database, seed: int) -> None:
+    """However its requests fall before, and into, its exchanges."""
+    dice = random.Random(seed)
+    quota = Quota(
+        name="q",
+        path="",
+        mount="",
+        role="",
+        uuid="q",
+        rate=30_000,
+        interval=10**7,
+        block_interval=0,
+        group_by="none",
+    )
+    budget = Budget("k", quota)
+
+    def admitted(requests: int) -> int:
+        count = 0
+        for _ in range(requests):
+            with contextlib.suppress(QuotaExceeded):
+                count += budget.spend(0.0)  # whoever must wait comes again
+        return count
+
+    total = 0
+    for _ in range(60):
+        total += admitted(dice.randint(0, 6))
+        asked = budget.ask()
+        budget.lend()
+        total += admitted(dice.randint(0, 6))
+        budget.settle((await settle(database, asked))["k"], 0.0)
+    assert total == 30
 
 
 async def test_old_budgets_go(database: Database, database_url: str) -> None:

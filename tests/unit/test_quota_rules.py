@@ -79,6 +79,17 @@ def test_a_little_credit_and_then_the_others_are_asked() -> None:
     assert [budget.spend(0.0) for _ in range(8)] == [True] * 8
 
 
+@pytest.mark.parametrize(("level", "left"), [(0.4, 1), (1.4, 2), (2.4, 3), (90, 3)])
+def test_credit_of_an_exchange_is_paid_by_its_share(level: float, left: int) -> None:
+    """What was spent while it was under way, and is not left for everybody, is not spent again."""
+    budget = Budget("k", quota("q"))
+    budget.lend()
+    assert [budget.spend(0.0) for _ in range(2)] == [True] * 2
+    budget.settle(Share(granted=3, level=level, blocked=0), 0.0)
+    assert budget.share == left
+    assert budget.ask().back == left - budget.owed
+
+
 def test_what_is_used_up_is_refused_without_asking() -> None:
     """Until time has filled the budget again, and a debt is paid before there is credit."""
     budget = Budget("k", quota("q"))
