@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,11 +18,18 @@ async def healthy(process: Second) -> bool:
     return (await process.call("GET", "sys/health", "")).status_code == 200
 
 
+@contextlib.asynccontextmanager
+async def beside(node: Node, folder: Path, database_url: str) -> AsyncIterator[Second]:
+    """Start a second process of the node's cluster; it has the keys."""
+    key = Path(node.settings.cluster_key_file).read_text()
+    settings = node_settings(folder, database_url, "n2", key)
+    async with started(settings, node.tree.handles) as process:
+        await until(lambda: healthy(process))
+        yield process
+
+
 @pytest.fixture
 async def second(node: Node, tmp_path: Path) -> AsyncIterator[Second]:
     """A second process of the node's cluster, with its keys."""
-    key = Path(node.settings.cluster_key_file).read_text()
-    settings = node_settings(tmp_path, node.settings.database_url, "n2", key)
-    async with started(settings, node.tree.handles) as process:
-        await until(lambda: healthy(process))
+    async with beside(node, tmp_path, node.settings.database_url) as process:
         yield process

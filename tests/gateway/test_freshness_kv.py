@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx2
 
 from tests.gateway.behind import ledger_is_good, sql
-from tests.gateway.conftest import Node
-from tests.gateway.pair import second
+from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.pair import beside, second
 from tests.gateway.second_process import Second
+from tests.postgres.socket_proxy import proxied
 
 __all__ = ["second"]  # the fixture
 
@@ -108,6 +110,38 @@ async def test_a_hot_secret_is_read_however_often_it_is_written(node: Node, seco
     await asyncio.gather(*writers)
     history.check()
     assert history.refused == []
+
+
+async def test_a_slow_process_writes_what_others_write_without_a_pause(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Whoever is far from the database loses every race, and is not turned away for that."""
+    history = History()
+    path = "secrets/hot/one"
+    stop = asyncio.Event()
+
+    async def writer(process: Second, root: str, name: str) -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            await write(history, process, root, path, f"{name}-{n}")
+
+    async with (
+        proxied(database_url) as (proxy, through),
+        running(node_settings(tmp_path, through)) as node,
+    ):
+        await node.initialise()
+        await node.unseal()
+        async with beside(node, tmp_path, database_url) as fast:
+            proxy.delay = 0.02
+            writers = [asyncio.create_task(writer(fast, node.root, f"fast{i}")) for i in range(3)]
+            for n in range(5):
+                await write(history, node, node.root, path, f"slow-{n}")
+            stop.set()
+            await asyncio.gather(*writers)
+            await ledger_is_good(node)
+    assert history.refused == []
+    assert {f"slow-{n}" for n in range(5)} <= set(history.values.values())
 
 
 async def test_many_writers_of_one_secret_all_succeed(node: Node, second: Second) -> None:

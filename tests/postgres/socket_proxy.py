@@ -22,6 +22,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.asked = 0
         """Pieces that clients have sent."""
+        self.delay = 0.0
+        """Seconds that each piece of an answer comes late."""
 
     def hold(self) -> None:
         """Keep back what the server says from now on."""
@@ -66,6 +68,7 @@ class Proxy:
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             await self._open.wait()
+            await asyncio.sleep(self.delay)
             writer.write(data)
             await writer.drain()
         writer.close()

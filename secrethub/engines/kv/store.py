@@ -23,12 +23,15 @@ from secrethub.errors import InvalidRequest, NotFound, Stale, TooLarge, Unavaila
 from secrethub.ids import new_uuid
 from secrethub.storage import kv, kv_ends
 from secrethub.storage.fence import hold_shared
+from secrethub.storage.kv_writer import put_within
 from secrethub.wire.durations import ZERO_TIME, format_rfc3339
 
 _MAX_VALUE = 1 << 20
 _RESERVED = "dynamic"
 """Names below it in ``secrets/`` are those of dynamic engines, which no key may shadow."""
 _ATTEMPTS = 20
+_OPTIMISTIC = 3
+"""Attempts at a version before the row is locked for it: who is slower than others may lose any number."""
 
 Compose: TypeAlias = Callable[[Found | None], bytes]
 """Makes the value of a new version from what is there."""
@@ -186,38 +189,52 @@ async def write_version(
         Stale: the decision is older than the database.
         Unavailable: it could not be written.
     """
-    core, path = context.core, path_of(context)
+    core, path, key = context.core, path_of(context), context.stored(path_of(context))
     settings, now = settings_of(context), now_of(context)
     cache = cache_of(core)
+
+    def next_version(found: Found | None) -> tuple[kv.Head, bytes]:
+        if found is None and not creates:
+            raise NotFound("no such secret")
+        if creates:
+            _check_decision(context, there=found is not None)
+        before = found[0] if found else new_head(context.mount_id, path, new_uuid(), now)
+        check_cas(before, settings, cas)
+        plain = compose(found)
+        if len(plain) > _MAX_VALUE:
+            raise TooLarge("the secret is larger than 1 MiB")
+        head = with_version(before, settings, now, first=found is None, keep=keep)
+        return head, core.keyring().seal(plain, kv.value_place(head.id, head.current_version))
+
     async with contextlib.AsyncExitStack() as turns:
         found = await (cache.newest(context, path) if base is None else cache.load(context, path, base))
-        for attempt in range(_ATTEMPTS):
-            if found is None and not creates:
-                raise NotFound("no such secret")
-            if creates:
-                _check_decision(context, there=found is not None)
-            before = found[0] if found else new_head(context.mount_id, path, new_uuid(), now)
-            check_cas(before, settings, cas)
-            plain = compose(found)
-            if len(plain) > _MAX_VALUE:
-                raise TooLarge("the secret is larger than 1 MiB")
-            head = with_version(before, settings, now, first=found is None, keep=keep)
-            sealed = core.keyring().seal(plain, kv.value_place(head.id, head.current_version))
-            result = await cache.writer.put(core.keyring(), context.fence, head, sealed, context.stored(path))
+        for attempt in range(_OPTIMISTIC):
+            head, sealed = next_version(found)
+            result = await cache.writer.put(core.keyring(), context.fence, head, sealed, key)
             if result == "done":
-                context.fence.written.append(kv.written(core.keyring(), head))
                 core.feed.notify()
-                return Answer(
-                    data=metadata_of(head, head.current_version, head.versions[-1]),
-                    detail=detail_of(head, **(detail or {})),
-                )
+                break
             if result == "stale":
                 raise Stale("authority moved on")
             # Somebody else wrote first: look again, one writer of this process after the other.
             if attempt == 0:
-                await turns.enter_async_context(cache.turn(context.stored(path)))
+                await turns.enter_async_context(cache.turn(key))
             found = await cache.load(context, path, base)
-    raise Unavailable("too many writers at this path")
+        else:
+
+            async def act(connection: Connection[Any], _: kv.Head | None) -> bool:
+                nonlocal head
+                keyring = core.keyring()
+                locked = await kv.load(connection, keyring, context.mount_id, path, base)
+                head, sealed = next_version(locked)
+                return await put_within(connection, keyring, context.fence, head, sealed, key) == "done"
+
+            await _under_lock(context, act)
+    context.fence.written.append(kv.written(core.keyring(), head))
+    return Answer(
+        data=metadata_of(head, head.current_version, head.versions[-1]),
+        detail=detail_of(head, **(detail or {})),
+    )
 
 
 async def change_state(
