@@ -106,7 +106,12 @@ class Checkpointing:
             tree = await checkpoints.load_tree(connection)
             if last is not None and not is_signed(last, row.notary_public):
                 raise IntegrityFailure("audit_checkpoints", _number(last), "the notary did not sign it")
-            if last is not None and last.checkpoint.root != tree.root():
+            if last is None and await checkpoints.base(connection) is not None:
+                raise IntegrityFailure(
+                    "audit_checkpoints", _number(last), "those after the base were removed"
+                )
+            # Without a checkpoint there is nothing that vouches for what is kept.
+            if tree.root() != (StreamTree().root() if last is None else last.checkpoint.root):
                 tree = await _replayed(connection, row)
         return cls(database, row, epoch, key=key, entry_key=entry_key, last=last, tree=tree)
 

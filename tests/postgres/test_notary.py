@@ -131,6 +131,19 @@ async def test_kept_streams_that_were_tampered_with(cluster: Founded, office: Of
     assert (await cluster.verdict()).ok
 
 
+async def test_what_is_kept_beside_no_checkpoint(cluster: Founded, office: Office) -> None:
+    """Where all checkpoints were removed the next first one names all streams, whatever was kept of them."""
+    work = await cluster.begin()
+    await office.ledger.append(note())
+    await work.step()
+    await office.sql("DELETE FROM audit_checkpoints")
+    await office.sql("INSERT INTO notarised_streams VALUES ('forged', 1, 1, sha256('x'))")
+    signed = await (await cluster.begin()).step()
+    assert signed is not None
+    assert signed.checkpoint.sequence == signed.checkpoint.streams == len(signed.checkpoint.heads) == 1
+    assert (await cluster.verdict()).ok
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -277,6 +290,10 @@ async def test_checkpoints_of_what_was_archived_go(cluster: Founded, office: Off
         for kept, found in ((first, None), (second, None), (signed, None), (_other(second), "forked")):
             place = await beside(connection, kept.checkpoint.sequence)
             assert contradiction(kept, row.notary_public, *place) == found
+    # The newest is never pruned, so somebody has removed it: nothing is signed upon the base alone.
+    await office.sql("DELETE FROM audit_checkpoints")
+    with pytest.raises(IntegrityFailure):
+        await cluster.begin()
 
 
 def _other(signed: Signed) -> Signed:
