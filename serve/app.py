@@ -42,6 +42,7 @@ from serve.request import (
     single_headers,
     wrap_ttl_of,
 )
+from serve.timing import USUAL, Timing
 
 Scope = MutableMapping[str, Any]
 
@@ -66,7 +67,12 @@ class Application:
     """One door's application."""
 
     def __init__(
-        self, core: Core, door: str, *, metrics_text: Callable[[], Awaitable[bytes]] | None = None
+        self,
+        core: Core,
+        door: str,
+        *,
+        metrics_text: Callable[[], Awaitable[bytes]] | None = None,
+        timing: Timing = USUAL,
     ) -> None:
         """Prepare.
 
@@ -74,10 +80,12 @@ class Application:
             core: this process.
             door: ``http``, ``tls`` or ``serve``.
             metrics_text: the node's metrics, for ``sys/metrics``.
+            timing: how long it waits.
         """
         self._core = core
         self._door = door
         self._metrics_text = metrics_text
+        self._timing = timing
         self._hosts = None if door == "tls" else HostCheck(core.settings.allowed_hosts)
         self._clients = ClientAddress(core.settings.trusted_proxies)
         self._headers = _TLS_HEADERS if door == "tls" else ANSWER_HEADERS
@@ -173,7 +181,7 @@ class Application:
         check_headers(headers)
         body = b""
         if has_body(headers):
-            body = await read_body(receive, headers, self._core.settings.max_body)
+            body = await read_body(receive, headers, self._core.settings.max_body, self._timing.body)
         return Call(
             method=method,
             path=path,

@@ -11,12 +11,15 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import partial
+from typing import cast
 
 import uvicorn
 
 from secrethub.node import Listener
 from serve.app import Application
 from serve.protocol import Protocol
+from serve.timing import USUAL, Timing
 
 _DRAIN_SECONDS = 5
 
@@ -25,7 +28,12 @@ class HttpListener:
     """One listening socket and the server behind it."""
 
     def __init__(
-        self, application: Application, where: Listener, *, context: ssl.SSLContext | None = None
+        self,
+        application: Application,
+        where: Listener,
+        *,
+        context: ssl.SSLContext | None = None,
+        timing: Timing = USUAL,
     ) -> None:
         """Prepare; nothing is opened before :meth:`start`.
 
@@ -33,11 +41,13 @@ class HttpListener:
             application: what answers.
             where: host and port.
             context: TLS, or None for plain HTTP.
+            timing: how long it waits.
         """
         self._where = where
         config = uvicorn.Config(
             application,
-            http=Protocol,
+            # Uvicorn only calls it, to make a connection.
+            http=cast("type[Protocol]", partial(Protocol, timing=timing)),
             ws="none",
             lifespan="off",
             loop="none",

@@ -23,9 +23,8 @@ from secrethub.engines.runtime import Core
 from secrethub.engines.shared import Shared
 from secrethub.node import Listener
 from secrethub.operations.own_metrics import OwnMetrics, metrics_folder
+from serve.timing import Timing
 
-_TRY_SECONDS = 2.0
-_ASK_SECONDS = 2.0
 _DISTANCE = 0.1
 """Seconds between the beginnings of two merges."""
 _MAX_REQUEST = 8192
@@ -38,8 +37,9 @@ _log = logging.getLogger(__name__)
 class NodeMetrics:
     """This process's part in the node's metrics."""
 
-    def __init__(self, core: Core, process: str) -> None:
+    def __init__(self, core: Core, process: str, timing: Timing) -> None:
         self._core = core
+        self._timing = timing
         self._own = OwnMetrics(core, process)
         self._folder = metrics_folder(core)
         self._servers: list[asyncio.Server] = []
@@ -77,7 +77,7 @@ class NodeMetrics:
                 self._servers.append(await asyncio.start_server(self._serve, where.host, where.port))
             except OSError:
                 os.close(descriptor)
-                await asyncio.sleep(_TRY_SECONDS)
+                await asyncio.sleep(self._timing.metrics_port)
                 continue
             self._lock = descriptor
             return
@@ -92,7 +92,10 @@ class NodeMetrics:
     async def _merge(self) -> bytes:
         merged: dict[str, Metric] = {}
         for path in sorted(self._folder.glob("*.sock")):
-            text = self._own.text().decode() if path.stem == self._own.name else await _ask(path)
+            if path.stem == self._own.name:
+                text = self._own.text().decode()
+            else:
+                text = await _ask(path, self._timing.metrics_answer)
             for family in text_string_to_metric_families(text):
                 into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
@@ -103,7 +106,7 @@ class NodeMetrics:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(_ASK_SECONDS):
+            async with asyncio.timeout(self._timing.metrics_answer):
                 head = await reader.readuntil(b"\r\n\r\n")
             line = head.split(b"\r\n", 1)[0].split(b" ")
             if len(head) > _MAX_REQUEST or len(line) != 3 or line[0] not in {b"GET", b"HEAD"}:
@@ -128,10 +131,10 @@ class _Merged(Collector):
         return self._families
 
 
-async def _ask(path: Path) -> str:
+async def _ask(path: Path, seconds: float) -> str:
     """Return another process's metrics; nothing from one that is gone, whose socket is removed."""
     try:
-        async with asyncio.timeout(_ASK_SECONDS):
+        async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_unix_connection(path)
             text = await reader.read()
             writer.close()

@@ -28,6 +28,7 @@ from secrethub.ids import new_uuid
 from serve.client_certificates import PEER, peer_chain
 from serve.cycle import Cycle
 from serve.errors import ANSWER_HEADERS, answer_error
+from serve.timing import Timing
 
 _LIST = b"LIST "
 _STAND_IN = b"LINK "
@@ -39,9 +40,6 @@ _MAX_FRAMING = 1 << 20
 """Bytes beside the body that chunks and trailers may take."""
 _MAX_IGNORED = 8 << 20
 """Bytes that are read only so that an answer arrives before the connection ends."""
-_PATIENCE = 15.0
-"""Seconds for a head to arrive, and for a body that nobody waits for to end."""
-_LINGER = 2.0
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _NO_UPGRADE = b"\r\nx-offer:"
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
@@ -55,8 +53,9 @@ _STATUS = {
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timing: Timing, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._timing = timing
         self._between = True
         """The next byte begins a request."""
         self._arriving = False
@@ -205,7 +204,7 @@ class Protocol(HttpToolsProtocol):
         if (self._between and (idle or not answered)) or (self._arriving and not answered):
             self._cancel()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(_PATIENCE, self._out_of_time)
+            self._deadline = self.loop.call_later(self._timing.head, self._out_of_time)
 
     def _cancel(self) -> None:
         if self._deadline is not None:
@@ -252,4 +251,4 @@ class Protocol(HttpToolsProtocol):
         # Closing at once, with bytes unread, would reset the connection and lose the answer.
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._deadline = self.loop.call_later(_LINGER, self.transport.abort)
+        self._deadline = self.loop.call_later(self._timing.linger, self.transport.abort)

@@ -20,7 +20,6 @@ from secrethub.wire.durations import parse_duration
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Sequence[tuple[bytes, bytes]]
 
-_BODY_SECONDS = 30.0
 _MAX_QUERY = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ONCE = frozenset(
@@ -118,13 +117,14 @@ def has_body(headers: Mapping[bytes, str]) -> bool:
     return b"content-length" in headers or b"transfer-encoding" in headers
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, str], limit: int) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[bytes, str], limit: int, seconds: float) -> bytes:
     """Return the whole body.
 
     Args:
         receive: the ASGI channel.
         headers: of the request.
         limit: bytes it may have.
+        seconds: in which it must arrive.
 
     Raises:
         TooLarge: it has more, or says so.
@@ -137,7 +137,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, str], limit: int) 
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":

@@ -26,8 +26,8 @@ from secrethub.pki.validity import renewal_due
 from secrethub.storage.authority import CERT_ROLES, CERTIFICATE_AUTHORITIES
 from secrethub.storage.freshness import Changed
 from serve.client_certificates import SwappingContext
+from serve.timing import Timing
 
-_RETRY_SECONDS = 5.0
 _CHECK_SECONDS = 3600.0
 _DECIDING = (f"{CERT_ROLES.name}/", f"{CERTIFICATE_AUTHORITIES.name}/")
 
@@ -63,8 +63,9 @@ def boot_identity(settings: NodeSettings) -> tuple[bytes, bytes]:
 class TlsIdentity:
     """The SSL context of 4443, and the tasks that keep it as it should be: its certificate, its clients'."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, timing: Timing) -> None:
         self._core = core
+        self._retry = timing.certificate_retry
         settings = core.settings
         self._given = settings.tls_certificate_file is not None and settings.tls_key_file is not None
         if settings.tls_certificate_file is not None and settings.tls_key_file is not None:
@@ -109,10 +110,10 @@ class TlsIdentity:
             except SecretHubError as exc:
                 _log.warning("the authorities of clients are not known yet: %s", exc.code)
                 self._moved.set()
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(self._retry)
             except Exception:  # noqa: BLE001 - the task must outlive whatever it was
                 _log.exception("the authorities of clients could not be taken over")
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(self._retry)
 
     async def _run(self) -> None:
         settings = self._core.settings
@@ -130,8 +131,8 @@ class TlsIdentity:
                 due = renewal_due(validity(from_pem(chain.decode("ascii"))[0]))
             except SecretHubError as exc:
                 _log.warning("no certificate for 4443 yet: %s", exc.code)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(self._retry)
             except Exception:  # noqa: BLE001 - the task must outlive whatever it was
                 # The present certificate is still shown; without this task it would end unnoticed.
                 _log.exception("the certificate for 4443 could not be renewed")
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(self._retry)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
@@ -18,7 +19,7 @@ from secrethub.engines.kinds import engines
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.seal import seal_throttle
 from secrethub.errors import SecretHubError, Unavailable
-from secrethub.node import NodeSettings, read_cluster_key
+from secrethub.node import Listener, NodeSettings, read_cluster_key
 from secrethub.operations.archiving import keep_archive
 from secrethub.operations.deliveries import Deliveries
 from secrethub.operations.key_rotation import rotate_when_due
@@ -35,13 +36,12 @@ from serve.app import Application
 from serve.checkpoint_watch import CheckpointWatch
 from serve.listeners import HttpListener
 from serve.metrics import NodeMetrics
+from serve.timing import USUAL, Timing
 from serve.tls_certificate import TlsIdentity
 
 Part = Literal["gateway", "agents"]
 
-_SUMMARY_SECONDS = 10.0
 _TIDY_SECONDS = 60.0
-_KEY_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Process:
         name: str,
         kinds: Mapping[str, Engine] | None = None,
         clock: Clock | None = None,
+        timing: Timing = USUAL,
     ) -> None:
         """Wire; nothing is opened before :meth:`start`.
 
@@ -67,8 +68,10 @@ class Process:
             name: what it is called in the ledger and in metrics.
             kinds: the kinds of engine; None for those of ``engines/kinds.py``.
             clock: what time it is; None for the operating system's.
+            timing: how long it waits.
         """
         psk = read_cluster_key(settings)
+        self._timing = timing
         self.core = Core(
             settings=settings,
             clock=clock or SystemClock(),
@@ -79,7 +82,7 @@ class Process:
         self._parts = parts
         self._handles = handles
         self._keys = KeySync(self.core, name)
-        self._metrics = NodeMetrics(self.core, name)
+        self._metrics = NodeMetrics(self.core, name, timing)
         self._checkpoints = CheckpointWatch(self.core)
         self._agents = AgentGateway() if "agents" in parts and settings.agents is not None else None
         self._tls: TlsIdentity | None = None
@@ -88,7 +91,10 @@ class Process:
 
     def application(self, door: str) -> Application:
         """Return the application of a door."""
-        return Application(self.core, door, metrics_text=self._metrics.text)
+        return Application(self.core, door, metrics_text=self._metrics.text, timing=self._timing)
+
+    def _listener(self, door: str, where: Listener, context: ssl.SSLContext | None = None) -> HttpListener:
+        return HttpListener(self.application(door), where, context=context, timing=self._timing)
 
     async def start(self) -> None:
         """Open everything; returns when the listeners accept.
@@ -105,13 +111,11 @@ class Process:
         self._checkpoints.start()
         if "gateway" in self._parts:
             if settings.http is not None:
-                self._listeners.append(HttpListener(self.application("http"), settings.http))
+                self._listeners.append(self._listener("http", settings.http))
             if settings.tls is not None:
-                self._tls = TlsIdentity(self.core)
+                self._tls = TlsIdentity(self.core, self._timing)
                 self._tls.start()
-                self._listeners.append(
-                    HttpListener(self.application("tls"), settings.tls, context=self._tls.context)
-                )
+                self._listeners.append(self._listener("tls", settings.tls, self._tls.context))
             for listener in self._listeners:
                 await listener.start()
             self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
@@ -158,7 +162,7 @@ class Process:
         """Write down how many requests were throttled and so are not in the ledger one by one."""
         core = self.core
         while True:
-            await asyncio.sleep(_SUMMARY_SECONDS)
+            await asyncio.sleep(self._timing.summary)
             if not core.unsealed:
                 # Nothing could be signed now; what was counted stays counted.
                 continue
@@ -206,7 +210,7 @@ class Process:
         Every node does. One makes a key a time, and values are claimed with SKIP LOCKED.
         """
         while True:
-            await asyncio.sleep(_KEY_SECONDS)
+            await asyncio.sleep(self._timing.keys)
             if not self.core.unsealed:
                 continue
             try:

@@ -18,6 +18,7 @@ from actors.local import LocalTree
 from secrethub.clock import SystemClock
 from secrethub.engines.engine import Engine
 from secrethub.node import Listener, NodeSettings
+from serve.timing import USUAL, Timing
 from serve.wiring import Process
 from tests.gateway.declared import check_declared
 
@@ -120,12 +121,14 @@ class Node(Caller):
 
 
 @contextlib.asynccontextmanager
-async def running(settings: NodeSettings, kinds: Mapping[str, Engine] | None = None) -> AsyncIterator[Node]:
+async def running(
+    settings: NodeSettings, kinds: Mapping[str, Engine] | None = None, timing: Timing = USUAL
+) -> AsyncIterator[Node]:
     """Start a node that is a cluster by itself; ``kinds`` of engine instead of the usual ones."""
     clock = MovableClock()
     tree = LocalTree(settings, clock=clock)
     await tree.start()
-    process = Process(settings, tree.handles, ("gateway", "agents"), "single", kinds, clock)
+    process = Process(settings, tree.handles, ("gateway", "agents"), "single", kinds, clock, timing)
     try:
         await process.start()
         await tree.workplace.lend(process.core)
@@ -141,9 +144,15 @@ async def running(settings: NodeSettings, kinds: Mapping[str, Engine] | None = N
 
 
 @pytest.fixture
-async def sealed_node(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
+def timing() -> Timing:
+    """How long the node waits; a test has it otherwise with ``parametrize``."""
+    return USUAL
+
+
+@pytest.fixture
+async def sealed_node(database_url: str, tmp_path: Path, timing: Timing) -> AsyncIterator[Node]:
     """A node on an empty database."""
-    async with running(node_settings(tmp_path, database_url)) as node:
+    async with running(node_settings(tmp_path, database_url), timing=timing) as node:
         yield node
 
 

@@ -13,7 +13,6 @@ import asyncpg
 import msgspec
 import pytest
 
-import serve.wiring
 from actors.tree import SEAL_STATE
 from secrethub.engines.engine import Answer
 from secrethub.engines.throttle import Throttle
@@ -22,6 +21,7 @@ from secrethub.ids import new_uuid
 from secrethub.operations.call import Call
 from secrethub.operations.perform import perform
 from serve.app import Application
+from serve.timing import Timing
 from tests.gateway.behind import entries, ledger_is_good
 from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.raw_http import GUARD, ask, request
@@ -246,12 +246,9 @@ async def test_the_seal_is_throttled(sealed_node: Node) -> None:
     await node.unseal()
 
 
-async def test_what_was_throttled_while_sealed_is_summed_up(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_throttled_while_sealed_is_summed_up(database_url: str, tmp_path: Path) -> None:
     """Attempts on the seal that were not written down one by one are in the ledger as a number, later."""
-    monkeypatch.setattr(serve.wiring, "_SUMMARY_SECONDS", 0.1)
-    async with running(node_settings(tmp_path, database_url)) as node:
+    async with running(node_settings(tmp_path, database_url), timing=Timing(summary=0.1)) as node:
         await node.initialise()
         refused = 0
         for _ in range(80):

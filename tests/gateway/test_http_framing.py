@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-import serve.protocol
-import serve.request
+from serve.timing import Timing
 from tests.gateway.conftest import Node
 from tests.gateway.raw_http import ask, request, wire
 
@@ -303,9 +302,9 @@ async def test_trailers_and_extensions_have_a_limit(node: Node) -> None:
             assert (await connection.reply()).status == 431
 
 
-async def test_a_slow_head_is_not_waited_for(sealed_node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("timing", [Timing(head=0.3)])
+async def test_a_slow_head_is_not_waited_for(sealed_node: Node) -> None:
     """Silence and half a head each end the connection; the latter is told so."""
-    monkeypatch.setattr(serve.protocol, "_PATIENCE", 0.3)
     for data in (b"", b"\r\n", b"LI"):
         async with wire(sealed_node) as connection:
             await connection.send(data)
@@ -321,11 +320,9 @@ async def test_a_slow_head_is_not_waited_for(sealed_node: Node, monkeypatch: pyt
         assert await connection.rest() == b""
 
 
-async def test_a_head_that_drips_is_not_waited_for(
-    sealed_node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("timing", [Timing(head=0.3)])
+async def test_a_head_that_drips_is_not_waited_for(sealed_node: Node) -> None:
     """A byte now and then does not keep a connection open."""
-    monkeypatch.setattr(serve.protocol, "_PATIENCE", 0.3)
     async with wire(sealed_node) as connection:
         ended = asyncio.create_task(connection.rest())
         await connection.send(b"GET /v1/sys/health HTTP/1.1\r\nX-Slow: ")
@@ -335,10 +332,9 @@ async def test_a_head_that_drips_is_not_waited_for(
         assert b" 408 " in ended.result()
 
 
-async def test_a_slow_body_is_not_waited_for(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("timing", [Timing(head=0.3, body=0.2)])
+async def test_a_slow_body_is_not_waited_for(node: Node) -> None:
     """A body that does not come is refused, nothing is changed, and the connection ends."""
-    monkeypatch.setattr(serve.request, "_BODY_SECONDS", 0.2)
-    monkeypatch.setattr(serve.protocol, "_PATIENCE", 0.3)
     async with wire(node) as connection:
         token = f"X-Vault-Token: {node.root}"
         await connection.send(request("/v1/secrets/slow", token, "Content-Length: 18", method="POST") + b"{")

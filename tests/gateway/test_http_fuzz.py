@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import serve.protocol
-import serve.request
+from serve.timing import Timing
 from tests.gateway.conftest import Node
 from tests.gateway.raw_http import GUARD, ask, request, wire
 
@@ -141,13 +140,9 @@ async def spoken(node: Node, data: bytes, cuts: list[int]) -> bytes:
 
 @given(RAW)
 @BOUNDED
-async def test_raw_bytes(
-    node: Node, monkeypatch: pytest.MonkeyPatch, sent: list[tuple[bytes, list[int]]]
-) -> None:
+@pytest.mark.parametrize("timing", [Timing(head=0.2, body=0.2, linger=0.1)])
+async def test_raw_bytes(node: Node, sent: list[tuple[bytes, list[int]]]) -> None:
     """Any bytes in any pieces get answers of ours, and every connection ends."""
-    monkeypatch.setattr(serve.request, "_BODY_SECONDS", 0.2)
-    monkeypatch.setattr(serve.protocol, "_PATIENCE", 0.2)
-    monkeypatch.setattr(serve.protocol, "_LINGER", 0.1)
     async with asyncio.timeout(GUARD):
         answers = await asyncio.gather(*(spoken(node, data, cuts) for data, cuts in sent))
     for answer in answers:

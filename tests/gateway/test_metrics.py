@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from pathlib import Path
 
 import httpx2
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-import serve.metrics
+from serve.timing import Timing
 from serve.wiring import Process
 from tests.gateway.conftest import Node, native
 from tests.gateway.raw_http import GUARD
@@ -103,12 +104,10 @@ async def test_the_api_tells_them_too(sealed_node: Node) -> None:
     assert (await sealed_node.call("POST", "sys/metrics", "")).status_code == 503
 
 
-async def test_processes_are_merged_and_the_port_is_taken_over(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_processes_are_merged_and_the_port_is_taken_over(node: Node) -> None:
     """Two processes of a node share its ports; when the owner of the metrics goes, the other takes over."""
-    monkeypatch.setattr(serve.metrics, "_TRY_SECONDS", 0.05)
-    second = Process(node.settings, node.tree.handles, ("gateway",), "second")
+    quick = Timing(metrics_port=0.05)
+    second = Process(node.settings, node.tree.handles, ("gateway",), "second", timing=quick)
     await second.start()
     try:
         async with asyncio.timeout(GUARD):
@@ -135,7 +134,7 @@ async def test_processes_are_merged_and_the_port_is_taken_over(
 
 async def test_a_killed_process_is_left_out(node: Node) -> None:
     """The socket of a process that is gone is cleared away."""
-    gone = serve.metrics.Path(node.settings.run_dir) / "metrics" / "gone-1.sock"
+    gone = Path(node.settings.run_dir) / "metrics" / "gone-1.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(gone))
     assert gone.exists()
@@ -173,9 +172,9 @@ async def test_head_tells_that_metrics_are_there(node: Node) -> None:
     assert answer.headers["content-type"].startswith("text/plain")
 
 
-async def test_the_port_waits_for_nobody(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("timing", [Timing(metrics_answer=0.2)])
+async def test_the_port_waits_for_nobody(node: Node) -> None:
     """Silence and endless heads end the connection, and others are served meanwhile."""
-    monkeypatch.setattr(serve.metrics, "_ASK_SECONDS", 0.2)
     assert node.settings.metrics is not None
     for data in (b"", b"GET /met", b"a" * 200_000):
         reader, writer = await asyncio.open_connection("127.0.0.1", node.settings.metrics.port)

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from cryptography import x509
 
-import serve.tls_certificate
 from secrethub.pki.boot import boot_certificate
+from serve.timing import Timing
 from serve.tls_certificate import boot_identity
 from tests.gateway.behind import refusing, until
 from tests.gateway.conftest import Node, node_settings, running
@@ -202,11 +202,9 @@ async def test_http_over_tls(node: Node) -> None:
         assert await connection.rest() == b""
 
 
-async def test_a_failed_renewal_is_tried_again(
-    sealed_node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("timing", [Timing(certificate_retry=0.05)])
+async def test_a_failed_renewal_is_tried_again(sealed_node: Node, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever goes wrong with a new certificate, the door stays open and the next try counts."""
-    monkeypatch.setattr(serve.tls_certificate, "_RETRY_SECONDS", 0.05)
     before = await shown(sealed_node)
     url = sealed_node.settings.database_url
     await sealed_node.initialise()

@@ -35,7 +35,7 @@ from actors.seal_state import SealState
 from secrethub.crypto import keyring
 from secrethub.node import NodeSettings, read_node_file, write_node_file
 from secrethub.storage.ledger_rows import COMMIT
-from serve import wiring
+from serve.timing import Timing
 from serve.wiring import Process
 from tests.gateway.conftest import Caller
 
@@ -151,7 +151,6 @@ def _arm(folder: Path) -> None:
 
     Transaction.commit, asyncpg.Connection.fetch = doomed_commit, doomed_fetch
     # Nobody waits for what happens now and then.
-    wiring._KEY_SECONDS = 0.1
     keyring.SPREAD_SECONDS = 0
     for actor in (SealState, KeyHolder):
         assert actor.__init__.__kwdefaults__["pulse"] == 2.0
@@ -161,7 +160,8 @@ def _arm(folder: Path) -> None:
 async def _serve(settings: NodeSettings) -> None:
     tree = LocalTree(settings)
     await tree.start()
-    process = Process(settings, tree.handles, ("gateway", "agents"), "single")
+    # Nobody waits for what happens now and then.
+    process = Process(settings, tree.handles, ("gateway", "agents"), "single", timing=Timing(keys=0.1))
     await process.start()
     await tree.workplace.lend(process.core)
     sys.stdout.write(f"{os.getpid()}\n")

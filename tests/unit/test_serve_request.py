@@ -117,7 +117,7 @@ async def body(*chunks: bytes, length: str | None = None, ends: bool = True, lim
         return messages.pop(0)
 
     headers = {b"transfer-encoding": "chunked"} if length is None else {b"content-length": length}
-    return await read_body(receive, headers, limit)
+    return await read_body(receive, headers, limit, 30.0)
 
 
 async def test_bodies() -> None:
