@@ -79,14 +79,16 @@ class LocalLedger:
     Args:
         state_dir: the agent's private directory.
         largest: bytes of one file.
+        merged: seconds for which the same again is only counted.
 
     Raises:
         Misconfigured: the folder or its files cannot be used.
     """
 
-    def __init__(self, state_dir: Path, largest: int = LARGEST) -> None:
+    def __init__(self, state_dir: Path, largest: int = LARGEST, merged: float = MERGED) -> None:
         self._folder = state_dir / FOLDER
         self._largest = largest
+        self._merged_for = merged
         self._trails: dict[str, _Trail] = {}
         self._merged: OrderedDict[_Same, _Merged] = OrderedDict()
         try:
@@ -115,7 +117,7 @@ class LocalLedger:
             merged.pid = peer.pid
             return
         self._write(same, peer.pid, 0)
-        self._merged[same] = _Merged(peer.pid, now + MERGED)
+        self._merged[same] = _Merged(peer.pid, now + self._merged_for)
 
     def close(self) -> None:
         """Write what is only counted so far, and close the files."""

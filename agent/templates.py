@@ -118,6 +118,7 @@ class Template:
     Args:
         source: its text.
         shared: from :func:`environment`.
+        longest: seconds that rendering may take.
 
     Attributes:
         paths: secrets that the text names literally; a path that is computed is not among them.
@@ -126,8 +127,9 @@ class Template:
         TemplateError: the text is no template.
     """
 
-    def __init__(self, source: str, shared: jinja2.Environment) -> None:
+    def __init__(self, source: str, shared: jinja2.Environment, longest: float = LONGEST) -> None:
         self._source = source
+        self._longest = longest
         try:
             self._compiled = shared.from_string(source)
             tree = shared.parse(source)
@@ -138,7 +140,7 @@ class Template:
         self.paths = frozenset(_literal_paths(tree))
 
     def render(self, secrets: Mapping[str, Mapping[str, Any] | SecretHubError]) -> bytes:
-        """Render the text, in UTF-8. Runs for up to :data:`LONGEST`: call it in a thread.
+        """Render the text, in UTF-8. Runs for up to ``longest`` seconds: call it in a thread.
 
         Args:
             secrets: fields by path, or why a path cannot be read.
@@ -160,7 +162,7 @@ class Template:
 
         failure: NeedsSecret | SecretHubError
         try:
-            with _Deadline(time.monotonic() + LONGEST):
+            with _Deadline(time.monotonic() + self._longest):
                 return self._collect(secret).encode("utf-8")
         except NeedsSecret as exc:
             failure = NeedsSecret(exc.path)
@@ -171,8 +173,9 @@ class Template:
         except UnicodeEncodeError:
             failure = TemplateError("the result holds half a surrogate pair, which no file can")
         except _TooLong:
-            problem = f"the result is above {LARGEST} characters, or takes more than {LONGEST:g} seconds"
-            failure = TemplateError(problem)
+            failure = TemplateError(
+                f"the result is above {LARGEST} characters, or takes more than {self._longest:g} seconds"
+            )
         except Exception as exc:  # noqa: BLE001 - whatever it is, its text may quote a value
             failure = TemplateError(_where(exc) + self._explained(exc))
         # Raised here, so that the exception that may quote a value is not even its context.

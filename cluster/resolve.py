@@ -63,6 +63,7 @@ def resolve(
     dev: bool = False,
     with_ray: bool = True,
     patience: float = _EARLIER_NODE_PATIENCE,
+    moment: float = _MOMENT,
 ) -> NodeSettings:
     """Check files, make folders, choose ports, and write the node file.
 
@@ -72,6 +73,7 @@ def resolve(
         dev: mark the node as one of ``secrethub dev``.
         with_ray: whether Ray Serve's ingress exists.
         patience: seconds for what an earlier life of the node left behind to be gone.
+        moment: seconds of it that pass without a word.
 
     Returns:
         The settings of the node's processes, also written to ``run_dir/node.json``.
@@ -83,7 +85,7 @@ def resolve(
     state = private_folder(settings.state_dir)
     lock = Lock(state / "lock")
     claims.locks.append(lock)
-    _take(lock, state, patience)
+    _take(lock, state, patience, min(patience, moment))
     run = _run_dir(settings.run_dir or state / "run", state)
     ports = claims.ports
     http, tls, agents, metrics = settings.http, settings.tls, settings.agents, settings.metrics
@@ -192,10 +194,9 @@ def plan_ray(settings: Settings, node: NodeSettings, claims: Claims) -> RayPlan:
     )
 
 
-def _take(lock: Lock, state: Path, patience: float) -> None:
+def _take(lock: Lock, state: Path, patience: float, moment: float) -> None:
     """Take the lock of the node's folder; who waits for it longer than a moment is told for what."""
     taken = f"state_dir: another node runs in {state}, or its processes have not ended yet"
-    moment = min(patience, _MOMENT)
     try:
         lock.take(patience=moment, otherwise=taken)
     except Conflict:

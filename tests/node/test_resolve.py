@@ -165,14 +165,13 @@ def test_a_missing_cluster_key_is_told_once(settings: Make, claims: Claims, tmp_
 
 
 def test_waiting_for_an_earlier_node_is_announced(
-    settings: Make, claims: Claims, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    settings: Make, claims: Claims, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody sits before a silent terminal: what the start waits for is said after a moment."""
-    monkeypatch.setattr("cluster.resolve._MOMENT", 0.05)
     resolve(settings(), claims)
     other = Claims()
     with pytest.raises(Conflict, match="state_dir"):
-        resolve(settings(), other, patience=0.1)
+        resolve(settings(), other, patience=0.1, moment=0.05)
     other.release()
     assert "waiting" in caplog.text
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from agent import ledger as ledgers
 from agent.grants import Peer
 from agent.ledger import LocalLedger
 from secrethub.errors import Misconfigured, Unavailable
@@ -84,10 +83,9 @@ def test_the_same_is_counted_and_not_written_again(tmp_path: Path) -> None:
     assert (last["number"], last["path"], last["again"]) == (4, "secrets/a", 98)
 
 
-def test_after_a_while_the_count_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_while_the_count_is_written(tmp_path: Path) -> None:
     """A repetition is on disk with the next line after its time, also one about something else."""
-    monkeypatch.setattr(ledgers, "MERGED", 0.0)
-    ledger = LocalLedger(tmp_path)
+    ledger = LocalLedger(tmp_path, merged=0.0)
     for _time in range(3):
         note(ledger)
     assert len(lines(tmp_path)) == 3
