@@ -98,6 +98,7 @@ class HttpListener:
         """Stop accepting, let requests end, close."""
         if self._task is not None:
             self._server.should_exit = True
+            self._server.stopping.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
@@ -107,7 +108,18 @@ class HttpListener:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process that it lives in."""
+    """Leaves signals to the process that it lives in, and wakes up for the ``Date`` header only."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Set the ``Date`` header each second until told to stop."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self.stopping.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -185,6 +185,8 @@ class Core:
         self.keys = Keys()
         self.opened = asyncio.Event()
         """Set while the keyring is here."""
+        self.keys_due = asyncio.Event()
+        """Set when the keyring may be had: it is asked for at once (``operations/key_sync.py``)."""
         self.seal_status: SealStatus | None = None
         """The seal as last seen; None until the database has answered once."""
         self.unrecorded: list[dict[str, Any]] = []

@@ -37,14 +37,13 @@ class KeySync:
         self._process = new_uuid()
         self._said_at = 0.0
         """When the database was last told that the keys are here; 0 when it was told that they are not."""
-        self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._said = ""
         core.caches.subscribe(self._announced)
 
     def _announced(self, change: Changed) -> None:
         if change.kind in {"seal", "keyring"}:
-            self._wake.set()
+            self._core.keys_due.set()
 
     async def start(self) -> None:
         """Look once, so that the first request finds a known state, and go on."""
@@ -65,7 +64,7 @@ class KeySync:
 
     async def _run(self) -> None:
         while True:
-            self._wake.clear()
+            self._core.keys_due.clear()
             try:
                 waiting = await self.step()
             except SecretHubError as exc:
@@ -76,7 +75,7 @@ class KeySync:
             # Not wait_for(), which loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WAITING_SECONDS if waiting else _IDLE_SECONDS):
-                    await self._wake.wait()
+                    await self._core.keys_due.wait()
 
     def _say(self, text: str) -> None:
         if text and text != self._said:

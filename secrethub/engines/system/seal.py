@@ -287,5 +287,6 @@ async def opened(context: Context) -> Answer:
 
 async def until_open(core: Core) -> None:
     """Wait until this process has its keys, but not for long."""
+    core.keys_due.set()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(core.opened.wait(), _OPENING_SECONDS)
