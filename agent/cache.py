@@ -171,15 +171,23 @@ class Cache:
         """Take note that anything may have changed."""
         self._outdate(lambda _candidate: True)
 
-    def drop(self, path: str, version: int | None, *, every_version: bool) -> list[Key]:
-        """Forget a path for every application: the version that was asked for, or all.
+    def drop(
+        self,
+        path: str,
+        version: int | None,
+        *,
+        every_version: bool,
+        held_by: Callable[[str], bool] = lambda _application: True,
+    ) -> list[Key]:
+        """Forget a path for all these applications: the version that was asked for, or all.
 
         Returns:
             The keys that are gone.
         """
         gone = [
             key
-            for held in self._slices.values()
+            for application, held in self._slices.items()
+            if held_by(application)
             for key in held.entries
             if key.path == path and (every_version or key.version == version)
         ]

@@ -142,16 +142,16 @@ class Connection:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next() if pause is None else pause)
 
-    async def read(self, path: str, version: int | None) -> wire.Result:
-        """Read a secret.
+    async def read(self, path: str, version: int | None, application: str | None = None) -> wire.Result:
+        """Read a secret, on behalf of an application that Core knows by name or of none.
 
         Raises:
             SecretHubError: what Core answered; Unavailable when it did not.
         """
         try:
-            return await self._read(path, version)
+            return await self._read(path, version, application)
         except Closed:
-            return await self._read(path, version)
+            return await self._read(path, version, application)
 
     async def renew(self, csr: str) -> wire.Certificate:
         """Ask for a new certificate.
@@ -196,8 +196,11 @@ class Connection:
         for some in batches(paths):
             await self.tell(wire.Unwatch(paths=some))
 
-    async def _read(self, path: str, version: int | None) -> wire.Result:
-        return await self.ask(lambda number: wire.Read(id=number, path=path, version=version), wire.Result)
+    async def _read(self, path: str, version: int | None, application: str | None) -> wire.Result:
+        def build(number: int) -> wire.Read:
+            return wire.Read(id=number, path=path, version=version, application=application)
+
+        return await self.ask(build, wire.Result)
 
     async def ask(self, build: Callable[[int], Request], answer: type[A]) -> A:
         """Ask Core; raises what it answered instead, and Unavailable when it did not."""

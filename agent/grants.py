@@ -3,6 +3,10 @@
 An entry applies to a process when every condition in it holds. What a process may read is the
 union of the entries that apply; together they are its *application*, which has its own slice of the
 cache. Core decides on top of this with the agent's own rights. Paths match as in native policies.
+
+An entry may name the application. Then Core decides with what is bound to that name as well, about
+everything that the process reads: another entry does not widen it. A process to which entries of
+two names apply is nobody.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ OVERFLOW_ID = 65_534
 """What the kernel shows for a uid or gid that has no name here: it identifies nobody."""
 
 PREFIX = "secrets/"
+_NAMED = "application="
+"""How names begin that an entry gives; those made of conditions never do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +51,7 @@ class Application:
     """Who a process is to the agent, and what it may read.
 
     Attributes:
-        name: stable name, made of the conditions that matched.
+        name: stable name, of the application or made of the conditions that matched (:func:`named`).
     """
 
     name: str
@@ -63,7 +69,7 @@ class Grants:
         self._entries = tuple(entries)
 
     def application(self, peer: Peer) -> Application | None:
-        """Return the application a process belongs to; None when no entry applies."""
+        """Return the application a process belongs to; None when no entry applies, or of several."""
         held = [entry for entry in self._entries if _applies(entry, peer)]
         if not held:
             return None
@@ -72,7 +78,16 @@ class Grants:
             for entry in held
             for path in entry.paths
         ]
-        return Application(name="|".join(sorted(set(map(_name, held)))), index=NativeIndex(rules))
+        names = {entry.application for entry in held if entry.application is not None}
+        if len(names) > 1:
+            return None
+        name = _NAMED + names.pop() if names else "|".join(sorted(set(map(_name, held))))
+        return Application(name=name, index=NativeIndex(rules))
+
+
+def named(application: str) -> str | None:
+    """Return the name by which Core knows an application, from :attr:`Application.name`; None for none."""
+    return application.removeprefix(_NAMED) if application.startswith(_NAMED) else None
 
 
 def check_pattern(pattern: str) -> None:

@@ -2,8 +2,11 @@
 
 * A fresh entry answers at once. Otherwise Core is asked, once for all who want the same, and the
   path is watched before it is read, so that no change is missed in between.
+* Core decides about applications that it knows by name each for itself: what it answers one is for
+  no other.
 * What Core says about the secret (gone, not allowed) is believed at once: the entry goes, and what
-  nobody holds is not watched any longer.
+  nobody holds is not watched any longer. What the agent may not read goes for all, what a named
+  application may not read for that one.
 * What could be read but is not watched answers for a short time only: nobody would tell of a change.
 * What says nothing about it (Core away, sealed, busy, slow) is bridged by an entry that may still be
   used. Files are not in a hurry and wait longer for Core.
@@ -17,12 +20,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from agent.backoff import Backoff
 from agent.cache import Cache, Entry, Key, Packing
 from agent.clocks import Instant
 from agent.disk_cache import DiskCache
+from agent.grants import named
 from agent.outcomes import PASSING
 from agent.settings import CacheSettings
 from agent.watches import FILES
@@ -60,8 +64,8 @@ class Core(Protocol):
         """Whether Core has been gone for longer than a moment."""
         ...
 
-    async def read(self, path: str, version: int | None) -> Result:
-        """Read a secret."""
+    async def read(self, path: str, version: int | None, application: str | None) -> Result:
+        """Read a secret, on behalf of an application that Core knows by name or of none."""
         ...
 
     async def watch(self, path: str, application: str) -> None:
@@ -87,6 +91,14 @@ class Served:
 
     entry: Entry
     source: Source
+
+
+class _Asked(NamedTuple):
+    """What Core is asked once for all who want it: the path, its version, and for which name."""
+
+    path: str
+    version: int | None
+    named: str | None
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -130,7 +142,7 @@ class Reader:
         self._backoff = backoff
         self._pinned = pinned
         self._kept = kept
-        self._flights: dict[tuple[str, int | None], _Flight] = {}
+        self._flights: dict[_Asked, _Flight] = {}
         self._stale_paths: set[str] = set()
         self._stirred = asyncio.Event()
         self._packing = Packing()
@@ -210,8 +222,9 @@ class Reader:
         while True:
             await asyncio.sleep(SWEEP)
             self._note_gone(self._cache.expire(self._clocks()))
-            held = {path for path, _version in (*self._cache.asked(), *self._flights)}
-            await self._core.unwatch_all_but(held | self._pinned())
+            held = {path for path, _version in self._cache.asked()}
+            flying = {asked.path for asked in self._flights}
+            await self._core.unwatch_all_but(held | flying | self._pinned())
 
     async def _refresh(self, wanted: Iterator[tuple[tuple[str, int | None], set[str]]]) -> None:
         for (path, version), applications in wanted:
@@ -223,12 +236,12 @@ class Reader:
 
     async def _join(self, key: Key, patience: float = PATIENCE) -> Served:
         """Read from Core, together with whoever reads the same now."""
-        asked = (key.path, key.version)
+        asked = _Asked(key.path, key.version, named(key.application))
         flight = self._flights.get(asked)
         source: Source = "shared"
         if flight is None:
             source = "core"
-            flight = _Flight(task=asyncio.create_task(self._fly(key), name=f"read:{key.path}"))
+            flight = _Flight(task=asyncio.create_task(self._fly(key, asked), name=f"read:{key.path}"))
             self._flights[asked] = flight
             flight.task.add_done_callback(lambda task: self._landed(asked, task))
         flight.applications.add(key.application)
@@ -238,26 +251,26 @@ class Reader:
         except TimeoutError as exc:
             raise Unavailable("Core did not answer in time") from exc
 
-    def _landed(self, asked: tuple[str, int | None], task: asyncio.Task[Entry]) -> None:
+    def _landed(self, asked: _Asked, task: asyncio.Task[Entry]) -> None:
         self._flights.pop(asked, None)
         if not task.cancelled():
             task.exception()  # whoever still waits gets it; if nobody does, it is no news
 
-    async def _fly(self, first: Key) -> Entry:
+    async def _fly(self, first: Key, asked: _Asked) -> Entry:
         """Read what ``first`` names, for its application and whoever joins."""
-        path, version = first.path, first.version
+        path, version, name = asked
         idle = {path}
         try:
             await self._core.watch(path, first.application)
             for _try in range(_TRIES):
                 with self._cache.reading(path) as reading:
-                    result = await self._core.read(path, version)
+                    result = await self._core.read(path, version, name)
                     entry = self._entry(result, watched=self._core.is_watched(path))
                     if not reading.moved:
                         break
             # Whoever holds an older value of it gets this one too: one read does for all.
-            holders = self._cache.holders(path, version)
-            for application in self._flights[path, version].applications | holders:
+            holders = {held for held in self._cache.holders(path, version) if named(held) == name}
+            for application in self._flights[asked].applications | holders:
                 key = Key(application, path, version)
                 gone = self._cache.store(key, entry, reading)
                 if not reading.moved and key not in gone and self._disk is not None:
@@ -269,18 +282,23 @@ class Reader:
         except SecretHubError as exc:
             if isinstance(exc, NotFound | PermissionDenied):
                 refused = isinstance(exc, PermissionDenied)
-                self._note_gone(self._cache.drop(path, version, every_version=refused))
+
+                def concerned(held: str) -> bool:
+                    return name is None or not refused or named(held) == name
+
+                gone = self._cache.drop(path, version, every_version=refused, held_by=concerned)
+                self._note_gone(gone)
             raise
         else:
             return entry
         finally:
-            await self._unwatch_idle(idle, (path, version))
+            await self._unwatch_idle(idle, asked)
 
-    async def _unwatch_idle(self, paths: set[str], landing: tuple[str, int | None]) -> None:
+    async def _unwatch_idle(self, paths: set[str], landing: _Asked) -> None:
         """Stop watching those of ``paths`` that nobody holds, reads or keeps in a file."""
-        wanted = self._pinned() | {path for path, version in self._flights if (path, version) != landing}
+        wanted = self._pinned() | {asked.path for asked in self._flights if asked != landing}
         if FILES in self._flights[landing].applications:
-            wanted.add(landing[0])
+            wanted.add(landing.path)
         await self._core.unwatch([path for path in paths - wanted if not self._cache.asked(path)])
 
     def _is_fresh(self, key: Key) -> bool:

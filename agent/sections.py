@@ -22,6 +22,7 @@ from agent.settings import (
 from agent.table import Table
 from agent.urls import problem as url_problem
 from secrethub.errors import InvalidRequest
+from secrethub.ids import is_application
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|scope|socket|mount|swap)")
 _COMMAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -104,6 +105,9 @@ def _grant(table: Table) -> GrantSettings:
         raise table.wrong("user", "is missing: an entry needs user, group or unit (executable only narrows)")
     if OVERFLOW_ID in {uid, gid}:
         raise table.wrong("user", f"{OVERFLOW_ID} stands for everybody the kernel cannot name")
+    application = table.text("application")
+    if application is not None and not is_application(application):
+        raise table.wrong("application", "must be letters, digits, '_', '.' and '-' (at most 64)")
     paths = table.texts("paths")
     if not paths:
         raise table.wrong("paths", "is missing")
@@ -114,7 +118,12 @@ def _grant(table: Table) -> GrantSettings:
             raise table.wrong("paths", str(exc)) from exc
     table.finish()
     return GrantSettings(
-        uid=uid, gid=gid, unit=unit, executable=str(executable) if executable else None, paths=paths
+        uid=uid,
+        gid=gid,
+        unit=unit,
+        executable=str(executable) if executable else None,
+        application=application,
+        paths=paths,
     )
 
 

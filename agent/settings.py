@@ -83,6 +83,8 @@ class GrantSettings:
     """systemd unit, from the process's control group."""
     executable: str | None = None
     """Path of the program; narrows the others and never grants by itself."""
+    application: str | None = None
+    """Name under which Core decides what it may read; as the agent itself when not set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

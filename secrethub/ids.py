@@ -13,6 +13,8 @@ import uuid
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in string.hexdigits}
 """The first digit of a UUID's fourth group, for a random digit."""
+APPLICATION = r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z"
+"""The pattern of an application's name."""
 _IDENTITY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -47,6 +49,11 @@ def is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
+
+
+def is_application(text: str) -> bool:
+    """Tell whether ``text`` may be the name of an application."""
+    return re.search(APPLICATION, text) is not None
 
 
 def is_identity_value(text: str) -> bool:

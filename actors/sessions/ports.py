@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -91,12 +91,12 @@ class Access(Protocol):
         """
         ...
 
-    async def standing(self, peer: Peer) -> frozenset[str]:
+    async def standing(self, peer: Peer, applications: Collection[str] = ()) -> frozenset[str]:
         """Check that the agent and its certificate are still good.
 
         Returns:
-            The authority rows (``<table>/<key>``) that the agent's rights rest on; when one of
-            them changes, so may its rights.
+            The authority rows (``<table>/<key>``) that the agent's rights rest on, and those of
+            ``applications``; when one of them changes, so may its rights.
 
         Raises:
             PermissionDenied: revoked or unknown.
@@ -104,8 +104,10 @@ class Access(Protocol):
         """
         ...
 
-    async def read(self, peer: Peer, path: str, version: int | None) -> Secret:
-        """Read a secret, decided and recorded.
+    async def read(
+        self, peer: Peer, path: str, version: int | None, application: str | None = None
+    ) -> Secret:
+        """Read a secret, decided and recorded; for an application, if it is named, with its policies, too.
 
         Raises:
             SecretHubError: refused or failed.

@@ -42,7 +42,7 @@ async def answered(
 
 
 async def _read(access: Access, peer: Peer, message: wire.Read) -> wire.Result:
-    secret = await access.read(peer, message.path, message.version)
+    secret = await access.read(peer, message.path, message.version, message.application)
     return wire.Result(
         id=message.id,
         path=message.path,

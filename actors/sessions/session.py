@@ -19,6 +19,7 @@ from actors.sessions.ports import Peer, Transport
 from actors.sessions.requests import answered, decide_watches, refusal
 from actors.sessions.rules import Ask, End, Remind, examine, renewal_due
 from actors.sessions.showing import Showing
+from actors.sessions.standing import Standing
 from actors.sessions.surroundings import Surroundings
 from secrethub.errors import PermissionDenied, SecretHubError, TooLarge
 from secrethub.wire import messages as wire
@@ -52,10 +53,10 @@ class AgentSession:
         "_ping",
         "_protocol",
         "_pushed",
-        "_rests_on",
         "_sending_since",
         "_showing",
         "_stalled_since",
+        "_standing",
         "_transport",
         "_wake",
         "_watched",
@@ -76,7 +77,7 @@ class AgentSession:
         self._wake: asyncio.Future[None] | None = None
         self._watched: dict[str, str] = {}
         self._watched_text = 0
-        self._rests_on: frozenset[str] = frozenset()
+        self._standing = Standing(self, around)
         self._changed: dict[str, tuple[int, int]] = {}
         self._pushed: dict[str, float] = {}
         self._authority = self._ping = self._paused = False
@@ -204,7 +205,7 @@ class AgentSession:
         self._inbox.clear()
         self._changed.clear()
         self._around.secrets.remove_all(self._watched, self)
-        self._around.authority.remove_all(self._rests_on, self)
+        self._standing.end()
         self._rouse()
 
     def recover(self) -> None:
@@ -253,7 +254,7 @@ class AgentSession:
             self._admitted = True
             if not self._ended:
                 self._around.admitted(self)
-                self._rest_on(rests_on)
+                self._standing.rest_on(rests_on)
                 self._authority = turns != self._around.turns
 
     async def _step(self) -> bool:
@@ -297,7 +298,7 @@ class AgentSession:
         """Look up standing and every watch again, and tell the agent when all is decided."""
         self.doubtful = False
         try:
-            self._rest_on(await self._around.access.standing(self.peer))
+            await self._standing.check()
             for key, path in tuple(self._watched.items()):
                 if not await self._around.access.may_still_watch(self.peer, path):
                     self._unwatch(key, path)
@@ -316,7 +317,9 @@ class AgentSession:
             case wire.Watch():
                 await self._answer(message.id, await self._watch(message))
             case wire.Read() | wire.RenewCertificate() | wire.TakeOrder() | wire.AnswerOrder():
-                await self._answer(message.id, await answered(self._around.access, self.peer, message))
+                answer = await self._standing.speak_for(message)
+                answer = answer or await answered(self._around.access, self.peer, message)
+                await self._answer(message.id, answer)
             case wire.Unwatch():
                 gone = frozenset(message.paths)
                 for key, path in tuple(self._watched.items()):
@@ -374,13 +377,6 @@ class AgentSession:
         self._sending_since = self._around.clock.monotonic()
         await self._transport.send(frame)
         self._sending_since = None
-
-    def _rest_on(self, rows: frozenset[str]) -> None:
-        if not self._ended and rows != self._rests_on:
-            self._around.authority.remove_all(self._rests_on - rows, self)
-            for row in rows - self._rests_on:
-                self._around.authority.add(row, self)
-            self._rests_on = rows
 
     def _unwatch(self, key: str, path: str) -> None:
         self._around.secrets.remove(key, self)

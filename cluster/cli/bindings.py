@@ -12,6 +12,7 @@ from cluster.cli.session import Session, with_session
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PATH = "sys/policies/bindings"
+_OPTIONS = "--role, --cert, --user, --agent, --application or --accessor"
 
 
 def _subject(command: F) -> F:
@@ -21,6 +22,7 @@ def _subject(command: F) -> F:
         click.option("--cert", metavar="NAME", help="Everything that logs in by this certificate role."),
         click.option("--user", metavar="NAME", help="A user with a password."),
         click.option("--agent", metavar="ID", help="An agent, by its id."),
+        click.option("--application", metavar="NAME", help="An application, as agents name it."),
         click.option("--accessor", metavar="ACCESSOR", help="A token, by its accessor."),
     ):
         command = option(command)
@@ -31,14 +33,14 @@ def _named(**given: str | None) -> dict[str, str] | None:
     """Return the one subject that was given, or None."""
     body = {name: value for name, value in given.items() if value is not None}
     if len(body) > 1:
-        raise click.UsageError("name one subject: --role, --cert, --user, --agent or --accessor")
+        raise click.UsageError(f"name one subject: {_OPTIONS}")
     return body or None
 
 
 def _required(**given: str | None) -> dict[str, str]:
     body = _named(**given)
     if body is None:
-        raise click.UsageError("name a subject: --role, --cert, --user, --agent or --accessor")
+        raise click.UsageError(f"name a subject: {_OPTIONS}")
     return body
 
 
@@ -47,7 +49,7 @@ def _required(**given: str | None) -> dict[str, str]:
 @_subject
 @with_session
 def bind(session: Session, /, policies: tuple[str, ...], **subject: str | None) -> None:
-    """Bind policies to a role, a user, an agent or a token. In force at once, on every node."""
+    """Bind policies to a role, user, agent, application or token. In force at once, on every node."""
     body = _required(**subject)
     with session.client() as client:
         for policy in policies:

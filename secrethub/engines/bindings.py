@@ -1,5 +1,8 @@
 """Policies bound to somebody beside those that he has: to a token, a role of a login, a user, an agent.
 
+What is bound to an application gives nothing by itself: it narrows what an agent is given that asks on its
+behalf. An application is a name; no row is its own.
+
 A binding is a row of authority, one a subject, looked up at each decision and never copied: not into
 tokens, their children or certificates. What is bound to a role or user holds for everything that logged
 in by it, a role's agents too. A subject's end removes its bindings, and a role or user made anew under an old
@@ -19,7 +22,7 @@ from secrethub.storage.authority import BINDINGS, Authority, Change
 from secrethub.storage.authority_whole import WholeTable
 from secrethub.storage.freshness import Caches
 
-Kind: TypeAlias = Literal["token", "approle", "cert", "user", "agent"]
+Kind: TypeAlias = Literal["token", "approle", "cert", "user", "agent", "application"]
 
 
 class Subject(NamedTuple):
@@ -49,6 +52,18 @@ class Bound(frozenset[str]):
         return tuple(sorted(self.difference(own)))
 
 
+class Application(NamedTuple):
+    """An application and the names of the policies that are bound to it, sorted."""
+
+    name: str
+    policies: tuple[str, ...]
+
+    @property
+    def holder(self) -> str:
+        """What a refusal by these policies says of whom they are."""
+        return f"application {self.name}"
+
+
 class BindingTable:
     """The bindings as this process knows them."""
 
@@ -58,6 +73,17 @@ class BindingTable:
     def drop(self) -> None:
         """Forget every binding; whoever asks next reads them."""
         self._rows.drop()
+
+    async def application(self, name: str) -> Application | None:
+        """Return what is bound to an application now; None for an empty name.
+
+        Raises:
+            IntegrityFailure, Sealed, Unavailable: as :meth:`policies`.
+        """
+        if not name:
+            return None
+        bound = await self.policies(Subject("application", name))
+        return Application(name, bound.beyond(()))
 
     async def policies(self, *subjects: Subject) -> Bound:
         """Return the names of the policies that are bound to any of the subjects.

@@ -26,6 +26,7 @@ from secrethub.policy.conditions import Circumstances
 from secrethub.sensitive import Sensitive
 
 if TYPE_CHECKING:
+    from secrethub.engines.bindings import Application
     from secrethub.engines.runtime import Core
 
 Method = Literal["read", "write", "delete", "list", "patch"]
@@ -47,14 +48,14 @@ class Identity:
         accessor: HMAC-masked accessor for the ledger, or empty.
         expires_at: when the identity ends, or None.
         good_until: when it or an ancestor ends, or None.
-        entity: who it is whichever token is shown: the role or user of the login that it comes from, the
-            agent, or the token itself.
+        entity: who it is whichever token is shown: role or user of its login, the agent, or the token.
         lineage: keys of the token and of those it was made from.
         life: seconds that its token lives in all, renewals so far included; 0 for one without an end.
         metadata: what the auth method attached.
         batch: whether it is a batch token, which has no row.
         uses_left: requests that its token is good for, this one included; None for any number.
         bound_cidrs: networks that its token is good from; none for all.
+        application: on whose behalf an agent asks, as the agent says; what is bound to it must allow, too.
     """
 
     kind: Literal["token", "agent"]
@@ -72,6 +73,7 @@ class Identity:
     batch: bool = False
     uses_left: int | None = None
     bound_cidrs: tuple[str, ...] = ()
+    application: Application | None = None
 
     @property
     def own_policies(self) -> tuple[str, ...]:

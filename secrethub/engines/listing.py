@@ -54,7 +54,7 @@ async def without_denied(
         native_folder: the same in native rules.
         when: what conditions are about; None when nothing is known.
     """
-    if policies.root:
+    if policies.root and policies.narrowing is None:
         return list(names)
     kept = []
     for count, name in enumerate(names, start=1):

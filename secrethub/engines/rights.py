@@ -61,10 +61,18 @@ class PolicyCache:
     async def compiled(self, identity: Identity) -> CompiledPolicies:
         """Return what decides about somebody; a name without a policy grants nothing.
 
+        Where an agent asks for an application, that application's policies decide, too.
+
         Raises:
             IntegrityFailure: a policy's row is not authentic.
         """
-        names = identity.policies
+        own = await self._set(identity, identity.policies)
+        application = identity.application
+        if application is None:
+            return own
+        return own.narrowed(application.holder, await self._set(identity, application.policies))
+
+    async def _set(self, identity: Identity, names: tuple[str, ...]) -> CompiledPolicies:
         place = (names, placeholder_values(identity) if names in self._personal else ())
         found = self._sets.get(place)
         if found is not None:

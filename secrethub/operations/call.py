@@ -24,10 +24,12 @@ class AgentCertificate:
     Attributes:
         agent_id: UUID from the URI SAN.
         serial: serial number, lower-case hexadecimal.
+        application: on whose behalf it asks, as it says itself; empty for none.
     """
 
     agent_id: str
     serial: str
+    application: str = ""
 
 
 Credential = Token | AgentCertificate

@@ -83,4 +83,5 @@ async def _agent(core: Core, certificate: AgentCertificate) -> Identity:
         policies=own + bound,
         bound=bound,
         metadata={"role_name": role.body["name"]},
+        application=await core.bindings.application(certificate.application),
     )

@@ -50,6 +50,8 @@ def request_note(
     """Return the entry of a request; values of body and query are masked unless declared plain."""
     detail: dict[str, Any] = {}
     size = ANONYMOUS_SIZE if identity is None else MAX_SIZE
+    if isinstance(call.credential, AgentCertificate) and call.credential.application:
+        detail["application"] = call.credential.application
     if answer:
         detail["answer"] = answer
     if written:

@@ -6,10 +6,14 @@ neither verdict is a denial and at least one allows. Vault's "not granted" is si
 ``deny`` is a denial, so a policy of one language never takes away what the other grants unless it says so.
 
 Where ``sudo`` is needed, one and the same verdict must grant the capability and ``sudo``.
+
+Policies may be narrowed by those of somebody on whose behalf is asked: then both decide, each as above, and
+the request is allowed only if both allow it.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
@@ -71,13 +75,15 @@ class CompiledPolicies:
     Attributes:
         names: of the policies.
         root: whether everything is allowed.
+        narrowing: policies that must allow it as well, and whose they are; None when these decide alone.
     """
 
-    __slots__ = ("_fixed", "acl", "names", "native", "root")
+    __slots__ = ("_fixed", "acl", "names", "narrowing", "native", "root")
 
     def __init__(self, parsed: Sequence[ParsedPolicy], *, root: bool) -> None:
         self.names = tuple(policy.name for policy in parsed)
         self.root = root
+        self.narrowing: tuple[str, CompiledPolicies] | None = None
         self._fixed = {
             *(
                 _fixed_part(rule.path)
@@ -118,8 +124,16 @@ class CompiledPolicies:
     def __repr__(self) -> str:
         return f"CompiledPolicies(names={self.names!r}, root={self.root!r})"
 
+    def narrowed(self, holder: str, policies: CompiledPolicies) -> CompiledPolicies:
+        """Return these policies, where those of ``holder`` must allow what is asked as well."""
+        both = copy.copy(self)
+        both.narrowing = (holder, policies)
+        return both
+
     def reaches(self, prefix: str) -> bool:
         """Tell whether some rule grants something below ``prefix``: who may see that it exists."""
+        if self.narrowing is not None and not self.narrowing[1].reaches(prefix):
+            return False
         return self.root or any(
             fixed.startswith(prefix) or (open_ended and prefix.startswith(fixed))
             for fixed, open_ended in self._fixed
@@ -140,10 +154,11 @@ class Allowed(msgspec.Struct, frozen=True):
 
 
 class Denied(msgspec.Struct, frozen=True):
-    """No."""
+    """No. ``holder``: whose policies said so, where they are not those of whoever asks."""
 
     question: Question
     policies: CompiledPolicies
+    holder: str = ""
 
     @property
     def trace(self) -> tuple[Step, ...]:
@@ -153,9 +168,10 @@ class Denied(msgspec.Struct, frozen=True):
     @property
     def reason(self) -> str:
         """Why, for the ledger and for people who may know."""
+        whose = f"{self.holder}: " if self.holder else ""
         for step in self.trace:
             if step.effect == "deny":
-                return f"denied by policy {step.policy}, rule {step.rule}"
+                return f"{whose}denied by policy {step.policy}, rule {step.rule}"
         wanted = self.question.native_capability
         sudo = " with sudo" if self.question.needs_sudo else ""
         unmet = next((step for step in self.trace if step.failing), None)
@@ -164,7 +180,7 @@ class Denied(msgspec.Struct, frozen=True):
             if unmet is None
             else f"; {unmet.failing} of policy {unmet.policy}, rule {unmet.rule}, does not hold"
         )
-        return f"no policy allows {wanted}{sudo}{why}"
+        return f"{whose}no policy allows {wanted}{sudo}{why}"
 
 
 def _fixed_part(path: str) -> tuple[str, bool]:
@@ -191,6 +207,18 @@ def compile_policies(
 
 def decide(question: Question, policies: CompiledPolicies) -> Decision:
     """Decide. Deny by default; the trace is the same evaluation, never a second one."""
+    verdict = _alone(question, policies)
+    if policies.narrowing is None or isinstance(verdict, Denied):
+        return verdict
+    holder, narrowing = policies.narrowing
+    also = _alone(question, narrowing)
+    if isinstance(also, Denied):
+        return Denied(question, narrowing, holder)
+    return Allowed(question, policies, verdict.conditional or also.conditional)
+
+
+def _alone(question: Question, policies: CompiledPolicies) -> Decision:
+    """Return the verdict of these policies, whatever narrows them."""
     if policies.root:
         return Allowed(question, policies)
     sudo = _SUDO if question.needs_sudo else 0

@@ -30,6 +30,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from secrethub.ids import APPLICATION
+
 SUBPROTOCOL = "secrethub.agent.v1"
 PORT = 4665
 """Where gateways listen unless a node's settings say otherwise."""
@@ -40,6 +42,8 @@ Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Instant: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
+Application: TypeAlias = Annotated[str, Meta(pattern=APPLICATION)]
+"""A local application's name in the settings of an agent."""
 CheckpointBytes: TypeAlias = Annotated[bytes, Meta(max_length=128 * 1024)]
 """A signed checkpoint of the ledger (``audit/witness.py``)."""
 OrderId: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f-]{36}/[0-9]{1,15}\Z")]
@@ -96,12 +100,17 @@ class Hello(_Message, frozen=True, tag="hello"):
     witness: CheckpointBytes = b""
 
 
-class Read(_Message, frozen=True, tag="read"):
-    """Asks for a secret; the newest version unless ``version`` names one."""
+class Read(_Message, frozen=True, tag="read", omit_defaults=True):
+    """Asks for a secret; the newest version unless ``version`` names one.
+
+    ``application`` says on whose behalf: then the policies bound to it must allow the read as well. It is
+    the client's word, so it narrows and never grants.
+    """
 
     id: RequestId
     path: Path
     version: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
+    application: Application | None = None
 
 
 class Watch(_Message, frozen=True, tag="watch"):

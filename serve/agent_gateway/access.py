@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 import msgspec
@@ -87,9 +88,14 @@ class CoreAccess:
             return rests_on
         raise Unavailable("authority changes faster than this connection can be decided")
 
-    async def standing(self, peer: Peer) -> frozenset[str]:
+    async def standing(self, peer: Peer, applications: Collection[str] = ()) -> frozenset[str]:
         """Check the peer's row."""
-        return (await self._standing(peer))[1]
+        rows = set((await self._standing(peer))[1])
+        for name in applications:
+            rows.add(f"bindings/{Subject('application', name).key}")
+            bound = await self._core.bindings.policies(Subject("application", name))
+            rows.update(f"policies/{policy}" for policy in bound)
+        return frozenset(rows)
 
     async def _standing(self, peer: Peer) -> tuple[str, frozenset[str]]:
         """Return the agent's name and the authority rows that decide what it may do.
@@ -120,18 +126,22 @@ class CoreAccess:
             }
         )
 
-    async def read(self, peer: Peer, path: str, version: int | None) -> Secret:
+    async def read(
+        self, peer: Peer, path: str, version: int | None, application: str | None = None
+    ) -> Secret:
         """Read a secret."""
         canonical = check_path(path)
         if not await self._is_secret(canonical):
-            await self._refuse(peer, canonical)
+            await self._refuse(peer, canonical, application)
         answer = await perform(
             self._core,
             Call(
                 method="read",
                 path=canonical,
                 query={} if version is None else {"version": str(version)},
-                credential=_credential(peer),
+                credential=AgentCertificate(
+                    agent_id=peer.agent_id, serial=peer.serial, application=application or ""
+                ),
                 client_address=peer.address,
                 door="agent",
                 request_id=new_uuid(),
@@ -200,7 +210,7 @@ class CoreAccess:
             return False
         return route.operation is not None and route.operation.name == _READ
 
-    async def _refuse(self, peer: Peer, path: str) -> NoReturn:
+    async def _refuse(self, peer: Peer, path: str, application: str | None) -> NoReturn:
         await note(
             self._core,
             operation=_READ,
@@ -211,6 +221,7 @@ class CoreAccess:
             client=peer.address,
             door="agent",
             request_id=new_uuid(),
+            detail=None if application is None else {"application": application},
         )
         raise InvalidPath("agents read secrets: secrets/<path>")
 

@@ -128,6 +128,7 @@ class CorePeer:
     Attributes:
         secrets: what may be read.
         refusals: error code by path, checked first.
+        without: applications that may read nothing.
         unwatched: error code by path, for watches.
         watch_limit: paths an agent may watch.
         agent_urls: what ``welcome`` names.
@@ -141,6 +142,7 @@ class CorePeer:
     authorities: Authorities = field(default_factory=Authorities)
     secrets: dict[str, Secret] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
+    without: set[str | None] = field(default_factory=set)
     unwatched: dict[str, str] = field(default_factory=dict)
     watch_limit: int = 1_000
     agent_urls: tuple[str, ...] = ()
@@ -362,6 +364,8 @@ class Peer:
 
     def _read(self, message: wire.Read) -> wire.CoreMessage:
         code = self.core.refusals.get(message.path)
+        if message.application in self.core.without:
+            code = "permission_denied"
         secret = self.core.secrets.get(message.path)
         if code is not None or secret is None:
             code = code or "not_found"

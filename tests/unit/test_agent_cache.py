@@ -221,3 +221,13 @@ def test_versions_are_dropped_alone_or_together() -> None:
     assert cache.drop("secrets/x", 2, every_version=False) == [second]
     store(cache, second, entry())
     assert set(cache.drop("secrets/x", None, every_version=True)) == {newest, second}
+
+
+def test_what_one_application_may_not_read_stays_for_others() -> None:
+    """A path is dropped for those whom it concerns alone."""
+    cache = Cache(max_entries=10, max_bytes=2**20)
+    mine, theirs = key(1, "a"), key(1, "b")
+    store(cache, mine, entry())
+    store(cache, theirs, entry())
+    assert cache.drop(mine.path, None, every_version=True, held_by=lambda name: name == "a") == [mine]
+    assert cache.peek(theirs) is not None

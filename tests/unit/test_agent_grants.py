@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.grants import Grants, Peer
+from agent.grants import Grants, Peer, named
 from agent.settings import GrantSettings
 
 APP = Peer(pid=7, uid=1000, gids=frozenset({1000, 44}), unit="app.service", executable="/usr/bin/app")
@@ -92,3 +92,31 @@ def test_entries_add_up_to_one_application() -> None:
     alone = Grants([first]).application(APP)
     assert alone is not None
     assert alone.name != there.name
+
+
+def test_an_entry_names_the_application() -> None:
+    """The name holds for all that the process reads, and is the same whichever condition led to it."""
+    entries = [grant("secrets/a", uid=1000, application="web"), grant("secrets/b", gid=44)]
+    found = Grants(entries).application(APP)
+    assert found is not None
+    assert found.may_read("secrets/a")
+    assert found.may_read("secrets/b")
+    assert named(found.name) == "web"
+    other = Grants([grant(unit="app.service", application="web")]).application(APP)
+    assert other is not None
+    assert other.name == found.name
+
+
+def test_a_process_of_two_applications_is_nobody() -> None:
+    """Where entries of two names apply nothing is guessed: it reads nothing, not even what both grant."""
+    entries = [grant(uid=1000, application="web"), grant(gid=44, application="ops")]
+    assert Grants(entries).application(APP) is None
+    assert not may(APP, "secrets/app/a", *entries)
+
+
+def test_conditions_make_no_name() -> None:
+    """An entry without a name is no application to Core, whatever its conditions say."""
+    for conditions in ({"uid": 1000}, {"unit": "app.service"}, {"gid": 44, "executable": "/usr/bin/app"}):
+        found = Grants([grant(**conditions)]).application(APP)  # type: ignore[arg-type]
+        assert found is not None
+        assert named(found.name) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from actors.sessions.condition import NAMED, Condition, report_of
 from actors.sessions.ports import IssuedCertificate, Peer, Secret
 from actors.sessions.rules import Limits
 from actors.sessions.session import AgentSession
+from actors.sessions.standing import MOST
 from actors.sessions.supervisor import SessionSupervisor
 from secrethub.errors import NotFound, PermissionDenied, SecretHubError, Unavailable
 from secrethub.storage.agent_reports import Failure, Report
@@ -47,6 +48,8 @@ class House:
     def __init__(self) -> None:
         self.secrets: dict[str, dict[str, Any]] = {"secrets/a": {"k": "v"}, "secrets/b": {"k": "w"}}
         self.allowed = {"secrets/a", "secrets/b", "secrets/none"}
+        self.without: set[str | None] = set()
+        """Applications that may read nothing."""
         self.revoked: set[str] = set()
         self.failure: Exception | None = None
         self.gate: asyncio.Event | None = None
@@ -60,22 +63,25 @@ class House:
         """Let in whom standing lets stay."""
         return await self.standing(peer)
 
-    async def standing(self, peer: Peer) -> frozenset[str]:
+    async def standing(self, peer: Peer, applications: Collection[str] = ()) -> frozenset[str]:
         """Refuse the revoked."""
         if isinstance(self.failure, SecretHubError):
             raise self.failure
         if peer.agent_id in self.revoked:
             raise PermissionDenied("revoked")
-        return frozenset({f"agents/{peer.agent_id}", "policies/web"})
+        named = (f"bindings/application/{name}" for name in applications)
+        return frozenset({f"agents/{peer.agent_id}", "policies/web", *named})
 
-    async def read(self, _peer: Peer, path: str, version: int | None) -> Secret:
+    async def read(
+        self, _peer: Peer, path: str, version: int | None, application: str | None = None
+    ) -> Secret:
         """Give a secret, once the gate is open."""
         self.reads += 1
         if self.gate is not None:
             await self.gate.wait()
         if self.failure is not None:
             raise self.failure
-        if path not in self.allowed:
+        if path not in self.allowed or application in self.without:
             raise PermissionDenied("no policy of this agent allows it")
         if path not in self.secrets:
             raise NotFound("nothing there")
@@ -663,3 +669,46 @@ async def until(holds: Callable[[], bool]) -> None:
     """Let others run until something holds; the test's own limit bounds it."""
     while not holds():  # noqa: ASYNC110 - what holds is state of the code under test, not an event
         await asyncio.sleep(0)
+
+
+async def test_an_agent_is_told_of_an_applications_rights(hall: Hall) -> None:
+    """What is bound to an application is watched from the first read for it."""
+    agent = await hall.welcome()
+    row = "bindings/application/web"
+    hall.supervisor.announcer.authority_changed(row)
+    await agent.say(wire.Read(id=1, path="secrets/a", application="web"))
+    await agent.hear(wire.Result)
+    hall.supervisor.announcer.authority_changed(row)
+    await agent.hear(wire.PolicyChanged)
+    hall.house.without.add("web")
+    await agent.say(wire.Read(id=2, path="secrets/a", application="web"))
+    assert (await agent.hear(wire.Error)).code == "permission_denied"
+    await agent.say(wire.Read(id=3, path="secrets/a"))
+    await agent.hear(wire.Result)
+    # Still watched after rights were looked up again.
+    hall.supervisor.announcer.authority_changed(row)
+    await agent.hear(wire.PolicyChanged)
+
+
+async def test_an_application_whose_rights_cannot_be_watched_is_not_served(hall: Hall) -> None:
+    """While its rights cannot be looked up a read for it fails, and works once they can."""
+    agent = await hall.welcome()
+    hall.house.failure = Unavailable("no database")
+    await agent.say(wire.Read(id=1, path="secrets/a", application="web"))
+    assert (await agent.hear(wire.Error)).code == "unavailable"
+    assert hall.house.reads == 0
+    hall.house.failure = None
+    await agent.say(wire.Read(id=2, path="secrets/a", application="web"))
+    await agent.hear(wire.Result)
+
+
+async def test_a_connection_names_so_many_applications(hall: Hall) -> None:
+    """An agent that makes up names without end is refused, and goes on with those that it had."""
+    agent = await hall.welcome()
+    for number in range(1, MOST + 1):
+        await agent.say(wire.Read(id=number, path="secrets/a", application=f"app-{number}"))
+        await agent.hear(wire.Result)
+    await agent.say(wire.Read(id=900, path="secrets/a", application="one-more"))
+    assert (await agent.hear(wire.Error)).code == "too_many_requests"
+    await agent.say(wire.Read(id=901, path="secrets/a", application="app-1"))
+    await agent.hear(wire.Result)

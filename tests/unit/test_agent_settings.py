@@ -140,6 +140,8 @@ def test_the_environment_alone_is_not_enough_without_work() -> None:
         (CORE + f'[socket]\npath = "/run/{"x" * 100}"\n', "socket.path"),
         (CORE + ALLOW.replace("user", "executable").replace("root", "/bin/sh"), "socket.allow[1].user"),
         (CORE + SOCKET + OF_ROOT, "socket.allow[1].paths"),
+        (CORE + ALLOW + 'application = "a/b"\n', "socket.allow[1].application"),
+        (CORE + ALLOW + 'application = ""\n', "socket.allow[1].application"),
         (CORE + SOCKET + '[[socket.allow]]\nuser = 65534\npaths = ["secrets/a"]\n', "socket.allow[1].user"),
         (CORE + SOCKET + OF_ROOT + 'paths = ["prod/a"]\n', "socket.allow[1].paths"),
         (CORE + SOCKET + OF_ROOT + 'paths = ["secrets/a**"]\n', "socket.allow[1].paths"),

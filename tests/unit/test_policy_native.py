@@ -252,3 +252,44 @@ def test_root_is_allowed_everything() -> None:
         assert isinstance(decide(question, compile_policies([])), Denied)
     (step,) = decide(ask("x"), compile_policies([], root=True)).trace
     assert (step.policy, step.effect) == ("root", "allow")
+
+
+GRANTS = st.lists(
+    st.tuples(
+        st.sampled_from(["allow", "deny"]),
+        st.sampled_from([["secrets/**"], ["secrets/a"], ["secrets/*/b"], ["sys/**"]]),
+        st.sampled_from([["read"], ["*"], ["read", "sudo"], ["list"]]),
+    ),
+    max_size=4,
+)
+
+
+@given(
+    own=GRANTS,
+    narrowing=GRANTS,
+    path=st.sampled_from(["secrets/a", "secrets/a/b", "sys/raw"]),
+    capability=st.sampled_from(CAPABILITIES),
+    sudo=st.booleans(),
+    root=st.booleans(),
+)
+def test_narrowed_policies_allow_what_both_allow(
+    *,
+    own: list[tuple[str, list[str], list[str]]],
+    narrowing: list[tuple[str, list[str], list[str]]],
+    path: str,
+    capability: Capability,
+    sudo: bool,
+    root: bool,
+) -> None:
+    """Whatever the two say, they allow no more together than either does alone, root's holder included."""
+    question = ask(path, capability, sudo=sudo)
+    first = compile_policies([policy("own", *own)] if own else [], root=root)
+    second = compile_policies([policy("app", *narrowing)] if narrowing else [])
+    both = first.narrowed("application web", second)
+    verdict = decide(question, both)
+    separately = [isinstance(decide(question, one), Allowed) for one in (first, second)]
+    assert isinstance(verdict, Allowed) is all(separately)
+    assert first.narrowing is None
+    assert both.reaches("secrets/") is (first.reaches("secrets/") and second.reaches("secrets/"))
+    if isinstance(verdict, Denied):
+        assert verdict.reason.startswith("application web: ") is separately[0]

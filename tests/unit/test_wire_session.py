@@ -272,6 +272,10 @@ def test_oversized_frames_are_refused() -> None:
         b'{"type":"read","id":1,"path":"secrets/a","version":0}',
         b'{"type":"read","id":1,"path":"secrets/a","version":1.5}',
         b'{"type":"read","path":"secrets/a"}',
+        b'{"type":"read","id":1,"path":"secrets/a","application":""}',
+        b'{"type":"read","id":1,"path":"secrets/a","application":"a/b"}',
+        b'{"type":"read","id":1,"path":"secrets/a","application":"a\\n"}',
+        b'{"type":"read","id":1,"path":"secrets/a","application":"' + b"a" * 65 + b'"}',
         b'{"type":"watch","id":1,"paths":[]}',
         b'{"type":"watch","id":1,"paths":"secrets/a"}',
         b'{"type":"pong"}{"type":"pong"}',
@@ -307,3 +311,11 @@ def test_a_result_hides_its_data() -> None:
     shown = repr(msgspec.structs.replace(RESULT, data={"password": "canary"}))
     assert "canary" not in shown
     assert "canary" not in f"{[RESULT, msgspec.structs.replace(RESULT, data={'p': 'canary'})]}"
+
+
+def test_a_read_for_nobody_names_nobody() -> None:
+    """A read without an application is the frame that it was before there were any."""
+    agent, core = pair()
+    assert agent.send(Read(id=1, path="secrets/a")) == b'{"type":"read","id":1,"path":"secrets/a"}'
+    asked = Read(id=2, path="secrets/a", application="web.1")
+    assert core.receive(agent.send(asked)) == asked

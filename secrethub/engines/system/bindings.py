@@ -25,7 +25,7 @@ from secrethub.engines.system.policies import named
 from secrethub.engines.token.known import find_by_accessor
 from secrethub.engines.userpass.user import user_key
 from secrethub.errors import InvalidRequest, NotFound
-from secrethub.ids import is_uuid
+from secrethub.ids import is_application, is_uuid
 from secrethub.policy.builtin import WRAPPING, check_policy_name
 from secrethub.storage.authority import (
     AGENTS,
@@ -41,14 +41,15 @@ from secrethub.storage.authority import (
 
 _MOST = 64
 _PAGE = 1000
-_PLAIN = frozenset({"role", "cert", "user", "agent"})
+_PLAIN = frozenset({"role", "cert", "user", "agent", "application"})
 _METHODS = {"approle": "approle", "cert": "cert", "user": "userpass"}
 """The kind of auth method that a kind of subject belongs to."""
 
 
 class SubjectNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of: a token's ``accessor``, an AppRole ``role``, a ``cert`` role, a ``user``, an ``agent``'s id.
+    """One of: a token's ``accessor``, a ``role``, ``cert`` role, ``user``, ``agent`` or ``application``.
 
+    Roles are those of AppRole, an agent is named by its id, an application as in the settings of agents.
     Tokens are service tokens, users those with a password. A role or user of another mount than the usual one
     is named with its path: ``ci/web``.
     """
@@ -58,6 +59,7 @@ class SubjectNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cert: str | None = None
     user: str | None = None
     agent: str | None = None
+    application: str | None = None
 
 
 class BoundSubject(msgspec.Struct, frozen=True):
@@ -88,7 +90,12 @@ def binding_operations() -> tuple[Operation, ...]:
     one = "policies/bindings/{name}"
     changing: tuple[tuple[str, str, Callable[[Context, SubjectNamed], Coroutine[Any, Any, Answer]], str], ...]
     changing = (
-        ("sys.bindings.bind", one, bind_policy, "Bind a policy to a token, role, user or agent."),
+        (
+            "sys.bindings.bind",
+            one,
+            bind_policy,
+            "Bind a policy to a token, role, user, agent, application.",
+        ),
         ("sys.bindings.unbind", one + "/remove", unbind_policy, "Take a bound policy away."),
     )
     return (
@@ -141,7 +148,7 @@ def binding_operations() -> tuple[Operation, ...]:
             request=SubjectNamed,
             strict=True,
             plain=_PLAIN,
-            summary="Tell which policies are bound to a token, role, user or agent.",
+            summary="Tell which policies are bound to a token, role, user, agent or application.",
         ),
     )
 
@@ -231,7 +238,7 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
         InvalidRequest: none, several, or one that cannot have bindings.
     """
     if sum(getattr(body, name) is not None for name in body.__struct_fields__) != 1:
-        raise InvalidRequest("name one subject: accessor, role, cert, user or agent")
+        raise InvalidRequest("name one subject: accessor, role, cert, user, agent or application")
     core = context.core
     if body.accessor is not None:
         known = await find_by_accessor(context, body.accessor)
@@ -260,6 +267,10 @@ async def _living(context: Context, body: SubjectNamed, change: Change | None) -
         if user is None:
             raise InvalidRequest("there is no such user")
         return Subject("user", key, user.body["uuid"])
+    if body.application is not None:
+        if not is_application(body.application):
+            raise InvalidRequest("an application's name has letters, digits, '_', '.' and '-' (at most 64)")
+        return Subject("application", body.application)
     agent_id = body.agent or ""
     found = await load(core, agent_id, change) if is_uuid(agent_id) else None
     if found is None:

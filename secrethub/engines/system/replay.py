@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.event import Entry
+from secrethub.engines.bindings import Application
 from secrethub.engines.engine import Answer, Context, Method, Operation
 from secrethub.engines.mounts import Route
 from secrethub.engines.question import question_of
@@ -138,15 +139,17 @@ class _Judge:
         actor = await self._actors.find(entry.actor)
         if isinstance(actor, str):
             return actor
-        if ROOT in actor.policies or not (self._attach or self._proposed.name in actor.policies):
+        detail = msgspec.json.decode(entry.detail)
+        application = await self._core.bindings.application(str(detail.get("application", "")))
+        own = ROOT not in actor.policies and (self._attach or self._proposed.name in actor.policies)
+        if not own and (application is None or self._proposed.name not in application.policies):
             return None
-        sets = await self._policies(actor)
+        sets = await self._policies(actor, application, own=own)
         unread: list[bool] = []
 
         def unknown_parameters() -> None:
             unread.append(True)
 
-        detail = msgspec.json.decode(entry.detail)
         parameters = unknown_parameters if {"body", "query"} & detail.keys() else dict
         verdicts: dict[tuple[int | None, bool], tuple[Decision, Decision]] = {}
         for life in actor.lives:
@@ -178,19 +181,32 @@ class _Judge:
                 found.append((method, route))
         return found
 
-    async def _policies(self, actor: Actor) -> tuple[CompiledPolicies, CompiledPolicies]:
-        place = (actor.policies, tuple(sorted(actor.values.items())))
+    async def _policies(
+        self, actor: Actor, application: Application | None, *, own: bool
+    ) -> tuple[CompiledPolicies, CompiledPolicies]:
+        """Return what decides today, and with the proposed policy."""
+        before, after = await self._set(actor, actor.policies, proposed=own)
+        if application is None:
+            return before, after
+        narrows = self._proposed.name in application.policies
+        also = await self._set(actor, application.policies, proposed=narrows)
+        return before.narrowed(application.holder, also[0]), after.narrowed(application.holder, also[1])
+
+    async def _set(
+        self, actor: Actor, names: tuple[str, ...], *, proposed: bool
+    ) -> tuple[CompiledPolicies, CompiledPolicies]:
+        place = (names, proposed, tuple(sorted(actor.values.items())))
         known = self._sets.get(place)
         if known is None:
             present = [
-                policy
-                for name in actor.policies
-                if (policy := await self._core.policies.read(name)) is not None
+                policy for name in names if (policy := await self._core.policies.read(name)) is not None
             ]
             others = [policy for policy in present if policy.name != self._proposed.name]
+            changed = [*others, self._proposed] if proposed else present
+            root = ROOT in names
             known = self._sets[place] = (
-                compile_policies(present, values=actor.values),
-                compile_policies([*others, self._proposed], values=actor.values),
+                compile_policies(present, root=root, values=actor.values),
+                compile_policies(changed, root=root, values=actor.values),
             )
         return known
 
