@@ -78,7 +78,21 @@ def warnings(settings: Settings, held: int) -> list[str]:
                 f"socket.allow[{number}]: the socket's mode {settings.socket.mode:04o}, owner and group keep "
                 "everybody of this entry out; set socket.group to a group of theirs"
             )
+        for other, wider in enumerate(settings.socket.allow, 1):
+            if None not in {grant.application, wider.application} and _is_of_two(grant, wider):
+                found.append(
+                    f"socket.allow[{number}]: everybody of this entry is of [{other}] as well, which names "
+                    "another application, and is refused"
+                )
     return found
+
+
+def _is_of_two(grant: GrantSettings, wider: GrantSettings) -> bool:
+    """Tell whether to each process of an entry another one applies as well, of another application."""
+    conditions = ("uid", "gid", "unit", "executable")
+    return grant.application != wider.application and all(
+        getattr(wider, name) in {None, getattr(grant, name)} for name in conditions
+    )
 
 
 def _may_connect(socket: SocketSettings, grant: GrantSettings) -> bool:

@@ -50,3 +50,21 @@ def test_the_missing_capability_is_named(tmp_path: Path, entry: str, fine: bool)
     """Without it an agent can only serve its own user."""
     found = warned(tmp_path, 'mode = "0666"', entry, held=~(1 << checks.CAP_SYS_PTRACE))
     assert ["CAP_SYS_PTRACE" in warning for warning in found] == ([] if fine else [True])
+
+
+@pytest.mark.parametrize(
+    ("entry", "other", "number"),
+    [
+        ('user = 7\napplication = "a"', 'user = 7\napplication = "b"', 2),
+        ('user = 7\napplication = "a"', 'user = 7\nunit = "x.service"\napplication = "b"', 1),
+        ('user = 7\napplication = "a"', 'user = 7\napplication = "a"', 0),
+        ('user = 7\napplication = "a"', "user = 7", 0),
+        ('user = 7\napplication = "a"', 'user = 8\napplication = "b"', 0),
+        ('user = 7\napplication = "a"', 'group = 7\napplication = "b"', 0),
+    ],
+)
+def test_who_would_be_two_applications_is_named(tmp_path: Path, entry: str, other: str, number: int) -> None:
+    """An entry all of whose processes another application's entry applies to is of no use, and said."""
+    found = warned(tmp_path, 'mode = "0666"', f'{entry}\npaths = ["secrets/a"]\n[[socket.allow]]\n{other}')
+    assert len(found) == number
+    assert all("another application" in warning for warning in found)
