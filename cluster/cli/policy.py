@@ -92,6 +92,12 @@ def delete(session: Session, name: str) -> None:
 )
 @click.option("--agent-id", help="The id of the agent that asks; no agent by default.")
 @click.option("--agent-name", help="Its name.")
+@click.option(
+    "--application-policy",
+    "of_application",
+    multiple=True,
+    help="A written policy of the application that the agent asks for; may be repeated.",
+)
 @with_session
 def test_(
     session: Session,
@@ -102,6 +108,7 @@ def test_(
     files: tuple[str, ...],
     agent_id: str | None,
     agent_name: str | None,
+    of_application: tuple[str, ...],
     asked_wrap_ttl: str | None,
     **circumstances: str | None,
 ) -> None:
@@ -117,6 +124,8 @@ def test_(
         body["wrap_ttl"] = asked_wrap_ttl
     if agent_id is not None or agent_name is not None:
         body["agent"] = {"id": agent_id or "", "name": agent_name or ""}
+    if of_application:
+        body["application_policies"] = list(of_application)
     body |= {name: value for name, value in circumstances.items() if value is not None}
     with session.client() as client:
         found = client.write("sys/policies/simulate", body).data

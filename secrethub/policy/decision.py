@@ -149,8 +149,10 @@ class Allowed(msgspec.Struct, frozen=True):
 
     @property
     def trace(self) -> tuple[Step, ...]:
-        """The rules that matched, worked out when asked for."""
-        return _trace(self.question, self.policies)
+        """The rules that matched, of all who had to allow, worked out when asked for."""
+        own = _trace(self.question, self.policies)
+        narrowing = self.policies.narrowing
+        return own if narrowing is None else own + _trace(self.question, narrowing[1])
 
 
 class Denied(msgspec.Struct, frozen=True):

@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 
+from secrethub.engines.bindings import Subject
 from secrethub.errors import InvalidRequest
-from tests.gateway.behind import until
+from secrethub.storage.authority import BINDINGS
+from tests.gateway.behind import sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put
 from tests.gateway.rotation_hosts import RotationHost, enrolled_host
 from tests.gateway.shell import Cli, cli
 from tests.gateway.test_agent_gateway import Agent, House, house, wire
+from tests.gateway.test_tamper import insert_copy
 
 __all__ = ["cli", "house"]  # fixtures
 
@@ -34,7 +37,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs processes of other
 async def read_for(agent: Agent, application: str | None, path: str = DB) -> str:
     """Read on behalf of an application; return ``done`` or the error's code."""
     await agent.say(wire.Read(id=7, path=path, application=application))
-    answer = await agent.hear(wire.Result | wire.Error)  # type: ignore[arg-type]
+    answer: Any = wire.PolicyChanged()
+    while isinstance(answer, wire.PolicyChanged):  # what was set up may still be announced
+        answer = await agent.hear(wire.Result | wire.Error | wire.PolicyChanged)  # type: ignore[arg-type]
     return answer.code if isinstance(answer, wire.Error) else "done"
 
 
@@ -131,6 +136,27 @@ async def test_a_lie_gains_nothing(house: House) -> None:
     assert [json.loads(entry["detail"]) for entry in refused] == [{"application": "payments"}] * 2
 
 
+async def test_bindings_that_were_tampered_with(house: House) -> None:
+    """An edited or copied row lets nobody read for that application; the agent itself goes on."""
+    await house.put("web/db", password="one")
+    await bound(house, native("secrets/web/**"))
+    await house.hub.ask("write", "sys/policies/acl/little", {"policy": native("secrets/little")})
+    await house.hub.ask("write", "sys/policies/bindings/little", {"application": "little"})
+    host = await house.enrol()
+    mine, theirs, other = (Subject("application", name).key for name in ("little", "web", "other"))
+    edit = "UPDATE bindings SET body = jsonb_set(body, '{policies}', '[\"app\"]') WHERE key = $1"
+    await sql(house.hub.url, edit, mine)
+    await insert_copy(house.hub.url, BINDINGS, theirs, other)
+    house.hub.core.bindings.drop()
+    async with house.agent(host) as agent:
+        for application in ("little", "other"):
+            assert await read_for(agent, application) in {"permission_denied", "integrity_failure"}
+        assert await read_for(agent, None) == "done"
+    entries = [entry for entry in await house.ledger("kv.read") if entry["outcome"] == "denied"]
+    assert [json.loads(entry["detail"])["application"] for entry in entries] == ["little", "other"]
+    assert all(entry["reason"].startswith("integrity: ") for entry in entries)
+
+
 @pytest.mark.parametrize("name", ["", ".", "a/b", "a b", "-a", "ä", "a\n", "a" * 65])
 async def test_names_that_are_none(house: House, name: str) -> None:
     """What no agent could name is not bound to."""
@@ -168,6 +194,9 @@ async def test_commands(node: Node, cli: Cli) -> None:
     assert await cli.json("policy", "bindings", "--application", "web") == []
     assert "letters" in await cli("policy", "bind", "app", "--application", "a/b", code=1)
     await cli("policy", "bind", "app", "--application", "web", "--role", "web", code=2)
+    tried = ("policy", "test", "secrets/x", "--policy", "root", "--application-policy", "app")
+    assert "allowed" in await cli(*tried)
+    await cli(*tried[:2], "secrets/y", *tried[3:], code=1)
 
 
 # With a real agent, its socket and processes of several users

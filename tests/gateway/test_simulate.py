@@ -139,3 +139,19 @@ async def test_trying_needs_a_grant(node: Node) -> None:
     assert (await node.call("POST", "sys/policies/simulate", "", json=body)).status_code == 403
     may = await node.token("tester", native("sys/policies/simulate", capabilities=("update",)))
     assert (await node.call("POST", "sys/policies/simulate", may, json=body)).status_code == 200
+
+
+async def test_for_an_application(node: Node) -> None:
+    """A trial for an application needs its policies' word as well, and shows the rules of both."""
+    for name, path in (("host", "secrets/app/**"), ("shop", "secrets/app/db")):
+        await node.call("PUT", f"sys/policies/acl/{name}", json={"policy": native(path)})
+    both = {"policies": ["host"], "application_policies": ["shop"]}
+    found = await tried(node, path="secrets/app/db", **both)
+    assert found["allowed"] is True
+    assert [step["policy"] for step in found["trace"]] == ["host", "shop"]
+    found = await tried(node, path="secrets/app/key", **both)
+    assert (found["allowed"], found["reason"]) == (False, "the application: no policy allows read")
+    for allowed, more in ((True, {}), (False, {"application_policies": []})):
+        assert (await tried(node, path="secrets/app/db", policies=["host"], **more))["allowed"] is allowed
+    body = {"path": "secrets/x", "policies": ["root"], "application_policies": ["nobody-wrote-it"]}
+    assert (await node.call("POST", "sys/policies/simulate", json=body)).status_code == 400

@@ -17,8 +17,8 @@ from secrethub.engines.system.answers import SimulatedAnswer
 from secrethub.errors import IntegrityFailure, InvalidRequest, NotFound
 from secrethub.policy.builtin import ROOT, normalise_policy_name
 from secrethub.policy.conditions import Circumstances
-from secrethub.policy.decision import Allowed, compile_policies, decide
-from secrethub.policy.document import ParsedPolicy, parse_policy
+from secrethub.policy.decision import Allowed, CompiledPolicies, compile_policies, decide
+from secrethub.policy.document import parse_policy
 from secrethub.policy.names import fold_policy_path
 from secrethub.policy.placeholders import AGENT_ID, AGENT_NAME
 from secrethub.wire.canonical_path import check_path
@@ -56,6 +56,8 @@ class SimulateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wrap_ttl: how long the answer shall stay wrapped.
         parameters: of body and query.
         agent: ``id`` and ``name`` of the agent that asks, for placeholders; no agent when absent.
+        application_policies: names of policies of the application that the agent asks for, which must allow
+            it as well; for none when absent, for one without any when empty.
     """
 
     path: str
@@ -68,6 +70,7 @@ class SimulateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wrap_ttl: str | int = 0
     parameters: dict[str, Any] = {}
     agent: AgentNamed | None = None
+    application_policies: list[str] | None = None
 
 
 def simulate_operations() -> tuple[Operation, ...]:
@@ -82,7 +85,9 @@ def simulate_operations() -> tuple[Operation, ...]:
             capability="update",
             request=SimulateRequest,
             strict=True,
-            plain=frozenset({"path", "capability", "policies", "client_address", "at"}),
+            plain=frozenset(
+                {"path", "capability", "policies", "application_policies", "client_address", "at"}
+            ),
             summary="Tell what policies would decide about a request, and by which rules.",
         ),
     )
@@ -104,9 +109,12 @@ async def simulate(context: Context, body: SimulateRequest) -> Answer:
     question = question_of(
         route, method, path, _circumstances(context, body), creates=body.capability == "create"
     )
-    parsed, root = await _policies(context, body)
     values = {} if body.agent is None else {AGENT_ID: body.agent.id, AGENT_NAME: body.agent.name}
-    verdict = decide(question, compile_policies(parsed, root=root, values=values))
+    policies = await _policies(context, body.policies, body.documents, values)
+    if body.application_policies is not None:
+        narrowing = await _policies(context, body.application_policies, [], values)
+        policies = policies.narrowed("the application", narrowing)
+    verdict = decide(question, policies)
     allowed = isinstance(verdict, Allowed)
     return Answer(
         data={
@@ -135,18 +143,19 @@ def _circumstances(context: Context, body: SimulateRequest) -> Circumstances:
     )
 
 
-async def _policies(context: Context, body: SimulateRequest) -> tuple[list[ParsedPolicy], bool]:
-    """Return the policies to try, and whether root is among them.
+async def _policies(
+    context: Context, given: list[str], documents: list[str | dict[str, Any]], values: dict[str, str]
+) -> CompiledPolicies:
+    """Return the policies to try.
 
     Raises:
         InvalidRequest: too many, no policy of that name, or a document that is not in order.
     """
-    if len(body.policies) + len(body.documents) > _MOST:
+    if len(given) + len(documents) > _MOST:
         raise InvalidRequest(f"at most {_MOST} policies are tried at once")
-    names = [normalise_policy_name(name) for name in body.policies]
+    names = [normalise_policy_name(name) for name in given]
     parsed = [
-        parse_policy(f"proposed-{number}", document)
-        for number, document in enumerate(body.documents, start=1)
+        parse_policy(f"proposed-{number}", document) for number, document in enumerate(documents, start=1)
     ]
     for name in names:
         if name == ROOT:
@@ -155,4 +164,4 @@ async def _policies(context: Context, body: SimulateRequest) -> tuple[list[Parse
         if found is None:
             raise InvalidRequest(f"no policy is named {name}")
         parsed.append(found)
-    return parsed, ROOT in names
+    return compile_policies(parsed, root=ROOT in names, values=values)
