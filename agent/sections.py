@@ -23,6 +23,7 @@ from agent.table import Table
 from agent.urls import problem as url_problem
 from secrethub.errors import InvalidRequest
 from secrethub.ids import is_application
+from secrethub.wire.messages import MAX_APPLICATIONS
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|scope|socket|mount|swap)")
 _COMMAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -50,6 +51,8 @@ def read_socket(table: Table) -> SocketSettings | None:
         gid=gid,
         allow=tuple(_grant(grant) for grant in table.tables("allow")),
     )
+    if len({grant.application for grant in settings.allow} - {None}) > MAX_APPLICATIONS:
+        raise table.wrong("allow", f"names more than {MAX_APPLICATIONS} applications")
     table.finish()
     return settings
 

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from actors.sessions.session import AgentSession
     from actors.sessions.surroundings import Surroundings
 
-MOST = 64
-"""Applications that one agent asks for on one connection: what a session keeps is bounded."""
-
 
 class Standing:
     """The rows that one session watches.
@@ -52,8 +49,8 @@ class Standing:
         known, turns = self._applications, self._around.turns
         if message.application in known:
             return None
-        if len(known) >= MOST:
-            return refusal(message.id, TooManyRequests(f"at most {MOST} applications on one connection"))
+        if len(known) >= wire.MAX_APPLICATIONS:  # what a session keeps is bounded
+            return refusal(message.id, TooManyRequests("too many applications on one connection"))
         self._applications = known | {message.application}
         try:
             await self.check()

@@ -54,6 +54,8 @@ OrderOutcome: TypeAlias = Literal["done", "failed", "again", "unknown"]
 MAX_HELD = 64
 """Orders that an agent has in hand at most."""
 
+MAX_APPLICATIONS = 64
+"""Names of applications that a client reads for on one connection."""
 MAX_PATHS = 1000
 """Paths one ``watch`` or ``unwatch`` may name."""
 

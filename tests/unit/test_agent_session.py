@@ -15,7 +15,6 @@ from actors.sessions.condition import NAMED, Condition, report_of
 from actors.sessions.ports import IssuedCertificate, Peer, Secret
 from actors.sessions.rules import Limits
 from actors.sessions.session import AgentSession
-from actors.sessions.standing import MOST
 from actors.sessions.supervisor import SessionSupervisor
 from secrethub.errors import NotFound, PermissionDenied, SecretHubError, Unavailable
 from secrethub.storage.agent_reports import Failure, Report
@@ -705,7 +704,7 @@ async def test_an_application_whose_rights_cannot_be_watched_is_not_served(hall:
 async def test_a_connection_names_so_many_applications(hall: Hall) -> None:
     """An agent that makes up names without end is refused, and goes on with those that it had."""
     agent = await hall.welcome()
-    for number in range(1, MOST + 1):
+    for number in range(1, wire.MAX_APPLICATIONS + 1):
         await agent.say(wire.Read(id=number, path="secrets/a", application=f"app-{number}"))
         await agent.hear(wire.Result)
     await agent.say(wire.Read(id=900, path="secrets/a", application="one-more"))

@@ -13,6 +13,7 @@ import pytest
 from agent.configuration import load
 from agent.settings import CommandReload, HttpReload, SignalReload
 from secrethub.errors import Misconfigured
+from secrethub.wire.messages import MAX_APPLICATIONS
 
 CORE = '[core]\nurl = "https://core.example.com:4443"\n'
 OF_ROOT = '[[socket.allow]]\nuser = "root"\n'
@@ -217,3 +218,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A file that was asked for and is not there is an error, not an empty one."""
     with pytest.raises(Misconfigured, match="no such file"):
         load(tmp_path / "none.toml", {"SECRETHUB_CORE_URL": "https://core:4443"})
+
+
+@pytest.mark.parametrize(("count", "fine"), [(MAX_APPLICATIONS, True), (MAX_APPLICATIONS + 1, False)])
+def test_so_many_applications_as_a_connection_may_name(file: Path, count: int, fine: bool) -> None:
+    """More names than Core takes on one connection are refused at the start, not at the last one's read."""
+    entries = [f'{OF_ROOT}paths = ["secrets/a"]\napplication = "a{number}"\n' for number in range(count)]
+    text = CORE + SOCKET + "".join(entries)
+    if not fine:
+        assert "socket.allow" in refused(file, text)
+        return
+    file.write_text(text)
+    settings = load(file, {})
+    assert settings.socket is not None
+    assert len({grant.application for grant in settings.socket.allow}) == count
