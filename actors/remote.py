@@ -1,8 +1,8 @@
 """The one file that turns plain classes into Ray actors.
 
-A child is created with ``max_restarts=0`` and a name; its supervisor awaits a call of ``hold()`` that
-does not return while the child lives, and so sees its end at once. Supervisors are detached and named,
-and Ray restarts them; their children die with them.
+A child is created with ``max_restarts=0`` and a name; its supervisor sees at once that it ended, and soon
+that it hangs (``actors/ray_child.py``). Supervisors are detached and named, and Ray restarts them; their
+children die with them.
 
 Constructors take no arguments: Ray keeps those in its own store. Each process reads its node's
 settings itself. ``runtime_env`` stays empty for the same reason.
@@ -34,6 +34,7 @@ from actors import (
     supervisor,
 )
 from actors.handles.remote import RayHandles, answer, off_loop
+from actors.ray_child import RayChild, kill
 from actors.restart import ChildSpec
 from actors.tree import (
     AUDIT_NOTARY,
@@ -261,7 +262,7 @@ async def _start(cls: type, name: str, pinned: str | None, timeout: float) -> No
                     _log.info("%s is being restarted: %s", name, type(exc).__name__)
                     await asyncio.sleep(0.1)
                     continue
-                await off_loop(functools.partial(_kill, actor))
+                await off_loop(functools.partial(kill, actor))
     except TimeoutError as exc:
         raise Unavailable(f"{name} did not start within {timeout:g} s") from exc
 
@@ -277,47 +278,14 @@ async def _stop(names: list[str]) -> None:
         raise Unavailable("the head of the Ray cluster does not answer") from exc
 
 
-class _RayChild:
-    """A child in another process, watched through its ``hold()``."""
-
-    def __init__(self, name: str, actor: Any) -> None:
-        self._name = name
-        self._actor = actor
-        self._hold = actor.hold.remote()
-
-    async def ended(self) -> bool:
-        from ray.exceptions import RayError, RayTaskError
-
-        try:
-            await answer(self._hold)
-        except RayTaskError as exc:
-            _log.error("%s failed: %s", self._name, type(exc.cause).__name__)
-            return False
-        except RayError as exc:
-            _log.warning("%s is gone: %s", self._name, type(exc).__name__)
-            return False
-        return True
-
-    async def stop(self) -> None:
-        from ray.exceptions import RayError
-
-        await off_loop(functools.partial(_kill, self._actor))
-        try:
-            async with asyncio.timeout(_GONE):
-                await answer(self._hold)
-        except (RayError, TimeoutError) as exc:
-            _log.debug("%s ended: %s", self._name, type(exc).__name__)
-
-
-async def _spawn(node: str | None, spec: ChildSpec) -> _RayChild:
+async def _spawn(node: str | None, spec: ChildSpec) -> RayChild:
     """Create a child on this process's own node and return when it answers."""
     here = _ray_node()
     name = actor_name(spec.name, node)
     actor = await off_loop(lambda: _create(_CHILDREN[spec.name], name, here, {"max_restarts": 0}))
-    child = _RayChild(name, actor)
+    child = RayChild(name, actor)
     try:
-        async with asyncio.timeout(_ANSWER):
-            await answer(actor.health.remote())
+        await child.answers(_ANSWER)
     except BaseException:
         await child.stop()
         raise
@@ -351,12 +319,6 @@ def _remote(cls: type) -> Any:
     return ray.remote(cls)
 
 
-def _kill(actor: Any) -> None:
-    import ray
-
-    ray.kill(actor, no_restart=True)
-
-
 def _clear(name: str) -> None:
     import ray
 
@@ -364,7 +326,7 @@ def _clear(name: str) -> None:
         actor = ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
         return
-    _kill(actor)
+    kill(actor)
 
 
 def _ray_node() -> str:

@@ -169,6 +169,18 @@ async def test_a_killed_lease_manager_comes_back_and_goes_on(cluster: Any) -> No
             await killed(MANAGER)
 
 
+async def test_a_lease_manager_that_stands_still_is_replaced(cluster: Any) -> None:
+    """SIGSTOP of the LeaseManager, which ends no call: it is killed, and its successor goes on."""
+    old = await pid_of(RayHandle(MANAGER))
+    supervisor = await pid_of(RayHandle(f"node-supervisor@{NODE}"))
+    os.kill(old, signal.SIGSTOP)
+    await untried_lease(cluster, "gone/still")
+    await until_true(lambda: tried(cluster, "gone/still"))
+    assert await replaced(MANAGER, old) != old
+    assert not Path(f"/proc/{old}").exists()
+    assert await pid_of(RayHandle(f"node-supervisor@{NODE}")) == supervisor
+
+
 async def test_a_killed_rotation_scheduler_comes_back_with_its_keys(cluster: Any) -> None:
     """SIGKILL of the RotationScheduler: its successor gets the keyring again."""
     await until_true(lambda: holding(cluster, "rotation-scheduler"))
