@@ -13,7 +13,7 @@ from actors.handles.local import LocalHandles
 from actors.restart import ChildSpec
 from actors.supervisor import Child, GaveUp, Supervisor
 from actors.tree import NODE_SUPERVISOR, SUPERVISOR, Branch, actor_name
-from actors.wiring import Actor, Surroundings, build
+from actors.wiring import USUAL, Actor, Pulses, Surroundings, build
 from actors.workplace import LentPlace
 from secrethub.clock import Clock, SystemClock
 from secrethub.node import NodeSettings, read_cluster_key
@@ -32,12 +32,14 @@ class LocalTree:
         settings: NodeSettings,
         *,
         clock: Clock | None = None,
+        pulses: Pulses = USUAL,
     ) -> None:
         """Prepare; nothing is started.
 
         Args:
             settings: this node's.
             clock: the time; the system's by default.
+            pulses: how often actors look by themselves.
 
         Raises:
             Misconfigured: the cluster key file cannot be used.
@@ -52,6 +54,7 @@ class LocalTree:
             psk=read_cluster_key(settings),
             clock=self._clock,
             lent=self.workplace,
+            pulses=pulses,
         )
         self._supervisors: list[Supervisor] = []
         self._tasks: list[asyncio.Task[None]] = []

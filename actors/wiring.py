@@ -59,6 +59,22 @@ class Actor(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Pulses:
+    """Seconds between the looks that actors take by themselves."""
+
+    seal_state: float = 2.0
+    """At the database, for what another incarnation has changed."""
+    key_holder: float = 2.0
+    """At the database, whether the cluster was sealed or its keys are others; nobody waits for that."""
+    notary: float = 0.8
+    """At the streams: checkpoints are at most a second apart."""
+
+
+USUAL = Pulses()
+"""What servers do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Surroundings:
     """What a process gives the actors in it.
 
@@ -68,6 +84,7 @@ class Surroundings:
         psk: the cluster's pre-shared key.
         clock: the time.
         lent: where actors work that need what a serving process has; None for a place of their own.
+        pulses: how often actors look by themselves.
     """
 
     settings: NodeSettings
@@ -75,6 +92,7 @@ class Surroundings:
     psk: bytes = field(repr=False)
     clock: Clock
     lent: Workplace | None = None
+    pulses: Pulses = USUAL
 
     def database(self) -> Database:
         """Return an actor's own connections to the cluster's database."""
@@ -119,6 +137,7 @@ def _seal_state(around: Surroundings) -> Parts:
         "root_key_type": around.settings.root_key_type,
         "services": around.key_services(),
         "witness": NodeWitness(Path(around.settings.state_dir)),
+        "pulse": around.pulses.seal_state,
     }
 
 
@@ -129,6 +148,7 @@ def _key_holder(around: Surroundings) -> Parts:
         "handles": around.handles,
         "psk": around.psk,
         "witness": NodeWitness(Path(around.settings.state_dir)),
+        "pulse": around.pulses.key_holder,
     }
 
 
@@ -138,6 +158,7 @@ def _audit_notary(around: Surroundings) -> Parts:
         "database": around.database(),
         "handles": around.handles,
         "psk": around.psk,
+        "pulse": around.pulses.notary,
     }
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from actors import wiring
 from actors.local import LocalTree
+from actors.wiring import Pulses
 from secrethub.clock import SystemClock
 from secrethub.engines.engine import Engine
 from secrethub.node import Listener, NodeSettings
@@ -122,11 +124,14 @@ class Node(Caller):
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: NodeSettings, kinds: Mapping[str, Engine] | None = None, timing: Timing = USUAL
+    settings: NodeSettings,
+    kinds: Mapping[str, Engine] | None = None,
+    timing: Timing = USUAL,
+    pulses: Pulses = wiring.USUAL,
 ) -> AsyncIterator[Node]:
     """Start a node that is a cluster by itself; ``kinds`` of engine instead of the usual ones."""
     clock = MovableClock()
-    tree = LocalTree(settings, clock=clock)
+    tree = LocalTree(settings, clock=clock, pulses=pulses)
     await tree.start()
     process = Process(settings, tree.handles, ("gateway", "agents"), "single", kinds, clock, timing)
     try:
@@ -150,9 +155,17 @@ def timing() -> Timing:
 
 
 @pytest.fixture
-async def sealed_node(database_url: str, tmp_path: Path, timing: Timing) -> AsyncIterator[Node]:
+def pulses() -> Pulses:
+    """How often the node's actors look by themselves; a test has it otherwise with ``parametrize``."""
+    return wiring.USUAL
+
+
+@pytest.fixture
+async def sealed_node(
+    database_url: str, tmp_path: Path, timing: Timing, pulses: Pulses
+) -> AsyncIterator[Node]:
     """A node on an empty database."""
-    async with running(node_settings(tmp_path, database_url), timing=timing) as node:
+    async with running(node_settings(tmp_path, database_url), timing=timing, pulses=pulses) as node:
         yield node
 
 

@@ -20,9 +20,9 @@ from secrethub.errors import InvalidRequest
 from secrethub.storage.checkpoints import newest_checkpoint
 from tests.gateway.behind import until
 from tests.gateway.conftest import Node
-from tests.gateway.test_ledger_tamper import settled, stream
+from tests.gateway.test_ledger_tamper import pulses, settled, stream
 
-__all__ = ["stream"]
+__all__ = ["pulses", "stream"]
 
 Lines = list[dict[str, Any]]
 

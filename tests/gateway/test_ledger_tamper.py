@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from actors.wiring import Pulses
 from tests.gateway.behind import integrity_failures, sql, until
 from tests.gateway.conftest import Node
 
@@ -35,6 +36,12 @@ async def verified(hub: Node) -> dict[str, Any]:
         answer = await hub.call("POST", "sys/audit/verify", json={})
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["data"])
+
+
+@pytest.fixture
+def pulses() -> Pulses:
+    """Checkpoints soon after the entries."""
+    return Pulses(notary=0.05)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from secrethub.errors import Unavailable
 from secrethub.operations.reencrypt import reencrypt
 from secrethub.sensitive import Sensitive
 from secrethub.storage.authority import AUDIT_SETTINGS
+from serve.timing import Timing
 from tests.gateway.behind import entries, integrity_failures, ledger_is_good, sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.key_steps import got, put, rotated, seals_with
@@ -131,6 +132,7 @@ async def test_all_is_sealed_anew_in_place(node: Node) -> None:
     assert written == {"tokens", "cubbyholes", "certificate_authorities", "audit_settings"}
 
 
+@pytest.mark.parametrize("timing", [Timing(keys=0.2)])
 async def test_it_happens_by_itself(node: Node) -> None:
     """Nobody has to ask for it: soon after a rotation nothing is left."""
     await put(node, "a", k="v")

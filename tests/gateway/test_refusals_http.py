@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from serve.timing import Timing
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native
 
@@ -45,6 +48,7 @@ async def test_missing_and_forbidden_look_alike_to_strangers(node: Node) -> None
         assert (await node.call("GET", path, other)).status_code == 403
 
 
+@pytest.mark.parametrize("timing", [Timing(summary=0.2)])
 async def test_throttled_requests_are_summed_up(node: Node) -> None:
     """A flood of unknown tokens gets 429 with a time to wait, and one entry that counts what was left out."""
     url = node.settings.database_url

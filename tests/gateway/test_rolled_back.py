@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from actors.wiring import Pulses
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.test_ledger_tamper import settled
@@ -63,6 +64,12 @@ class Backup:
         """Remove what is beside the database."""
         for what in ("backup", "lost"):
             await self._run(f'DROP DATABASE IF EXISTS "{self._name}_{what}" WITH (FORCE)')
+
+
+@pytest.fixture
+def pulses() -> Pulses:
+    """Checkpoints, and looks whether the database was put back, soon after it."""
+    return Pulses(key_holder=0.2, seal_state=0.2, notary=0.1)
 
 
 @pytest.fixture
@@ -179,11 +186,11 @@ async def test_a_restored_backup(node: Node, backup: Backup) -> None:
 
 
 async def test_a_backup_restored_while_nobody_was_there(
-    database_url: str, tmp_path: Path, backup: Backup
+    database_url: str, tmp_path: Path, backup: Backup, pulses: Pulses
 ) -> None:
     """Without its witness a node cannot know; with it, verification tells, and at a start it is sealed."""
     settings = node_settings(tmp_path, database_url)
-    async with running(settings) as node:
+    async with running(settings, pulses=pulses) as node:
         await node.initialise()
         await node.unseal()
         await written(node, "old")
@@ -194,7 +201,7 @@ async def test_a_backup_restored_while_nobody_was_there(
     await backup.restore()
     path = next(Path(settings.state_dir).glob("witness-*"))
     witness = path.rename(tmp_path / "witness")
-    async with running(settings) as node:
+    async with running(settings, pulses=pulses) as node:
         node.shares, node.root = shares, root
         await node.unseal()
         await until(lambda: healthy(node))
@@ -208,7 +215,7 @@ async def test_a_backup_restored_while_nobody_was_there(
 
         await until(told)
     shutil.copy(witness, path)
-    async with running(settings) as node:
+    async with running(settings, pulses=pulses) as node:
         await until(lambda: rolled_back(node))
         answer = await node.call("PUT", "sys/unseal", "", json={"key": shares[0]})
         assert answer.json()["code"] == "rolled_back"

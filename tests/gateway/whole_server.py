@@ -29,9 +29,8 @@ import asyncpg
 import httpx2
 from asyncpg.transaction import Transaction
 
-from actors.key_holder import KeyHolder
 from actors.local import LocalTree
-from actors.seal_state import SealState
+from actors.wiring import Pulses
 from secrethub.crypto import keyring
 from secrethub.node import NodeSettings, read_node_file, write_node_file
 from secrethub.storage.ledger_rows import COMMIT
@@ -152,15 +151,12 @@ def _arm(folder: Path) -> None:
     Transaction.commit, asyncpg.Connection.fetch = doomed_commit, doomed_fetch
     # Nobody waits for what happens now and then.
     keyring.SPREAD_SECONDS = 0
-    for actor in (SealState, KeyHolder):
-        assert actor.__init__.__kwdefaults__["pulse"] == 2.0
-        actor.__init__.__kwdefaults__["pulse"] = 0.2
 
 
 async def _serve(settings: NodeSettings) -> None:
-    tree = LocalTree(settings)
-    await tree.start()
     # Nobody waits for what happens now and then.
+    tree = LocalTree(settings, pulses=Pulses(seal_state=0.2, key_holder=0.2))
+    await tree.start()
     process = Process(settings, tree.handles, ("gateway", "agents"), "single", timing=Timing(keys=0.1))
     await process.start()
     await tree.workplace.lend(process.core)
