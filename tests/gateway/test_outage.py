@@ -89,18 +89,22 @@ async def node(server: Server, tmp_path: Path) -> AsyncIterator[Node]:
 
 async def _refuses(node: Node) -> None:
     """Check what a node answers while there is no database: 503 as unavailable, never as sealed."""
-    for method, path, body in (
-        ("GET", "secrets/a", None),
-        ("POST", "secrets/a", {"data": {"k": "w"}}),
-        ("PUT", "sys/policies/acl/p", {"policy": native("secrets/a")}),
-        ("POST", "sys/policies/bindings/default", {"role": "web"}),
-        ("POST", "sys/policies/replay", {"name": "p", "policy": native("secrets/a")}),
-        ("POST", "auth/approle/login", {"role_id": "r", "secret_id": "s"}),
-    ):
+
+    async def refused(method: str, path: str, body: object) -> None:
         answer = await node.call(method, path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), path
         assert "sealed" not in answer.text
         assert "postgres" not in answer.text.lower()
+
+    # At the same time: where the database stands still, each waits for its own answer.
+    await asyncio.gather(
+        refused("GET", "secrets/a", None),
+        refused("POST", "secrets/a", {"data": {"k": "w"}}),
+        refused("PUT", "sys/policies/acl/p", {"policy": native("secrets/a")}),
+        refused("POST", "sys/policies/bindings/default", {"role": "web"}),
+        refused("POST", "sys/policies/replay", {"name": "p", "policy": native("secrets/a")}),
+        refused("POST", "auth/approle/login", {"role_id": "r", "secret_id": "s"}),
+    )
 
 
 async def _healthy(node: Node) -> bool:
