@@ -30,8 +30,12 @@ _TICK = 0.02
 """Seconds: a process's start is known to a hundredth only."""
 
 
-def identify(connection: socket.socket) -> Peer:
+def identify(connection: socket.socket, *, pidfd_option: int = _SO_PEERPIDFD) -> Peer:
     """Return who connected. Call it right after accepting.
+
+    Args:
+        connection: the accepted one.
+        pidfd_option: the socket option for a pidfd of the peer; kernels before 6.5 do not know it.
 
     Raises:
         PermissionDenied: it cannot be known.
@@ -45,7 +49,7 @@ def identify(connection: socket.socket) -> Peer:
         raise PermissionDenied("the peer's user has no name here")
     groups = frozenset({gid, *_groups(connection)}) - _overflow("gid")
     try:
-        with _pidfd(connection, pid) as (pidfd, exact):
+        with _pidfd(connection, pid, pidfd_option) as (pidfd, exact):
             if not processes.in_own_user_namespace(pid):
                 raise PermissionDenied("the peer is in another user namespace")
             unit, executable = processes.unit(pid), processes.executable(pid)
@@ -59,10 +63,10 @@ def identify(connection: socket.socket) -> Peer:
 
 
 @contextlib.contextmanager
-def _pidfd(connection: socket.socket, pid: int) -> Iterator[tuple[int, bool]]:
+def _pidfd(connection: socket.socket, pid: int, option: int) -> Iterator[tuple[int, bool]]:
     """Hold a pidfd of the peer; tell whether the kernel says it is the very process."""
     try:
-        descriptor = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+        descriptor = connection.getsockopt(socket.SOL_SOCKET, option)
     except OSError as exc:
         if exc.errno != errno.ENOPROTOOPT:
             raise PermissionDenied("the peer has ended") from exc

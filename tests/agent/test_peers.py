@@ -24,15 +24,12 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(params=["with pidfd", "without"])
-def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once with ``SO_PEERPIDFD`` and once as on a kernel that does not know it."""
-    if request.param == "without":
-        monkeypatch.setattr(peers, "_SO_PEERPIDFD", 9999)
+UNKNOWN = {"pidfd_option": 9999}
+"""As on a kernel that has no such option."""
 
 
-@pytest.mark.usefixtures("_kernel")
-def test_a_process_is_described(place: Path) -> None:
+@pytest.mark.parametrize("kernel", [{}, UNKNOWN])
+def test_a_process_is_described(place: Path, kernel: dict[str, int]) -> None:
     """Process, user, groups and program of whoever connected are known."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(place / "s"))
@@ -41,22 +38,21 @@ def test_a_process_is_described(place: Path) -> None:
         child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         accepted, _address = listening.accept()
         with accepted:
-            peer = peers.identify(accepted)
+            peer = peers.identify(accepted, **kernel)
             assert (peer.pid, peer.uid) == (child.pid, os.geteuid())
             assert os.getegid() in peer.gids
             assert peer.executable == processes.executable(os.getpid())
             child.communicate()
             with pytest.raises(PermissionDenied):
-                peers.identify(accepted)
+                peers.identify(accepted, **kernel)
 
 
 def test_a_number_that_was_used_again_is_not_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a pidfd from the kernel, a process that began after the connection is not believed."""
-    monkeypatch.setattr(peers, "_SO_PEERPIDFD", 9999)
     monkeypatch.setattr(time, "clock_gettime", lambda _clock: 0.0)  # accepted when the host had just booted
     one, other = socket.socketpair(socket.AF_UNIX)
     with one, other, pytest.raises(PermissionDenied, match="used again"):
-        peers.identify(one)
+        peers.identify(one, **UNKNOWN)
 
 
 REFUSED = """
