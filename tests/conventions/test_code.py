@@ -48,6 +48,20 @@ def test_every_test_says_in_one_sentence_what_holds() -> None:
     assert not wrong
 
 
+def test_no_test_replaces_what_is_ours() -> None:
+    """Tests give other settings and arguments; nothing of a module of the product is monkeypatched."""
+    replaced = []
+    for path in modules("tests"):
+        tree = _parse(path)
+        ours = set(_imported(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "monkeypatch.setattr":
+                target = ast.unparse(node.args[0]).strip("'\"").partition(".")[0]
+                if target in ours or target in PRODUCT:
+                    replaced.append(f"{shown(path)}:{node.lineno}")
+    assert not replaced
+
+
 def test_every_module_says_what_it_is_for() -> None:
     """Every module of the product and every test file begins with a docstring."""
     silent = [
@@ -90,3 +104,16 @@ def _tests(module: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDe
     for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
             yield node
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Names that are bound to the product's modules, and to what is in them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in PRODUCT:
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (
+                alias.asname
+                for alias in node.names
+                if alias.asname and alias.name.partition(".")[0] in PRODUCT
+            )
