@@ -50,9 +50,11 @@ class LeaseManager:
     async def hold(self) -> None:
         """End leases until closed."""
         from secrethub.operations.leases import end_leases
+        from secrethub.operations.strays import search_targets
         from secrethub.operations.targets import watch_targets
 
-        await until_done(self._done, self._workplace.run(end_leases, upkeep=(watch_targets,)))
+        work = self._workplace.run(end_leases, search_targets, upkeep=(watch_targets,))
+        await until_done(self._done, work)
 
     async def close(self) -> None:
         """End; what is under way is cut off, as by a crash."""

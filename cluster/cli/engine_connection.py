@@ -37,6 +37,8 @@ def connection() -> None:
 @click.option("--scram-iterations", type=click.IntRange(1), help="Of verifiers [default: 4096].")
 @click.option("--password-policy", help="Of the users that are made.")
 @click.option("--username-template", help="How they are called, up to the part that is always there.")
+@click.option("--stray-check", help="Between two searches for users without a lease [default: 1h; 0: none].")
+@click.option("--remove-strays/--keep-strays", default=None, help="Remove those, or only tell of them.")
 @click.option("--verify/--no-verify", "verify_connection", default=None, help="Try it before it is kept.")
 @mounted
 @with_session

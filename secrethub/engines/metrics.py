@@ -151,6 +151,12 @@ class Metrics:
         self.leases_dead = Gauge(
             "secrethub_leases_dead", "Leases whose end was given up.", registry=self.registry
         )
+        self.strays = Gauge(
+            "secrethub_strays",
+            "Users at a target that this cluster made and that have no lease, as they were last found.",
+            ("mount", "target"),
+            registry=self.registry,
+        )
         self.lease_quota_refusals = Counter(
             "secrethub_lease_quota_refusals",
             "Leases that were not made because a quota has as many as it allows.",

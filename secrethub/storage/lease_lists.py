@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,11 +169,3 @@ async def standing(database: Database) -> dict[str, int]:
         )
     assert row is not None
     return dict(row)
-
-
-async def known_markers(connection: asyncpg.Connection[Any], markers: Collection[str]) -> set[str]:
-    """Return of some markers those of leases and intents that there are, of whatever mount."""
-    rows = await connection.fetch(
-        "SELECT right(id, 24) AS marker FROM leases WHERE right(id, 24) = ANY($1::text[])", list(markers)
-    )
-    return {row["marker"] for row in rows}

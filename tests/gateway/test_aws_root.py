@@ -9,6 +9,7 @@ from tests.gateway.aws_target import READ, Target
 from tests.gateway.behind import entries, ledger_is_good, sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, status
+from tests.gateway.stray_searches import searched
 
 __all__ = ["leasing", "ready", "service", "target"]  # the fixtures
 
@@ -60,7 +61,7 @@ async def test_the_secret_key_is_not_used_for_a_place_that_its_owner_did_not_cho
     assert (found["region"], found["access_key"]) == ("eu-west-1", target.access_key)
     assert set(found) == {
         *("access_key", "region", "iam_endpoint", "sts_endpoint", "max_retries", "username_template"),
-        "retiring_access_key",
+        *("stray_check", "remove_strays", "retiring_access_key"),
     }
 
 
@@ -142,6 +143,25 @@ async def test_strays_are_told_of_and_removed(ready: Node, target: Target) -> No
     assert target.made() == everybody
     removed = await ok(ready, "POST", f"{MOUNT}/strays")
     assert (removed["removed"], list(removed["failed"])) == ([name], [alike])
+    assert target.made() == everybody - {name}
+
+
+async def test_strays_are_searched_for_by_themselves(ready: Node, target: Target) -> None:
+    """A search finds them and leaves them; told to remove them, it removes those whose tags are ours."""
+    await ok(ready, "POST", f"{MOUNT}/roles/app", USER)
+    stray = await creds(ready, "app")
+    (name,) = target.made()
+    await creds(ready, "app")
+    alike = name[:-24] + "A" * 24
+    target.iam().create_user(UserName=alike)
+    everybody = target.made()
+    await sql(ready.settings.database_url, "DELETE FROM leases WHERE id = $1", stray["lease_id"])
+    assert await searched(ready) == (2, sorted([alike, name]))
+    assert target.made() == everybody
+    await ok(ready, "POST", f"{MOUNT}/config/root", target.config(remove_strays=True, stray_check="1h"))
+    found = await ok(ready, "GET", f"{MOUNT}/config/root")
+    assert (found["stray_check"], found["remove_strays"]) == (3600, True)
+    assert await searched(ready) == (1, [alike])
     assert target.made() == everybody - {name}
 
 

@@ -21,6 +21,7 @@ from tests.gateway.kv import ok, put
 from tests.gateway.redis_target import CANARY, TargetRedis
 from tests.gateway.rotations import configured, fields, rotated
 from tests.gateway.shell import Cli
+from tests.gateway.stray_searches import searched
 from tests.gateway.test_hvac import with_client
 
 MOUNT = "secrets/dynamic/redis"
@@ -254,3 +255,17 @@ async def test_rotations_replace_passwords(ready: Node, target: TargetRedis) -> 
     assert (await rotated(ready, path))["outcome"] == "done"
     assert target.opens("app2", (await fields(ready, path))["password"])
     assert not target.opens("app2", now["password"])
+
+
+async def test_strays_are_searched_for_by_themselves(ready: Node, target: TargetRedis) -> None:
+    """A search finds a user without a lease and leaves it; told to remove strays, it removes that only."""
+    name = (await creds(ready))["data"]["username"]
+    stray, theirs = name[:-24] + "B" * 24, f"v-x-{'0' * 12}-{'B' * 24}"
+    for user in (stray, theirs):
+        target.client().execute_command("ACL", "SETUSER", user)
+    assert await searched(ready) == (1, [stray])
+    assert {stray, theirs, name} <= set(target.client().acl_users())
+    await ok(ready, "POST", f"{MOUNT}/config/cache", target.config(remove_strays=True))
+    assert await searched(ready) == (0, [])
+    there = set(target.client().acl_users())
+    assert (stray in there, theirs in there, name in there) == (False, True, True)

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from secrethub.engines.aws.config import config_operations
-from secrethub.engines.aws.creds import creds_operations, end_creds, extend_creds
+from secrethub.engines.aws.creds import TARGET, creds_operations, end_creds, extend_creds
 from secrethub.engines.aws.roles import role_operations
+from secrethub.engines.aws.root import root_key, root_of
 from secrethub.engines.aws.rotating import rotating_operations
-from secrethub.engines.aws.strays import stray_operations
+from secrethub.engines.aws.strays import drop_strays, stray_operations, strays
 from secrethub.engines.engine import Operation
 from secrethub.engines.leasing import Held
 from secrethub.engines.mounts import Mount
+from secrethub.engines.reconciling import StrayRule
 from secrethub.engines.runtime import Core
+from secrethub.storage.authority import Row
 
 
 class AwsEngine:
@@ -46,3 +49,20 @@ class AwsEngine:
     async def extend(self, core: Core, mount: Mount, held: Held, until: datetime) -> None:
         """Let a user live longer."""
         await extend_creds(core, mount, held, until)
+
+    def stray_rule(self, row: Row) -> StrayRule | None:
+        """Return how the account is searched."""
+        if row.key != root_key(row.key.split("/")[0]):
+            return None
+        found = root_of(row)
+        return StrayRule(target=TARGET, seconds=found.stray_check, remove=found.remove_strays)
+
+    async def strays(self, core: Core, mount: str, _target: str) -> Sequence[str]:
+        """Return users without a lease."""
+        return await strays(core, mount)
+
+    async def remove_strays(
+        self, core: Core, mount: str, _target: str, names: Sequence[str]
+    ) -> Mapping[str, str]:
+        """Remove users without a lease."""
+        return await drop_strays(core, mount, names)

@@ -16,6 +16,7 @@ from secrethub.engines.aws.root import FORM, Root, find_root, root_key, root_of,
 from secrethub.engines.database.usernames import check_template
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key
+from secrethub.engines.reconciling import interval
 from secrethub.engines.runtime import Core
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
 from secrethub.storage.authority import ENGINE_CONFIGS
@@ -41,6 +42,8 @@ class WriteRoot(msgspec.Struct, frozen=True):
         sts_endpoint: likewise.
         max_retries: beyond the first try of a call; -1 for what is usual here.
         username_template: how users are called.
+        stray_check: between two searches for users without a lease; 0 for none, usually an hour.
+        remove_strays: remove those, instead of only telling of them.
     """
 
     access_key: str | None = None
@@ -50,6 +53,8 @@ class WriteRoot(msgspec.Struct, frozen=True):
     sts_endpoint: str | None = None
     max_retries: int | None = None
     username_template: str | None = None
+    stray_check: str | int | None = None
+    remove_strays: bool | None = None
 
 
 class WriteLease(msgspec.Struct, frozen=True):
@@ -68,6 +73,8 @@ class RootAnswer(msgspec.Struct, frozen=True):
     sts_endpoint: str
     max_retries: int
     username_template: str
+    stray_check: int
+    remove_strays: bool
     retiring_access_key: str
 
 
@@ -162,7 +169,16 @@ async def read_root(context: Context, _body: None) -> Answer:
     root = await find_root(context.core, context.mount_id)
     if root is None:
         raise NotFound("not configured yet")
-    names = ("access_key", "region", "iam_endpoint", "sts_endpoint", "max_retries", "username_template")
+    names = (
+        "access_key",
+        "region",
+        "iam_endpoint",
+        "sts_endpoint",
+        "max_retries",
+        "username_template",
+        "stray_check",
+        "remove_strays",
+    )
     # Another key is there until the next rotation has removed it.
     return Answer(
         data={**{name: getattr(root, name) for name in names}, "retiring_access_key": root.retiring}
@@ -186,6 +202,8 @@ async def write_root(context: Context, body: WriteRoot) -> Answer:
         for name in WriteRoot.__struct_fields__
         if name != "secret_key" and (value := getattr(body, name)) is not None
     }
+    if body.stray_check is not None:
+        fields["stray_check"] = interval(body.stray_check)
     made = msgspec.structs.replace(old, **fields)
     await _check(core, made)
     if body.secret_key:

@@ -8,6 +8,7 @@ import msgspec
 
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.kept import kept_key, opened_secrets, sealed_secrets
+from secrethub.engines.reconciling import USUAL_SECONDS
 from secrethub.engines.runtime import Core
 from secrethub.errors import Conflict, InvalidRequest
 from secrethub.sensitive import Sensitive
@@ -45,6 +46,8 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
         sts_endpoint: likewise.
         max_retries: beyond the first try of a call; -1 for what is usual here.
         username_template: how users are called; empty for what is usual.
+        stray_check: seconds between two searches for users without a lease; 0 for none.
+        remove_strays: whether those are removed, or only told of.
         turn: of our own key, under way or interrupted.
         retiring: id of the key that we had before, while it is still there; or empty.
     """
@@ -58,6 +61,8 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     sts_endpoint: str = ""
     max_retries: int = -1
     username_template: str = ""
+    stray_check: int = USUAL_SECONDS
+    remove_strays: bool = False
     turn: Turn | None = None
     retiring: str = ""
 

@@ -6,14 +6,17 @@ leases to be forgotten. Only users whose name and tags both say that this cluste
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from secrethub.engines.aws.account import Account, account_of
+from secrethub.engines.aws.account import account_of
 from secrethub.engines.aws.users import SETTLED_SECONDS, is_ours, own_tags, removed, users
 from secrethub.engines.database.usernames import cluster_tag, marker_of
+from secrethub.engines.database.without_lease import without_lease
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.runtime import Core
 from secrethub.errors import Unavailable
-from secrethub.storage.lease_lists import known_markers
 
 _MOST = 1000
 """Removed at once."""
@@ -62,41 +65,46 @@ async def read_strays(context: Context, _body: None) -> Answer:
         InvalidRequest: AWS refuses.
         Unavailable: AWS does not answer.
     """
-    account = await account_of(context.core, context.mount_id)
     try:
-        found = await _strays(context, account)
+        found = await strays(context.core, context.mount_id)
     except TimeoutError as exc:
         raise Unavailable(f"AWS did not answer in time: {exc}") from exc
-    return Answer(data=msgspec.to_builtins(StraysAnswer(strays=sorted(found))))
+    return Answer(data=msgspec.to_builtins(StraysAnswer(strays=found)))
 
 
 async def remove_strays(context: Context, _body: None) -> Answer:
     """Remove strays, and answer which. Raises as :func:`read_strays`."""
-    account = await account_of(context.core, context.mount_id)
-    gone: list[str] = []
-    failed: dict[str, str] = {}
     try:
-        found = await _strays(context, account)
-        for name, marker in sorted(found.items())[:_MOST]:
-            if not await is_ours(account, name, own_tags(context.core.keys.cluster_id, marker)):
-                failed[name] = "its tags do not say that this cluster made it"
-            elif why := await removed(account, name, SETTLED_SECONDS):
-                failed[name] = why
-            else:
-                gone.append(name)
+        found = await strays(context.core, context.mount_id)
+        tried = found[:_MOST]
+        failed = await drop_strays(context.core, context.mount_id, tried)
     except TimeoutError as exc:
         raise Unavailable(f"AWS did not answer in time: {exc}") from exc
-    answered = StraysAnswer(strays=sorted(found), removed=gone, failed=failed)
+    gone = [name for name in tried if name not in failed]
+    answered = StraysAnswer(strays=found, removed=gone, failed=failed)
     return Answer(
         data=msgspec.to_builtins(answered), detail={"removed": gone[:_TOLD], "failed": sorted(failed)[:_TOLD]}
     )
 
 
-async def _strays(context: Context, account: Account) -> dict[str, str]:
-    """Return the names of strays with the markers in them."""
-    tag = cluster_tag(context.core.keys.cluster_id)
-    # First who is there, then which leases: a user's lease is there before it is, and goes after it.
-    named = {name: marker async for name in users(account) if (marker := marker_of(name, tag)) is not None}
-    async with context.core.database.read() as connection:
-        known = await known_markers(connection, list(named.values()))
-    return {name: marker for name, marker in named.items() if marker not in known}
+async def strays(core: Core, mount: str) -> list[str]:
+    """Return the names of strays. Raises as :meth:`Account.call`."""
+    account = await account_of(core, mount)
+
+    async def there() -> list[str]:
+        return [name async for name in users(account)]
+
+    return list(await without_lease(core, there))
+
+
+async def drop_strays(core: Core, mount: str, names: Sequence[str]) -> dict[str, str]:
+    """Remove those whose tags say so, too; return why others could not be. Raises as :meth:`Account.call`."""
+    account = await account_of(core, mount)
+    cluster, failed = core.keys.cluster_id, {}
+    for name in names:
+        marker = marker_of(name, cluster_tag(cluster))
+        if marker is None or not await is_ours(account, name, own_tags(cluster, marker)):
+            failed[name] = "its tags do not say that this cluster made it"
+        elif why := await removed(account, name, SETTLED_SECONDS):
+            failed[name] = why
+    return failed

@@ -27,8 +27,9 @@ from secrethub.engines.database.targets import targets_of
 from secrethub.engines.database.usernames import check_template
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key, kept_names
+from secrethub.engines.reconciling import interval
 from secrethub.errors import InvalidRequest, Unavailable
-from secrethub.storage import leases
+from secrethub.storage import leases, stray_checks
 from secrethub.storage.authority import ENGINE_CONFIGS
 from secrethub.wire.durations import format_rfc3339, parse_duration
 
@@ -56,6 +57,16 @@ _PLACE = ("connection_url", "username", "tls_ca")
 """What decides whom a password is shown to."""
 
 
+_AS_GIVEN = (
+    "verify_connection",
+    "max_open_connections",
+    "password_policy",
+    "username_template",
+    "remove_strays",
+)
+"""What is kept as it came."""
+
+
 class WriteConnection(msgspec.Struct, frozen=True):
     """A connection as it is written. What is absent keeps what it was.
 
@@ -81,6 +92,8 @@ class WriteConnection(msgspec.Struct, frozen=True):
         root_rotation_statements: replace our own password.
         password_policy: name of the policy of passwords.
         username_template: how users are called.
+        stray_check: between two searches for users without a lease; 0 for none, usually an hour.
+        remove_strays: remove those, instead of only telling of them.
     """
 
     plugin_name: str | None = None
@@ -104,6 +117,8 @@ class WriteConnection(msgspec.Struct, frozen=True):
     root_rotation_statements: str | list[str] | None = None
     password_policy: str | None = None
     username_template: str | None = None
+    stray_check: str | int | None = None
+    remove_strays: bool | None = None
 
 
 def config_operations() -> tuple[Operation, ...]:
@@ -200,6 +215,8 @@ async def read_connection(context: Context, _body: None) -> Answer:
                 "max_open_connections": found.max_open_connections,
                 "max_connection_lifetime": found.max_connection_lifetime,
                 "username_template": found.username_template,
+                "stray_check": found.stray_check,
+                "remove_strays": found.remove_strays,
             },
             "allowed_roles": list(found.allowed_roles),
             "verify_connection": found.verify_connection,
@@ -272,17 +289,17 @@ async def reset(context: Context, _body: None) -> Answer:
 
 async def read_health(context: Context, _body: None) -> Answer:
     """Answer what this node knows of whether a target answers."""
-    return Answer(data=_health(context, await _named(context)))
+    return Answer(data=await _health(context, await _named(context)))
 
 
 async def check_health(context: Context, _body: None) -> Answer:
     """Ask a target now, also one that is left alone, and answer what is known then."""
     found = await _named(context)
     await targets_of(context.core).check(found, at_once=True)
-    return Answer(data=_health(context, found))
+    return Answer(data=await _health(context, found))
 
 
-def _health(context: Context, found: Connection) -> dict[str, Any]:
+async def _health(context: Context, found: Connection) -> dict[str, Any]:
     health = targets_of(context.core).health_of(found.key)
     checks = [
         {"at": format_rfc3339(check.at), "seconds": round(check.seconds, 3), "error": check.error}
@@ -297,7 +314,17 @@ def _health(context: Context, found: Connection) -> dict[str, Any]:
         "breaker": state,
         "failures": health.breaker.failures,
         "checks": checks,
+        "strays": await _last_search(context, found.key),
     }
+
+
+async def _last_search(context: Context, key: str) -> dict[str, Any] | None:
+    """Return what the cluster's last search for users without a lease found; None when there was none."""
+    row = await stray_checks.last(context.core.database, key)
+    if row is None or (row["checked_at"] is None and not row["error"]):
+        return None
+    at = None if row["checked_at"] is None else format_rfc3339(row["checked_at"])
+    return {"at": at, "found": row["strays"], "names": list(row["names"]), "error": row["error"]}
 
 
 async def _named(context: Context) -> Connection:
@@ -328,11 +355,13 @@ async def _changed(context: Context, key: str, old: Connection | None, body: Wri
         secrets[NEXT] = kept[NEXT]  # a replacement was interrupted: which of both is good is not known yet
     base = old or Connection(key=key, plugin_name=plugin_name, options={}, secrets="")
     changes: dict[str, Any] = {"plugin_name": plugin_name, "options": options}
-    for name in ("verify_connection", "max_open_connections", "password_policy", "username_template"):
+    for name in _AS_GIVEN:
         if (value := getattr(body, name)) is not None:
             changes[name] = value
     if body.max_connection_lifetime is not None:
         changes["max_connection_lifetime"] = parse_duration(body.max_connection_lifetime)
+    if body.stray_check is not None:
+        changes["stray_check"] = interval(body.stray_check)
     if body.allowed_roles is not None:
         changes["allowed_roles"] = role_patterns(body.allowed_roles)
     if body.root_rotation_statements is not None:

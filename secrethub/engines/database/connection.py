@@ -10,6 +10,7 @@ import msgspec
 from secrethub.engines.database.plugins import plugin_of
 from secrethub.engines.database.target import Setup
 from secrethub.engines.kept import kept_key, name_of, opened_secrets, sealed_secrets
+from secrethub.engines.reconciling import USUAL_SECONDS
 from secrethub.engines.runtime import Core
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.storage.authority import ENGINE_CONFIGS, Row
@@ -33,6 +34,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         root_rotation_statements: replace our own password; empty for what is usual.
         password_policy: name of the policy of passwords; empty for 32 letters and digits.
         username_template: see ``usernames.py``; empty for the usual.
+        stray_check: seconds between two searches for users without a lease; 0 for none.
+        remove_strays: whether those are removed, or only told of.
     """
 
     key: str
@@ -47,6 +50,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     root_rotation_statements: tuple[str, ...] = ()
     password_policy: str = ""
     username_template: str = ""
+    stray_check: int = USUAL_SECONDS
+    remove_strays: bool = False
 
     @property
     def name(self) -> str:

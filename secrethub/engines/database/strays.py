@@ -1,20 +1,22 @@
 """Users at a target that this cluster made and that have no lease: they should not be, and are found here.
 
-Only names with this cluster's tag and a marker are looked at. The target is asked first and the leases then:
-an intent is there before its user is, and a lease until its user is gone, so whoever belongs to one is none.
+Only names with this cluster's tag and a marker are looked at (``without_lease.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from secrethub.engines.database.connection import find_connection
-from secrethub.engines.database.target import Statements, Target
+from secrethub.engines.database.target import Statements
 from secrethub.engines.database.targets import targets_of
-from secrethub.engines.database.usernames import cluster_tag, marker_of
+from secrethub.engines.database.usernames import cluster_tag
+from secrethub.engines.database.without_lease import without_lease
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.runtime import Core
 from secrethub.errors import Unavailable
-from secrethub.storage import leases
 
 _PATTERN = "strays/{name}"
 _BATCH = 200
@@ -56,10 +58,8 @@ def stray_operations() -> tuple[Operation, ...]:
 
 async def find_strays(context: Context, _body: None) -> Answer:
     """Answer users of this cluster that have no lease."""
-    connection = await find_connection(context.core, context.mount_id, context.params["name"])
     try:
-        async with targets_of(context.core).use(connection) as target:
-            found = await _strays(context, target)
+        found = await strays(context.core, context.mount_id, context.params["name"])
     except TimeoutError:
         raise Unavailable("the target did not answer in time") from None
     return Answer(data=msgspec.to_builtins(StraysAnswer(strays=found)))
@@ -67,13 +67,10 @@ async def find_strays(context: Context, _body: None) -> Answer:
 
 async def remove_strays(context: Context, _body: None) -> Answer:
     """Remove users of this cluster that have no lease."""
-    connection = await find_connection(context.core, context.mount_id, context.params["name"])
-    failed: dict[str, str] = {}
+    place = (context.core, context.mount_id, context.params["name"])
     try:
-        async with targets_of(context.core).use(connection) as target:
-            found = await _strays(context, target)
-            for start in range(0, len(found), _BATCH):
-                failed.update(await target.drop(found[start : start + _BATCH], Statements()))
+        found = await strays(*place)
+        failed = await drop_strays(*place, found)
     except TimeoutError:
         raise Unavailable("the target did not answer in time; what was begun may be done") from None
     removed = [name for name in found if name not in failed]
@@ -81,12 +78,27 @@ async def remove_strays(context: Context, _body: None) -> Answer:
     return Answer(data=msgspec.to_builtins(answered), detail={"removed": removed[:_BATCH]})
 
 
-async def _strays(context: Context, target: Target) -> list[str]:
-    tag = cluster_tag(context.core.keys.cluster_id)
-    markers = {
-        name: marker
-        for name in await target.users(f"-{tag}-")
-        if (marker := marker_of(name, tag)) is not None
-    }
-    known = await leases.known_markers(context.core.database, list(markers.values()))
-    return sorted(name for name, marker in markers.items() if marker not in known)
+async def strays(core: Core, mount: str, name: str) -> list[str]:
+    """Return users at a connection's target that this cluster made and that have no lease.
+
+    Raises:
+        NotFound: there is no such connection.
+        Unavailable, TimeoutError: the target does not answer.
+    """
+    connection = await find_connection(core, mount, name)
+    part = f"-{cluster_tag(core.keys.cluster_id)}-"
+    async with targets_of(core).use(connection) as target:
+        found = await without_lease(core, lambda: target.users(part))
+    # Whatever it is called, nobody cuts off the branch that he sits on.
+    found.pop(connection.options.get("username", ""), None)
+    return list(found)
+
+
+async def drop_strays(core: Core, mount: str, name: str, users: Sequence[str]) -> dict[str, str]:
+    """Remove users, and return why some could not be. Raises as :func:`strays`."""
+    connection = await find_connection(core, mount, name)
+    failed: dict[str, str] = {}
+    async with targets_of(core).use(connection) as target:
+        for start in range(0, len(users), _BATCH):
+            failed.update(await target.drop(users[start : start + _BATCH], Statements()))
+    return failed
