@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -53,6 +54,10 @@ def node_settings(folder: Path, database_url: str, name: str = "n1", key: str | 
         metrics=Listener("127.0.0.1", free_port()),
         agent_urls=(f"wss://127.0.0.1:{agents.port}",),
     )
+
+
+NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of plain HTTP: it trusts no authority, so none is read."""
 
 
 class MovableClock(SystemClock):
@@ -139,7 +144,7 @@ async def running(
         await tree.workplace.lend(process.core)
         assert settings.http is not None
         async with httpx2.AsyncClient(
-            base_url=f"http://127.0.0.1:{settings.http.port}", timeout=20
+            base_url=f"http://127.0.0.1:{settings.http.port}", timeout=20, verify=NOBODY
         ) as client:
             yield Node(settings, client, tree, process, clock)
     finally:

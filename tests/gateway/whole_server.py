@@ -36,7 +36,7 @@ from secrethub.node import NodeSettings, read_node_file, write_node_file
 from secrethub.storage.ledger_rows import COMMIT
 from serve.timing import Timing
 from serve.wiring import Process
-from tests.gateway.conftest import Caller
+from tests.gateway.conftest import NOBODY, Caller
 
 _READY_SECONDS = 60
 _ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ async def mortal(settings: NodeSettings) -> AsyncIterator[Server]:
         url = f"http://127.0.0.1:{settings.http.port}"
         # No connection outlives a server.
         limits = httpx2.Limits(max_keepalive_connections=0)
-        async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
+        async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits, verify=NOBODY) as client:
             server = Server(settings, client, mother)
             await server.start()
             try:
