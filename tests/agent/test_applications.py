@@ -52,8 +52,10 @@ async def test_each_is_asked_for(host: Host, core: CorePeer) -> None:
 
     core.on_read = hold
     reads = [asyncio.create_task(host.reader.read(who, PATH)) for who in ("uid=1", WEB, OPS, "uid=2", OPS)]
-    await until(lambda: len(arrived) == 3)
-    gate.set()
+    try:
+        await until(lambda: len(arrived) == 3)
+    finally:
+        gate.set()
     unnamed, web, ops, shared, again = await asyncio.gather(*reads, return_exceptions=True)
     assert isinstance(web, PermissionDenied)
     sources = [getattr(served, "source", served) for served in (unnamed, ops, shared, again)]
@@ -90,6 +92,15 @@ async def test_a_refusal_of_the_agent_is_for_all(host: Host, core: CorePeer) -> 
     with pytest.raises(PermissionDenied):
         await host.reader.read("uid=2", PATH)
     assert host.reader.cached == 0
+
+
+async def test_what_is_read_for_one_is_not_put_into_anothers_slice(host: Host, core: CorePeer) -> None:
+    """A version that Core gave one application does not replace what another holds."""
+    await host.reader.read(WEB, PATH)
+    core.secrets[PATH].version = 2  # nobody is told
+    assert (await host.reader.read(OPS, PATH)).entry.version == 2
+    served = await host.reader.read(WEB, PATH)
+    assert (served.entry.version, served.source) == (1, "cache")
 
 
 async def test_the_value_of_a_change_goes_to_whom_it_is_for(host: Host, core: CorePeer) -> None:
