@@ -1,8 +1,8 @@
-"""A bare ASGI app served as SecretHub serves its own: the yardstick that stands beside every figure.
+"""A bare ASGI app: the yardstick that stands beside every figure.
 
-By the same listeners, plain and with TLS, with the same headers and a body of the same size; inside a Ray
-Serve replica, or in a plain process. Prints its two addresses as one JSON line and ends when its standard
-input ends.
+With the same headers and a body of the same size, plain and with TLS; inside a Ray Serve replica, or in a
+plain process. Served twice: by SecretHub's own listeners, which write an answer in one piece, and by uvicorn
+as it comes. Prints its four addresses as one JSON line and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from secrethub.node import Listener
 from secrethub.pki.tls import server_context
@@ -40,6 +42,7 @@ _BODY = encode_envelope(
         },
     },
 )
+_NAMES = ("http", "https", "uvicorn-http", "uvicorn-https")
 _HEADERS = [
     *ANSWER_HEADERS,
     (b"x-request-id", b"0" * 36),
@@ -55,11 +58,18 @@ async def bare(_scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
+class _Uvicorn(HttpListener):
+    """The same listener with uvicorn's own protocol."""
+
+    protocol = HttpToolsProtocol
+
+
 async def open_doors(certificate: str, key: str) -> list[HttpListener]:
-    """Open a plain and a TLS listener, SecretHub's own, on free loopback ports."""
+    """Open a plain and a TLS listener of each kind on free loopback ports."""
     context = server_context(Path(certificate).read_bytes(), Path(key).read_bytes())
     doors = [
-        HttpListener(cast("Application", bare), Listener("127.0.0.1", _free_port()), context=tls)
+        kind(cast("Application", bare), Listener("127.0.0.1", _free_port()), context=tls)
+        for kind in (HttpListener, _Uvicorn)
         for tls in (None, context)
     ]
     for door in doors:
@@ -75,7 +85,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def serving(*, ray: bool) -> Iterator[dict[str, str]]:
-    """Run this module as a process and give its addresses: ``http`` and ``https``."""
+    """Run this module as a process and give its addresses by ``_NAMES``."""
     root = Path(__file__).resolve().parents[1]
     argv = [sys.executable, "-m", "bench._bare", *(["--ray"] if ray else [])]
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -126,8 +136,9 @@ def _certificate(folder: Path) -> tuple[str, str]:
 
 
 def _addresses(doors: list[HttpListener]) -> str:
-    plain, tls = (door.port for door in doors)
-    return json.dumps({"http": f"http://127.0.0.1:{plain}", "https": f"https://127.0.0.1:{tls}"})
+    schemes = ("http", "https", "http", "https")
+    urls = [f"{scheme}://127.0.0.1:{door.port}" for scheme, door in zip(schemes, doors, strict=True)]
+    return json.dumps(dict(zip(_NAMES, urls, strict=True)))
 
 
 def _plain(certificate: str, key: str) -> None:

@@ -43,17 +43,23 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One door with one number of connections: ours and the bare app's."""
+    """One door with one number of connections: ours and the bare app's, by our listeners and by uvicorn's."""
 
     door: str
     connections: int
     ours: Measured
     bare: Measured
+    uvicorn: Measured
 
     @property
     def ratio(self) -> float:
-        """Our rate as a share of the bare app's."""
+        """Our rate as a share of the bare app's behind our own listeners."""
         return self.ours.rate / self.bare.rate
+
+    @property
+    def uvicorn_ratio(self) -> float:
+        """Our rate as a share of the bare app's behind uvicorn as it comes."""
+        return self.ours.rate / self.uvicorn.rate
 
 
 def run(kind: Kind, argv: Sequence[str]) -> int:
@@ -74,13 +80,16 @@ def run(kind: Kind, argv: Sequence[str]) -> int:
         started(single=options.single_process) as (addresses, token),
         serving(ray=not options.single_process) as bare,
     ):
-        doors = (("4443 (TLS)", addresses.api_tls, bare["https"]), ("4000", addresses.api, bare["http"]))
+        doors = (
+            ("4443 (TLS)", (bare["https"], bare["uvicorn-https"], addresses.api_tls)),
+            ("4000", (bare["http"], bare["uvicorn-http"], addresses.api)),
+        )
         lines = []
-        for door, ours, yardstick in doors:
+        for door, bases in doors:
             for connections in CONNECTIONS:
                 say(f"  {door}, {connections} connections, {options.seconds:g} s each …")
-                lines.append(_line(kind, door, connections, options.seconds, ours, yardstick, token))
-    failed = sum(line.ours.failed + line.bare.failed for line in lines)
+                lines.append(_line(kind, door, connections, options.seconds, bases, token))
+    failed = sum(line.ours.failed + line.bare.failed + line.uvicorn.failed for line in lines)
     print(_json(kind, lines, options) if options.json else _table(lines))
     if failed:
         print(f"{failed} requests failed", file=sys.stderr)
@@ -122,11 +131,9 @@ def _prepare(client: Client) -> str:
     return str(made["client_token"])
 
 
-def _line(
-    kind: Kind, door: str, connections: int, seconds: float, ours: str, yardstick: str, token: str
-) -> Line:
+def _line(kind: Kind, door: str, connections: int, seconds: float, bases: Sequence[str], token: str) -> Line:
     found = []
-    for base in (yardstick, ours):
+    for base in bases:
         for duration in (_WARM_UP_SECONDS, seconds):
             load = Load(
                 base=base,
@@ -138,7 +145,7 @@ def _line(
             )
             measured = measure(load)
         found.append(measured)
-    return Line(door=door, connections=connections, bare=found[0], ours=found[1])
+    return Line(door=door, connections=connections, bare=found[0], uvicorn=found[1], ours=found[2])
 
 
 def _table(lines: Sequence[Line]) -> str:
@@ -152,6 +159,8 @@ def _table(lines: Sequence[Line]) -> str:
         "bare p50",
         "bare p99",
         "Ratio",
+        "uvicorn req/s",
+        "Ratio",
     )
     rows = tuple(
         (
@@ -163,6 +172,8 @@ def _table(lines: Sequence[Line]) -> str:
                 for word in (f"{m.rate:,.0f}", f"{m.p50:.2f}", f"{m.p99:.2f}")
             ),
             f"{line.ratio:.2f}",
+            f"{line.uvicorn.rate:,.0f}",
+            f"{line.uvicorn_ratio:.2f}",
         )
         for line in lines
     )
@@ -176,7 +187,9 @@ def _json(kind: Kind, lines: Sequence[Line], options: argparse.Namespace) -> str
             "load": generator(),
             "seconds": options.seconds,
             "single_process": options.single_process,
-            "results": [{**asdict(line), "ratio": line.ratio} for line in lines],
+            "results": [
+                {**asdict(line), "ratio": line.ratio, "uvicorn_ratio": line.uvicorn_ratio} for line in lines
+            ],
         },
         indent=2,
     )

@@ -1,7 +1,8 @@
 """``./dev bench kv-read [--json] [--seconds N] [--single-process]``: audited reads of one secret.
 
 Requests a second and latency at 1 and 64 keep-alive connections over HTTPS and loopback HTTP, with a
-token of three policies and durable audit, beside a bare ASGI app served the same way in the same run.
+token of three policies and durable audit, beside a bare ASGI app in the same run: behind our own listeners,
+and behind uvicorn as it comes.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from functools import partial
 from typing import cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from secrethub.node import Listener
 from serve.app import Application
@@ -26,6 +27,8 @@ _DRAIN_SECONDS = 5
 
 class HttpListener:
     """One listening socket and the server behind it."""
+
+    protocol: type[HttpToolsProtocol] = Protocol
 
     def __init__(
         self,
