@@ -19,6 +19,7 @@ from agent.outcomes import PASSING
 from agent.settings import CommandSettings
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.wire import messages as wire
+from secrethub.wire.fields import OrderOutcome
 from secrethub.wire.said import without
 
 A = TypeVar("A", bound=wire.CoreMessage)
@@ -97,7 +98,7 @@ class Orders:
             self._held.discard(order.order)
             self.stir()
 
-    async def _tell(self, order: wire.Order, outcome: wire.OrderOutcome, said: str) -> None:
+    async def _tell(self, order: wire.Order, outcome: OrderOutcome, said: str) -> None:
         """Tell Core until it has heard of it, or does not want to know any more."""
         backoff = Backoff()
         while True:
@@ -123,7 +124,7 @@ class Orders:
                 return
 
 
-async def execute(command: CommandSettings | None, order: wire.Order) -> tuple[wire.OrderOutcome, str]:
+async def execute(command: CommandSettings | None, order: wire.Order) -> tuple[OrderOutcome, str]:
     """Carry an order out; return how that ended, and why, without its values."""
     if command is None:
         return "unknown", "there is no such command in agent.toml"

@@ -52,6 +52,16 @@ class IssuedCertificate:
     ca_chain: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """What was made for an agent. ``data`` is secret; ``lease_duration`` is in seconds."""
+
+    data: Mapping[str, Any] = field(repr=False)
+    lease_id: str
+    lease_duration: int
+    renewable: bool
+
+
 class Transport(Protocol):
     """The connection as a session sees it."""
 
@@ -159,6 +169,30 @@ class Access(Protocol):
 
     async def renew(self, peer: Peer, csr: str) -> IssuedCertificate:
         """Issue a new certificate for the same agent.
+
+        Raises:
+            SecretHubError: refused or failed.
+        """
+        ...
+
+    async def issue(self, peer: Peer, path: str, application: str | None = None) -> Credentials:
+        """Have credentials made for the peer, decided and recorded as :meth:`read`.
+
+        Raises:
+            SecretHubError: refused or failed; nothing is left at the target for longer than an intent.
+        """
+        ...
+
+    async def renew_lease(self, peer: Peer, lease_id: str) -> int:
+        """Let a lease of the peer's last longer; return for how many seconds from now.
+
+        Raises:
+            SecretHubError: refused or failed.
+        """
+        ...
+
+    async def revoke_lease(self, peer: Peer, lease_id: str) -> None:
+        """End a lease of the peer's.
 
         Raises:
             SecretHubError: refused or failed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from typing import TypeAlias
 
 from actors.sessions.ports import Access, Peer
 from secrethub.errors import PermissionDenied, SecretHubError, TooManyRequests
@@ -20,11 +21,19 @@ _SPOKEN = frozenset(
 """Codes of errors whose message is meant for the caller; of all others only the code is."""
 
 
-async def answered(
-    access: Access,
-    peer: Peer,
-    message: wire.Read | wire.RenewCertificate | wire.TakeOrder | wire.AnswerOrder,
-) -> wire.CoreMessage:
+Errand: TypeAlias = (
+    wire.Read
+    | wire.RenewCertificate
+    | wire.Issue
+    | wire.RenewLease
+    | wire.RevokeLease
+    | wire.TakeOrder
+    | wire.AnswerOrder
+)
+"""What :func:`answered` answers."""
+
+
+async def answered(access: Access, peer: Peer, message: Errand) -> wire.CoreMessage:
     """Return the answer to a request of the peer's."""
     try:
         match message:
@@ -32,6 +41,14 @@ async def answered(
                 return await _read(access, peer, message)
             case wire.RenewCertificate():
                 return await _renew(access, peer, message)
+            case wire.Issue():
+                return await _issue(access, peer, message)
+            case wire.RenewLease():
+                seconds = await access.renew_lease(peer, message.lease_id)
+                return wire.Renewed(id=message.id, lease_duration=seconds)
+            case wire.RevokeLease():
+                await access.revoke_lease(peer, message.lease_id)
+                return wire.Noted(id=message.id)
             case wire.TakeOrder():
                 return wire.Ordered(id=message.id, order=await access.take_order(peer, message.held))
             case wire.AnswerOrder():
@@ -50,6 +67,18 @@ async def _read(access: Access, peer: Peer, message: wire.Read) -> wire.Result:
         version=secret.version,
         generation=secret.generation,
         created_time=secret.created_time,
+    )
+
+
+async def _issue(access: Access, peer: Peer, message: wire.Issue) -> wire.Issued:
+    made = await access.issue(peer, message.path, message.application)
+    return wire.Issued(
+        id=message.id,
+        path=message.path,
+        data=dict(made.data),
+        lease_id=made.lease_id,
+        lease_duration=made.lease_duration,
+        renewable=made.renewable,
     )
 
 

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from actors.sessions.condition import Condition, condition_of, report_of
 from actors.sessions.ports import Peer, Transport
-from actors.sessions.requests import answered, decide_watches, refusal
+from actors.sessions.requests import Errand, answered, decide_watches, refusal
 from actors.sessions.rules import Ask, End, Remind, examine, renewal_due
 from actors.sessions.showing import Showing
 from actors.sessions.standing import Standing
@@ -316,7 +316,7 @@ class AgentSession:
                 await self._send(self._around.welcome(self.peer))
             case wire.Watch():
                 await self._answer(message.id, await self._watch(message))
-            case wire.Read() | wire.RenewCertificate() | wire.TakeOrder() | wire.AnswerOrder():
+            case _ if isinstance(message, Errand):
                 answer = await self._standing.speak_for(message)
                 answer = answer or await answered(self._around.access, self.peer, message)
                 await self._answer(message.id, answer)

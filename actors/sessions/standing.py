@@ -44,7 +44,7 @@ class Standing:
         Returns:
             The refusal, when that cannot be done; then the application is not kept.
         """
-        if not isinstance(message, wire.Read) or message.application is None:
+        if not isinstance(message, wire.Read | wire.Issue) or message.application is None:
             return None
         known, turns = self._applications, self._around.turns
         if message.application in known:

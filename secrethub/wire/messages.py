@@ -11,6 +11,9 @@ certificate's business. Paths are written as a person writes them, ``secrets/pro
     read               (id)                result | error     (same id)
     watch              (id)                watching | error   (same id)
     renew_certificate  (id)                certificate | error
+    issue              (id)                issued | error     (same id)
+    renew_lease        (id)                renewed | error
+    revoke_lease       (id)                noted | error
     take_order         (id)                ordered | error
     answer_order       (id)                noted | error
     unwatch, status, confirm               changed, policy_changed, certificate_due, checkpoint,
@@ -23,34 +26,29 @@ Unknown types, unknown fields and missing fields are refused on both sides.
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import IntEnum
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from secrethub.ids import APPLICATION
+from secrethub.wire.fields import (
+    Application,
+    CheckpointBytes,
+    Count,
+    Instant,
+    LeaseId,
+    OrderId,
+    OrderOutcome,
+    OrderStep,
+    Path,
+    RequestId,
+)
 
 SUBPROTOCOL = "secrethub.agent.v1"
 PORT = 4665
 """Where gateways listen unless a node's settings say otherwise."""
 
-RequestId: TypeAlias = Annotated[int, Meta(ge=1, le=2**53 - 1)]
-"""Chosen by the client, unique among its requests in flight."""
-Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-Instant: TypeAlias = Annotated[datetime, Meta(tz=True)]
-
-Application: TypeAlias = Annotated[str, Meta(pattern=APPLICATION)]
-"""A local application's name in the settings of an agent."""
-CheckpointBytes: TypeAlias = Annotated[bytes, Meta(max_length=128 * 1024)]
-"""A signed checkpoint of the ledger (``audit/witness.py``)."""
-OrderId: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f-]{36}/[0-9]{1,15}\Z")]
-"""A run of a rotation, the same for all of its steps and for each repetition."""
-OrderStep: TypeAlias = Literal["create", "verify", "retire", "undo"]
-OrderOutcome: TypeAlias = Literal["done", "failed", "again", "unknown"]
-"""``again``: it failed for now; ``unknown``: the host has no such command, and nothing was done."""
 MAX_HELD = 64
 """Orders that an agent has in hand at most."""
 
@@ -155,6 +153,28 @@ class RenewCertificate(_Message, frozen=True, tag="renew_certificate"):
 
     id: RequestId
     csr: Annotated[str, Meta(max_length=16_384)]
+
+
+class Issue(_Message, frozen=True, tag="issue", omit_defaults=True):
+    """Asks for credentials, which end with their lease; ``application`` is what it is in ``read``."""
+
+    id: RequestId
+    path: Path
+    application: Application | None = None
+
+
+class RenewLease(_Message, frozen=True, tag="renew_lease"):
+    """Asks that a lease of the client's last as long again as it was made for."""
+
+    id: RequestId
+    lease_id: LeaseId
+
+
+class RevokeLease(_Message, frozen=True, tag="revoke_lease"):
+    """Ends a lease of the client's."""
+
+    id: RequestId
+    lease_id: LeaseId
 
 
 class TakeOrder(_Message, frozen=True, tag="take_order"):
@@ -269,6 +289,27 @@ class Certificate(_Message, frozen=True, tag="certificate"):
     ca_chain: tuple[str, ...]
 
 
+class Issued(_Message, frozen=True, tag="issued"):
+    """Answers ``issue``: credentials, and for how many seconds they are good unless renewed."""
+
+    id: RequestId
+    path: str
+    data: dict[str, Any]
+    lease_id: LeaseId
+    lease_duration: Count
+    renewable: bool
+
+    def __repr__(self) -> str:
+        return f"Issued(id={self.id}, path={self.path!r}, lease_id={self.lease_id!r}, data=…)"
+
+
+class Renewed(_Message, frozen=True, tag="renewed"):
+    """Answers ``renew_lease``: for how many seconds the lease lasts from now on."""
+
+    id: RequestId
+    lease_duration: Count
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A command to be run, called as the host's own settings call it, and what it is told.
 
@@ -296,7 +337,7 @@ class Ordered(_Message, frozen=True, tag="ordered"):
 
 
 class Noted(_Message, frozen=True, tag="noted"):
-    """Answers ``answer_order``."""
+    """Answers ``answer_order`` and ``revoke_lease``."""
 
     id: RequestId
 
@@ -319,7 +360,19 @@ class Ping(_Message, frozen=True, tag="ping"):
 
 
 ClientMessage: TypeAlias = (
-    Hello | Read | Watch | Unwatch | Status | Confirm | RenewCertificate | TakeOrder | AnswerOrder | Pong
+    Hello
+    | Read
+    | Watch
+    | Unwatch
+    | Status
+    | Confirm
+    | RenewCertificate
+    | Issue
+    | RenewLease
+    | RevokeLease
+    | TakeOrder
+    | AnswerOrder
+    | Pong
 )
 CoreMessage: TypeAlias = (
     Welcome
@@ -331,6 +384,8 @@ CoreMessage: TypeAlias = (
     | CertificateDue
     | Checkpoint
     | Certificate
+    | Issued
+    | Renewed
     | Ordered
     | Noted
     | OrderDue

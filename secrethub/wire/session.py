@@ -27,12 +27,17 @@ from secrethub.wire.messages import (
     CoreMessage,
     Error,
     Hello,
+    Issue,
+    Issued,
     Message,
     Noted,
     Ordered,
     Read,
     RenewCertificate,
+    Renewed,
+    RenewLease,
     Result,
+    RevokeLease,
     TakeOrder,
     Watch,
     Watching,
@@ -42,20 +47,24 @@ from secrethub.wire.messages import (
 
 Role: TypeAlias = Literal["agent", "core"]
 State: TypeAlias = Literal["opening", "greeted", "open", "closed"]
-Request: TypeAlias = Read | Watch | RenewCertificate | TakeOrder | AnswerOrder
+Request: TypeAlias = (
+    Read | Watch | RenewCertificate | Issue | RenewLease | RevokeLease | TakeOrder | AnswerOrder
+)
 
 MAX_IN_FLIGHT: Final = 256
 """Requests a client may have unanswered."""
 
-_REQUESTS: Final = (Read, Watch, RenewCertificate, TakeOrder, AnswerOrder)
-_ANSWERS: Final = (Result, Watching, Certificate, Ordered, Noted)
 _ANSWER_TO: Final[dict[type[Message], type[Message]]] = {
     Read: Result,
     Watch: Watching,
     RenewCertificate: Certificate,
+    Issue: Issued,
+    RenewLease: Renewed,
+    RevokeLease: Noted,
     TakeOrder: Ordered,
     AnswerOrder: Noted,
 }
+_ANSWERS: Final = (Result, Watching, Certificate, Issued, Renewed, Ordered, Noted)
 
 
 class Session:
@@ -143,7 +152,7 @@ class Session:
             return
         if self.state != "open":
             raise ProtocolViolation(f"{kind_of(message)} before hello and welcome")
-        if isinstance(message, _REQUESTS):
+        if isinstance(message, Request):
             if message.id in self._in_flight:
                 raise ProtocolViolation(f"request id {message.id} is in flight already")
             if len(self._in_flight) >= MAX_IN_FLIGHT:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from actors.sessions.ports import IssuedCertificate, Peer, Secret
+from actors.sessions.ports import Credentials, IssuedCertificate, Peer, Secret
 from secrethub.engines.agents.records import agent_policies, load
 from secrethub.engines.agents.renewal import renew_agent_certificate
 from secrethub.engines.bindings import Subject
@@ -34,6 +34,7 @@ from secrethub.storage.agent_reports import Report
 from secrethub.storage.authority import APPROLES
 from secrethub.wire.canonical_path import check_path
 from secrethub.wire.messages import AnswerOrder, Checkpoint, Order
+from serve.agent_gateway import leases
 from serve.agent_gateway.uses import UsesWriter
 from serve.agent_gateway.witnesses import Witnesses
 
@@ -196,6 +197,18 @@ class CoreAccess:
             self._core, peer.agent_id, peer.serial, csr, client_address=peer.address
         )
         return IssuedCertificate(certificate=renewed.certificate, ca_chain=renewed.ca_chain)
+
+    async def issue(self, peer: Peer, path: str, application: str | None = None) -> Credentials:
+        """Have credentials made."""
+        return await leases.issue(self._core, peer, path, application)
+
+    async def renew_lease(self, peer: Peer, lease_id: str) -> int:
+        """Let a lease last longer."""
+        return await leases.renew_lease(self._core, peer, lease_id)
+
+    async def revoke_lease(self, peer: Peer, lease_id: str) -> None:
+        """End a lease."""
+        await leases.revoke_lease(self._core, peer, lease_id)
 
     async def take_order(self, peer: Peer, held: tuple[str, ...]) -> Order | None:
         """Hand an order over."""

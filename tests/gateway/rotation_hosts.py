@@ -65,9 +65,15 @@ class RotationHost:
 
 @contextlib.asynccontextmanager
 async def enrolled_host(
-    node: Node, folder: Path, template: str, more: str = "", name: str = "host-1"
+    node: Node,
+    folder: Path,
+    template: str,
+    more: str = "",
+    name: str = "host-1",
+    paths: tuple[str, ...] = ("secrets/app/**",),
+    granted: tuple[str, ...] = (),
 ) -> AsyncIterator[RotationHost]:
-    """Enrol a host whose agent may read ``secrets/app/**`` and keeps a file.
+    """Enrol a host whose agent may read some paths and keeps a file.
 
     Args:
         node: its Core.
@@ -75,8 +81,11 @@ async def enrolled_host(
         template: of the file.
         more: further lines of the file's settings.
         name: of the agent.
+        paths: what it may read.
+        granted: where local applications may have credentials made.
     """
-    policy: Any = native("secrets/app/**")
+    folder.mkdir(exist_ok=True)
+    policy: Any = native(*paths)
     policy["statements"].append(
         {"effect": "allow", "paths": ["agents/enroll", "agents/enroll/begin"], "capabilities": ["update"]}
     )
@@ -103,6 +112,7 @@ async def enrolled_host(
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in fields.items())]
     user = json.dumps(pwd.getpwuid(os.geteuid()).pw_name)
     lines += ["[[socket.allow]]", f"user = {user}", 'paths = ["secrets/**"]']
+    lines += [f"credentials = {json.dumps(granted)}"] if granted else []
     lines += [
         "[[template]]",
         f"content = {json.dumps(template)}",

@@ -20,6 +20,7 @@ from secrethub.engines.runtime import Core
 from secrethub.errors import NotFound
 from secrethub.ids import is_uuid
 from secrethub.pki.revocation import Standing, serials_to_json, standing_from_json
+from secrethub.policy.builtin import DEFAULT
 from secrethub.storage.authority import AGENTS, Change, Row
 
 _PURPOSE = "agent-id"
@@ -143,10 +144,13 @@ async def store(change: Change, agent_id: str, agent: Agent, *, over: Row | None
 async def agent_policies(core: Core, agent_id: str, role: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the policies of an agent now: those of its role, and those bound to the role or to itself.
 
+    As for tokens of the role, ``default`` is among its own unless the role says no.
+
     Raises:
         IntegrityFailure: a binding is not authentic.
     """
-    own = tuple(role.body["token_policies"])
+    without = role.body.get("token_no_default_policy", False) or DEFAULT in role.body["token_policies"]
+    own = (*role.body["token_policies"], *(() if without else (DEFAULT,)))
     bound = await core.bindings.policies(
         Subject("approle", role.key, role.body["uuid"]), Subject("agent", agent_id)
     )

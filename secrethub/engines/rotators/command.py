@@ -21,7 +21,7 @@ from secrethub.storage import agent_orders
 from secrethub.storage.agent_orders import AgentOrder
 from secrethub.storage.authority_rows import micros
 from secrethub.wire.durations import parse_duration
-from secrethub.wire.messages import OrderStep
+from secrethub.wire.fields import OrderStep
 
 KIND = "agent-command"
 AGENT = "agent"
