@@ -20,6 +20,7 @@ import jinja2
 import msgspec
 
 from agent.backoff import Backoff
+from agent.credentials import Credentials
 from agent.grants import Peer
 from agent.ledger import LocalLedger
 from agent.outcomes import PASSING
@@ -27,7 +28,7 @@ from agent.reader import Reader
 from agent.reload import Reloads
 from agent.settings import TemplateSettings
 from agent.sink import Sink, Written
-from agent.templates import NeedsSecret, Template, TemplateError
+from agent.templates import MADE, NeedsSecret, Template, TemplateError
 from agent.watches import FILES
 from secrethub.errors import Misconfigured, SecretHubError
 
@@ -103,6 +104,7 @@ class Delivery:
         settings: TemplateSettings,
         shared: jinja2.Environment,
         reader: Reader,
+        credentials: Credentials,
         ledger: LocalLedger,
         reloads: Reloads,
         confirm: Callable[[Delivery, Mapping[str, int]], None],
@@ -116,6 +118,7 @@ class Delivery:
         self.tried = asyncio.Event()
         self._sink = Sink(settings=settings)
         self._reader = reader
+        self._credentials = credentials
         self._ledger = ledger
         self._reloads = reloads
         self._confirm = confirm
@@ -236,14 +239,24 @@ class Delivery:
         self, path: str, values: dict[str, Mapping[str, Any] | SecretHubError], versions: dict[str, int]
     ) -> None:
         try:
+            if path.startswith(MADE):
+                values[path] = await self._obtain(path.removeprefix(MADE))
+                return
             served = await self._reader.read(FILES, path)
             if served.source != "core":
                 self._ledger.note(_OWN, FILES, path, served.entry.version, served.source)
         except SecretHubError as exc:
-            values[path] = type(exc)(f"{path}: {exc}")
+            values[path] = type(exc)(f"{path.removeprefix(MADE)}: {exc}")
         else:
             values[path] = msgspec.json.decode(served.entry.data)
             versions[path] = served.entry.version
+
+    async def _obtain(self, path: str) -> Mapping[str, Any]:
+        given = await self._credentials.get(FILES, path)
+        if given.source != "core":
+            self._ledger.note(_OWN, FILES, path, 0, given.source)
+        fields: Mapping[str, Any] = msgspec.json.decode(given.lease.data)
+        return fields
 
     def _enter(self, state: State, defect: Exception | None = None) -> None:
         if state == self.state:

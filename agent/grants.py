@@ -11,7 +11,7 @@ two names apply is nobody.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from agent.settings import GrantSettings
@@ -56,10 +56,15 @@ class Application:
 
     name: str
     index: NativeIndex = field(repr=False)
+    made: NativeIndex = field(repr=False)
 
     def may_read(self, path: str) -> bool:
         """Tell whether ``path`` (``secrets/…``) is granted."""
         return self.index.bits(path, None, listing=False).allowed != 0
+
+    def may_have_made(self, path: str) -> bool:
+        """Tell whether credentials are granted that are made at ``path``."""
+        return self.made.bits(path, None, listing=False).allowed != 0
 
 
 class Grants:
@@ -73,16 +78,15 @@ class Grants:
         held = [entry for entry in self._entries if _applies(entry, peer)]
         if not held:
             return None
-        rules = [
-            NativeRule(policy="", path=path, denies=False, capabilities=1)
-            for entry in held
-            for path in entry.paths
-        ]
         names = {entry.application for entry in held if entry.application is not None}
         if len(names) > 1:
             return None
         name = _NAMED + names.pop() if names else "|".join(sorted(set(map(_name, held))))
-        return Application(name=name, index=NativeIndex(rules))
+        return Application(
+            name=name,
+            index=_index(path for entry in held for path in entry.paths),
+            made=_index(path for entry in held for path in entry.credentials),
+        )
 
 
 def named(application: str) -> str | None:
@@ -90,21 +94,27 @@ def named(application: str) -> str | None:
     return application.removeprefix(_NAMED) if application.startswith(_NAMED) else None
 
 
-def check_pattern(pattern: str) -> None:
+def check_pattern(pattern: str, prefix: str = PREFIX) -> None:
     """Check a path pattern: ``*`` within one segment, ``**`` for any number of segments.
 
     Raises:
-        InvalidRequest: it does not begin with ``secrets/``, is no canonical path, or has ``**``
+        InvalidRequest: it does not begin with ``prefix``, is no canonical path, or has ``**``
             beside other characters.
     """
     try:
         canonical = check_path(pattern)
     except InvalidPath as exc:
         raise InvalidRequest(f"{pattern!r}: {exc}") from exc
-    if canonical != pattern or not pattern.startswith(PREFIX):
-        raise InvalidRequest(f"{pattern!r} must begin with {PREFIX} and not end with a slash")
+    if not pattern.startswith(prefix):
+        raise InvalidRequest(f"{pattern!r} must begin with {prefix}")
+    if canonical != pattern:
+        raise InvalidRequest(f"{pattern!r} must not begin or end with a slash")
     if any("**" in segment and segment != "**" for segment in pattern.split("/")):
         raise InvalidRequest(f"{pattern!r}: ** stands alone between slashes")
+
+
+def _index(patterns: Iterable[str]) -> NativeIndex:
+    return NativeIndex([NativeRule(policy="", path=path, denies=False, capabilities=1) for path in patterns])
 
 
 def _applies(entry: GrantSettings, peer: Peer) -> bool:

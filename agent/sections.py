@@ -8,7 +8,7 @@ import re
 import signal
 from collections.abc import Callable
 
-from agent.grants import OVERFLOW_ID, check_pattern
+from agent.grants import OVERFLOW_ID, PREFIX, check_pattern
 from agent.settings import (
     CommandReload,
     CommandSettings,
@@ -111,14 +111,9 @@ def _grant(table: Table) -> GrantSettings:
     application = table.text("application")
     if application is not None and not is_application(application):
         raise table.wrong("application", "must be letters, digits, '_', '.' and '-' (at most 64)")
-    paths = table.texts("paths")
-    if not paths:
-        raise table.wrong("paths", "is missing")
-    for path in paths:
-        try:
-            check_pattern(path)
-        except InvalidRequest as exc:
-            raise table.wrong("paths", str(exc)) from exc
+    if not table.has("paths") and not table.has("credentials"):
+        raise table.wrong("paths", "is missing (or credentials)")
+    paths, credentials = _patterns(table, "paths", PREFIX), _patterns(table, "credentials", "")
     table.finish()
     return GrantSettings(
         uid=uid,
@@ -127,7 +122,22 @@ def _grant(table: Table) -> GrantSettings:
         executable=str(executable) if executable else None,
         application=application,
         paths=paths,
+        credentials=credentials,
     )
+
+
+def _patterns(table: Table, key: str, prefix: str) -> tuple[str, ...]:
+    if not table.has(key):
+        return ()
+    patterns = table.texts(key)
+    if not patterns:
+        raise table.wrong(key, "is empty")
+    for pattern in patterns:
+        try:
+            check_pattern(pattern, prefix)
+        except InvalidRequest as exc:
+            raise table.wrong(key, str(exc)) from exc
+    return patterns
 
 
 def _template(table: Table) -> TemplateSettings:

@@ -21,6 +21,7 @@ from agent.cache import Cache
 from agent.clocks import read_clocks
 from agent.confirmations import Confirmations
 from agent.connection import Connection, IdentityRefused
+from agent.credentials import Credentials
 from agent.delivery import Delivery
 from agent.disk_cache import open_disk_cache
 from agent.enrollment import ensure_identity, lay_aside
@@ -35,7 +36,7 @@ from agent.settings import Settings, SocketSettings
 from agent.socket_api import SocketApi
 from agent.socket_server import SocketServer, listen
 from agent.state import StateDirectory, open_state
-from agent.templates import environment
+from agent.templates import MADE, environment
 from agent.urls import usual_gateways
 from agent.witness import LedgerWitness
 from secrethub import __version__
@@ -94,6 +95,9 @@ class _Agent:
             self._pinned,
             self._confirmations.cached,
         )
+        self._credentials = Credentials(
+            self._connection, read_clocks, backoff, self._filed, lambda path: self._stir_soon(MADE + path)
+        )
         self._renewal = Renewal(self._connection, state, settings.auth.key_type, clock)
         self._ledger = LocalLedger(state.path)
         self._orders = Orders(self._connection, settings.commands)
@@ -107,6 +111,7 @@ class _Agent:
                 template,
                 shared,
                 self._reader,
+                self._credentials,
                 self._ledger,
                 reloads,
                 confirm=self._confirmations.delivered,
@@ -130,6 +135,7 @@ class _Agent:
                 "connection": self._hold_connection(stop),
                 "refresh": self._reader.run_refresh(),
                 "sweep": self._reader.run_sweep(),
+                "credentials": self._credentials.run(),
                 "renewal": self._renewal.run(),
                 "confirmations": self._confirmations.run(),
                 "orders": self._orders.run(),
@@ -158,6 +164,7 @@ class _Agent:
     def opened(self) -> None:
         """A new conversation: anything may have changed since the last one."""
         self.changed_all()
+        self._credentials.hurry()
         self._orders.stir()
 
     def changed(self, path: str) -> None:
@@ -200,6 +207,7 @@ class _Agent:
         except IdentityRefused as exc:
             if exc.revoked:
                 self._reader.forget_all()
+                self._credentials.forget_all()
                 lay_aside(self._state)
             self._refused = exc
             stop.set()
@@ -211,6 +219,7 @@ class _Agent:
         api = SocketApi(
             Grants(settings.allow),
             self._reader,
+            self._credentials,
             self._ledger,
             status=self._describe,
             connected=lambda: self._connection.node is not None,
@@ -257,6 +266,9 @@ class _Agent:
     def _pinned(self) -> set[str]:
         return {path for delivery in self._deliveries for path in delivery.paths}
 
+    def _filed(self) -> set[str]:
+        return {path.removeprefix(MADE) for path in self._pinned() if path.startswith(MADE)}
+
     def _describe(self) -> Mapping[str, Any]:
         held = self._connection.identity
         return {
@@ -269,6 +281,7 @@ class _Agent:
             "certificate_not_after": held.validity.not_after.isoformat(),
             "certificate_due": held.due.isoformat(),
             "cached": self._reader.cached,
+            "credentials": len(self._credentials),
             "disk_cache": self._disk is not None,
             "templates": [
                 {

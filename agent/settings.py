@@ -75,8 +75,10 @@ class CacheSettings:
 class GrantSettings:
     """Which local process may read what. All of the conditions that are set must hold."""
 
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] = ()
     """``secrets/…``; ``*`` is one segment or a part of it, ``**`` any number of segments."""
+    credentials: tuple[str, ...] = ()
+    """Where credentials may be made for it, like ``secrets/dynamic/postgresql/creds/app``; as above."""
     uid: int | None = None
     gid: int | None = None
     unit: str | None = None

@@ -3,6 +3,7 @@
 ============================================  ==========================================
 ``GET /v1/secrets/<path>[?version=N]``        a secret, ``data.data`` and ``data.metadata``
 ``GET /v1/secret/data/<path>[?version=N]``    the same, by the path of Vault's KV version 2
+``GET /v1/<path where they are made>``        credentials, ``data``, ``lease_id`` and ``lease_duration``
 ``GET /v1/sys/internal/ui/mounts/<path>``     what ``vault kv`` asks first
 ``GET /v1/sys/health``                        for everybody: does the agent work
 ``GET /v1/agent/status``                      how it does, for known applications and root
@@ -15,6 +16,7 @@ may read, and Core decides on top of it with the agent's own rights.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import uuid
@@ -25,6 +27,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from agent.credentials import Credentials, Given
 from agent.grants import Application, Grants, Peer
 from agent.http1 import RequestHead
 from agent.ledger import LocalLedger
@@ -61,6 +64,7 @@ class SocketApi:
     Args:
         grants: who may read what.
         reader: where secrets come from.
+        credentials: where what is made for applications comes from.
         ledger: notes what Core does not hear of.
         status: describes the agent, without secrets.
         connected: whether there is a conversation with Core.
@@ -70,12 +74,14 @@ class SocketApi:
         self,
         grants: Grants,
         reader: Reader,
+        credentials: Credentials,
         ledger: LocalLedger,
         status: Callable[[], Mapping[str, Any]],
         connected: Callable[[], bool],
     ) -> None:
         self._grants = grants
         self._reader = reader
+        self._credentials = credentials
         self._ledger = ledger
         self._status = status
         self._connected = connected
@@ -109,6 +115,8 @@ class SocketApi:
             raise PermissionDenied
         if mount := _MOUNTS.fullmatch(path):
             return _mount(mount[1])
+        if application.may_have_made(path):
+            return await self._make(peer, application, path)
         match = _DATA.fullmatch(path)
         if match is None:
             return failure(404, "not_found", "the agent serves no such path")
@@ -122,6 +130,12 @@ class SocketApi:
         if served.source != "core":
             self._ledger.note(peer, application.name, path, served.entry.version, served.source)
         return _secret(served)
+
+    async def _make(self, peer: Peer, application: Application, path: str) -> Reply:
+        given = await self._credentials.get(application.name, path)
+        if given.source != "core":
+            self._ledger.note(peer, application.name, path, 0, given.source)
+        return _made(given)
 
     def _health(self) -> Reply:
         connected = self._connected()
@@ -156,6 +170,17 @@ def _secret(served: Served) -> Reply:
     }
     warnings = [_BEHIND] if served.source == "stale" else None
     return Reply(status=200, body=encode_envelope(str(uuid.uuid4()), data, warnings=warnings))
+
+
+def _made(given: Given) -> Reply:
+    """Return credentials; the agent renews them, so whoever has them cannot."""
+    body = encode_envelope(
+        str(uuid.uuid4()),
+        msgspec.json.decode(given.lease.data),
+        lease_id=given.lease.lease_id,
+        lease_duration=math.floor(given.left),
+    )
+    return Reply(status=200, body=body)
 
 
 def _mount(name: str) -> Reply:

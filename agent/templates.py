@@ -1,4 +1,7 @@
-"""Templates: Jinja2 in its sandbox, with one function, ``secret("prod/db").password``.
+"""Templates: Jinja2 in its sandbox, with the functions ``secret`` and ``credentials``.
+
+``secret("prod/db").password`` is a field of a secret, ``credentials("database/creds/app").username`` one of
+what is made for this host.
 
 Rendering is pure: it takes the secrets it may use and says which one it lacks
 (:class:`NeedsSecret`), so nothing is fetched from inside a template. What is undefined is an error,
@@ -27,6 +30,8 @@ from secrethub.errors import InvalidPath, SecretHubError
 from secrethub.wire.canonical_path import check_path
 
 PREFIX = "secrets/"
+MADE = "credentials:"
+"""How what ``credentials(…)`` means begins, where paths of secrets stand beside it."""
 LARGEST = 1024 * 1024
 """Characters a rendered file may have."""
 LONGEST = 5.0
@@ -45,7 +50,7 @@ class NeedsSecret(Exception):
     """Rendering wants a secret that it was not given.
 
     Attributes:
-        path: ``secrets/…``.
+        path: ``secrets/…``, or :data:`MADE` and a path.
     """
 
     def __init__(self, path: str) -> None:
@@ -121,7 +126,8 @@ class Template:
         longest: seconds that rendering may take.
 
     Attributes:
-        paths: secrets that the text names literally; a path that is computed is not among them.
+        paths: secrets and credentials that the text names literally; a path that is computed is not among
+            them.
 
     Raises:
         TemplateError: the text is no template.
@@ -151,8 +157,7 @@ class Template:
             TemplateError: anything else; the message holds no value.
         """
 
-        def secret(path: object) -> Fields:
-            wanted = full_path(path)
+        def given(wanted: str) -> Fields:
             found = secrets.get(wanted)
             if found is None:
                 raise NeedsSecret(wanted)
@@ -163,7 +168,10 @@ class Template:
         failure: NeedsSecret | SecretHubError
         try:
             with _Deadline(time.monotonic() + self._longest):
-                return self._collect(secret).encode("utf-8")
+                return self._collect(
+                    secret=lambda path: given(full_path(path)),
+                    credentials=lambda path: given(made_at(path)),
+                ).encode("utf-8")
         except NeedsSecret as exc:
             failure = NeedsSecret(exc.path)
         except TemplateError as exc:
@@ -181,9 +189,9 @@ class Template:
         # Raised here, so that the exception that may quote a value is not even its context.
         raise failure
 
-    def _collect(self, secret: Callable[[object], Fields]) -> str:
+    def _collect(self, **functions: Callable[[object], Fields]) -> str:
         pieces, length = [], 0
-        for piece in self._compiled.generate(secret=secret):
+        for piece in self._compiled.generate(**functions):
             length += len(piece)
             if length > LARGEST:
                 raise _TooLong
@@ -212,6 +220,20 @@ def full_path(path: object) -> str:
         return check_path(path if path.startswith(PREFIX) else PREFIX + path)
     except InvalidPath as exc:
         raise TemplateError(f"secret(): {exc}") from exc
+
+
+def made_at(path: object) -> str:
+    """Return what ``credentials(…)`` means: :data:`MADE` and the whole path where they are made.
+
+    Raises:
+        TemplateError: it is no path.
+    """
+    if not isinstance(path, str):
+        raise TemplateError("credentials() takes a path")
+    try:
+        return MADE + check_path(path)
+    except InvalidPath as exc:
+        raise TemplateError(f"credentials(): {exc}") from exc
 
 
 class _Deadline:
@@ -244,12 +266,15 @@ def _finalize(value: Any) -> Any:
     return value
 
 
+_FUNCTIONS: dict[str, Callable[[object], str]] = {"secret": full_path, "credentials": made_at}
+
+
 def _literal_paths(tree: nodes.Template) -> list[str]:
     paths = []
     for call in tree.find_all(nodes.Call):
-        named = isinstance(call.node, nodes.Name) and call.node.name == "secret"
-        if named and call.args and isinstance(call.args[0], nodes.Const):
-            paths.append(full_path(call.args[0].value))
+        meaning = _FUNCTIONS.get(call.node.name) if isinstance(call.node, nodes.Name) else None
+        if meaning is not None and call.args and isinstance(call.args[0], nodes.Const):
+            paths.append(meaning(call.args[0].value))
     return paths
 
 

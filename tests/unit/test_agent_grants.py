@@ -21,6 +21,20 @@ def grant(*paths: str, uid: int | None = None, **conditions: object) -> GrantSet
     return GrantSettings(paths=paths or ("secrets/app/*",), uid=uid, **conditions)  # type: ignore[arg-type]
 
 
+def test_credentials_are_granted_by_themselves() -> None:
+    """To read a path is not to have something made there, nor the other way round."""
+    entries = [
+        GrantSettings(uid=1000, paths=("secrets/**",)),
+        GrantSettings(uid=1000, credentials=("database/creds/app",)),
+    ]
+    application = Grants(entries).application(APP)
+    assert application is not None
+    assert application.may_have_made("database/creds/app")
+    assert not application.may_read("database/creds/app")
+    assert not application.may_have_made("database/creds/app2")
+    assert not application.may_have_made("secrets/app/a")
+
+
 def test_nothing_is_allowed_without_an_entry() -> None:
     """No entry, no access, whoever asks: root has none either."""
     assert not may(APP, "secrets/app/a")

@@ -38,6 +38,20 @@ def failure(source: str) -> TemplateError:
     return caught.value
 
 
+def test_credentials_are_no_secrets() -> None:
+    """The same path means something else to each of the two functions; both name what they need."""
+    source = '{{ credentials("secrets/prod/db").username }} {{ secret("prod/db").port }}'
+    template = Template(source, SHARED)
+    assert template.paths == {"credentials:secrets/prod/db", "secrets/prod/db"}
+    with pytest.raises(NeedsSecret) as needed:
+        template.render(SECRETS)
+    assert needed.value.path == "credentials:secrets/prod/db"
+    held = {**SECRETS, "credentials:secrets/prod/db": {"username": "made"}}
+    assert template.render(held) == b"made 5432"
+    assert str(failure('{{ credentials("../x").username }}')).startswith("credentials(): segment 1")
+    assert "takes a path" in str(failure("{{ credentials(1).username }}"))
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [
