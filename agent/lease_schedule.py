@@ -62,7 +62,7 @@ class Lease:
 
 def made(issued: Issued, data: bytes, asked_at: float, spread: Spread) -> Lease:
     """Return what was made, counted from the instant at which it was asked for."""
-    lasts = float(max(issued.lease_duration, 1))
+    lasts = float(issued.lease_duration)
     return Lease(
         data=data,
         lease_id=issued.lease_id,
@@ -76,7 +76,7 @@ def made(issued: Issued, data: bytes, asked_at: float, spread: Spread) -> Lease:
 
 def renewed(lease: Lease, seconds: int, asked_at: float, spread: Spread) -> Lease:
     """Return a lease that Core has renewed for so many seconds."""
-    lasts = float(max(seconds, 1))
+    lasts = float(seconds)
     return replace(
         lease,
         lasts=lasts,

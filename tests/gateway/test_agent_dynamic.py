@@ -160,6 +160,11 @@ async def test_an_agent_has_what_its_policies_allow(
         for path in ("secrets/app/db", f"{MOUNT}/roles/app", "sys/seal", "nowhere/creds/app"):
             with pytest.raises(InvalidPath):
                 await made(conversation, path)
+        # Renewing is what the policy default allows.
+        await ok(ready, "POST", "auth/approle/role/host", {"token_no_default_policy": True})
+        with pytest.raises(PermissionDenied):
+            await renewed(conversation, mine.lease_id)
+        await ok(ready, "POST", "auth/approle/role/host", {"token_no_default_policy": False})
         for lease in (theirs, "secrets/app/db", f"{CREDS}/{'a' * 24}"):
             with pytest.raises(InvalidRequest):
                 await renewed(conversation, lease)

@@ -46,8 +46,9 @@ def test_a_renewal_that_meets_the_maximum_is_the_last(seconds: int, given_now: i
     """As long as a renewal gives what the lease was made for it is renewed again, else made anew."""
     one = lease(seconds, seed=seed)
     again = renewed(one, given_now, one.due, lambda within: spread(seed).uniform(0, within))
-    assert again.renewable == (max(given_now, 1) >= 0.95 * seconds)
-    assert one.due < again.due < again.ends
+    assert again.renewable == (given_now >= 0.95 * seconds)
+    assert one.due <= again.due <= again.ends == one.due + given_now
+    assert again.is_good(one.due) == (given_now > 0)
     assert again.duration == one.duration
     assert again.failures == 0
 
