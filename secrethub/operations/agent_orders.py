@@ -16,7 +16,7 @@ from secrethub.engines.rotators.generated import Shape
 from secrethub.engines.rotators.rotator import Plan
 from secrethub.engines.runtime import Core
 from secrethub.engines.secret_rotation.record import Rotation, rotation_of
-from secrethub.errors import NotFound, PermissionDenied, Sealed, Unavailable
+from secrethub.errors import IntegrityFailure, NotFound, PermissionDenied, Sealed, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.operations.call import AgentCertificate
 from secrethub.operations.decision import require
@@ -50,8 +50,12 @@ async def take(
     for _ in range(_ATTEMPTS):
         position = core.caches.position
         identity = await identify(core, credential, core.clock.now())
-        async with core.database.read() as connection:
-            found = await agent_orders.open_for(connection, core.keyring(), credential.agent_id)
+        try:
+            async with core.database.read() as connection:
+                found = await agent_orders.open_for(connection, core.keyring(), credential.agent_id)
+        except IntegrityFailure as exc:
+            await _report(core, "agents.order", identity, exc, address)
+            raise
         order = None
         for one in found:
             if f"{one.rotation}/{one.run}" not in held:
@@ -77,8 +81,12 @@ async def answer(core: Core, credential: AgentCertificate, message: AnswerOrder,
     identity = await identify(core, credential, core.clock.now())
     rotation_id, _, run = message.order.rpartition("/")
     keyring = core.keyring()
-    async with core.database.write() as connection:
-        order = await agent_orders.locked(connection, keyring, rotation_id, int(run), message.step)
+    try:
+        async with core.database.write() as connection:
+            order = await agent_orders.locked(connection, keyring, rotation_id, int(run), message.step)
+    except IntegrityFailure as exc:
+        await _report(core, "agents.order-answer", identity, exc, address)
+        raise
     held = order is not None and _is_held(order, credential.agent_id, message.attempt)
     valid = None if order is None or not held else await _current(core, order)
     said = "" if valid is None else _hidden(message.said, valid[1])
@@ -185,6 +193,24 @@ async def _decide(core: Core, identity: Identity, rotation: Rotation, address: s
     path = f"{found[0].path}data/{rotation.path}"
     route = await core.mounts.route("read", path)
     await require(core, identity, route, "read", path, circumstances(identity, core.clock.now(), address))
+
+
+async def _report(
+    core: Core, operation: str, identity: Identity, exc: IntegrityFailure, address: str | None
+) -> None:
+    """Have it known that an agent's order is not authentic."""
+    core.metrics.integrity_failures.labels(exc.table).inc()
+    await note(
+        core,
+        operation=operation,
+        path=f"agents/{identity.key}",
+        actor=_actor(identity),
+        outcome="refused",
+        reason=f"integrity: {exc}",
+        client=address or "",
+        door="agent",
+        request_id=new_uuid(),
+    )
 
 
 def _is_held(order: AgentOrder, agent: str, attempt: int) -> bool:

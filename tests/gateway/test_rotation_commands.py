@@ -14,7 +14,7 @@ import pytest
 from agent import identity as identities
 from agent.conversation import converse
 from agent.state import open_state
-from secrethub.errors import NotFound
+from secrethub.errors import NotFound, SecretHubError
 from secrethub.wire.messages import AnswerOrder, Noted, Ordered, TakeOrder
 from tests.gateway.behind import entries, sql, until
 from tests.gateway.conftest import Node, native
@@ -207,6 +207,44 @@ async def test_nobody_answers_for_another(node: Node, host: CommandHost, tmp_pat
     assert await history(node, PATH) == []
     await host.start()
     assert (await ended(node, begun["run"], PATH))["outcome"] == "done"
+
+
+async def test_orders_are_not_written_behind_cores_back(node: Node, host: CommandHost) -> None:
+    """An order that was edited, or is a copy of another one, is not given out, and that is told of."""
+    await configure(node)
+    await host.kill()
+    begun = await ok(node, "POST", f"sys/rotation/run/{PATH}")
+    database = node.settings.database_url
+    await until(partial(sql, database, "SELECT 1 FROM agent_orders"))
+    # The rotation itself looks at its order as well; what it makes of it is not what this is about.
+    await sql(database, "CREATE TABLE kept AS SELECT * FROM agent_orders")
+    with open_state(host.folder / "state") as state:
+        identity = identities.load(state)
+    assert identity is not None
+    edits = ("step = 'retire'", "run = run + 1", "attempt = attempt + 1", "key = key || 'x'", "said = 'x'")
+    async with converse(identity, node.settings.agent_urls[0], "x") as talk:
+        listening = asyncio.create_task(talk.listen(lambda _push: None))
+        for edit in edits:
+            await sql(database, "DELETE FROM agent_orders")
+            await sql(database, "INSERT INTO agent_orders SELECT * FROM kept")
+            await sql(database, f"UPDATE agent_orders SET {edit}")
+            with pytest.raises(SecretHubError) as refused:
+                await talk.ask(lambda n: TakeOrder(id=n), Ordered)
+            assert refused.value.message == "integrity failure", edit
+        listening.cancel()
+    told = await entries(database, operation="agents.order")
+    assert [entry["outcome"] for entry in told] == ["refused"] * len(edits)
+    assert all("the row was edited" in entry["reason"] for entry in told)
+    assert host.called() == []
+    await sql(database, "DELETE FROM agent_orders")
+    await host.start()
+    past = await ended(node, begun["run"], PATH)
+    # An order of before is one of another run: it is authentic, and nobody is given it.
+    host.anew()
+    await sql(database, "INSERT INTO agent_orders SELECT * FROM kept")
+    again = await rotated(node, PATH)
+    assert again["outcome"] == "done", (past, again)
+    assert host.steps() == ["create", "verify", "retire"]
 
 
 async def test_a_command_is_for_those_who_may_have_it_run(node: Node, host: CommandHost) -> None:
