@@ -11,15 +11,16 @@ import click
 from cluster.cli.drafts import draft, keep
 from cluster.cli.login import approle_login
 from cluster.cli.output import fields, names
-from cluster.cli.secret_ids import secret_ids
+from cluster.cli.secret_ids import MOUNT, at, secret_ids
 from cluster.cli.session import Session, is_there, with_session
-
-_ROLE = "auth/approle/role"
 
 
 @click.group()
-def approle() -> None:
+@click.option("--mount", default="approle", show_default=True, metavar="PATH", help="Of the auth method.")
+@click.pass_context
+def approle(ctx: click.Context, mount: str) -> None:
     """Roles, RoleIDs and SecretIDs for machines."""
+    ctx.meta[MOUNT] = mount.strip("/").removeprefix("auth/")
 
 
 @approle.command()
@@ -73,7 +74,7 @@ def write(
     if token_cidrs:
         body["token_bound_cidrs"] = list(token_cidrs)
     with session.client() as client:
-        reply = client.write(f"{_ROLE}/{role}", body)
+        reply = client.write(at(f"role/{role}"), body)
     session.warn(reply.warnings)
     session.say(f"Role {role} is written.")
 
@@ -84,7 +85,7 @@ def write(
 def read(session: Session, role: str) -> None:
     """Show a role."""
     with session.client() as client:
-        found = client.read(f"{_ROLE}/{role}").data
+        found = client.read(at(f"role/{role}")).data
     session.show(found)
 
 
@@ -93,7 +94,7 @@ def read(session: Session, role: str) -> None:
 def list_(session: Session) -> None:
     """List the roles' names."""
     with session.client() as client:
-        found = client.list(_ROLE)
+        found = client.list(at("role"))
     session.show(list(found), names(found))
 
 
@@ -103,8 +104,8 @@ def list_(session: Session) -> None:
 def delete(session: Session, role: str) -> None:
     """Delete a role with its SecretIDs."""
     with session.client() as client:
-        there = is_there(client, f"{_ROLE}/{role}")
-        client.delete(f"{_ROLE}/{role}")
+        there = is_there(client, at(f"role/{role}"))
+        client.delete(at(f"role/{role}"))
     session.say_deleted(f"role {role}", there=there)
 
 
@@ -115,7 +116,7 @@ def delete(session: Session, role: str) -> None:
 def role_id(session: Session, role: str, plain: bool) -> None:
     """Show a role's RoleID. It names the role and is not secret."""
     with session.client() as client:
-        found = client.read(f"{_ROLE}/{role}/role-id").data
+        found = client.read(at(f"role/{role}/role-id")).data
     if plain:
         click.echo(found.get("role_id"))
     else:
@@ -145,7 +146,7 @@ def secret_id(
         body["cidr_list"] = list(cidrs)
     with draft(out) if out is not None else nullcontext() as place:
         with session.client() as client:
-            reply = client.write(f"{_ROLE}/{role}/secret-id", body)
+            reply = client.write(at(f"role/{role}/secret-id"), body)
         session.warn(reply.warnings)
         made = dict(reply.data)
         if place is not None:
@@ -165,7 +166,8 @@ def secret_id(
 @with_session
 def login(session: Session, role_id: str, secret_id_file: str | None, wrapped_from: str | None) -> None:
     """Log in as a machine and print the token. `secrethub login --method approle` stores it instead."""
-    session.show(approle_login(session, role_id, secret_id_file, wrapped_from=wrapped_from))
+    mount = click.get_current_context().meta[MOUNT]
+    session.show(approle_login(session, role_id, secret_id_file, mount=mount, wrapped_from=wrapped_from))
 
 
 approle.add_command(secret_ids)

@@ -29,6 +29,7 @@ def pki() -> None:
 @click.option("--alt-name", "alt_names", multiple=True, metavar="NAME", help="A further DNS name.")
 @click.option("--ip", "ip_sans", multiple=True, metavar="ADDRESS", help="An IP address.")
 @click.option("--ttl", metavar="DURATION", help="How long it is valid, e.g. 720h.")
+@click.option("--mount", default="pki", show_default=True, metavar="PATH", help="Of the PKI.")
 @click.option("--role", metavar="NAME", help="The PKI role that says what is allowed.")
 @click.option(
     "--out-dir", metavar="DIR", type=Path, help="Write cert.pem, key.pem (0600) and ca-chain.pem there."
@@ -41,6 +42,7 @@ def issue(
     ip_sans: tuple[str, ...],
     out_dir: Path | None,
     ttl: str | None,
+    mount: str,
     role: str | None,
 ) -> None:
     """Issue a certificate with a new key."""
@@ -60,7 +62,7 @@ def issue(
             name: stack.enter_context(draft(out_dir / file, mode)) for name, file, mode in _PEM if out_dir
         }
         with session.client() as client:
-            reply = client.write(f"pki/issue/{role}" if role else "pki/issue", body)
+            reply = client.write("/".join([mount.strip("/"), "issue", *([role] if role else [])]), body)
         session.warn(reply.warnings)
         made = dict(reply.data)
         for name, place in places.items():

@@ -7,6 +7,14 @@ import click
 from cluster.cli.output import names
 from cluster.cli.session import Session, with_session
 
+MOUNT = "approle-mount"
+"""Where the commands' context has the auth method's path."""
+
+
+def at(path: str) -> str:
+    """Return a path of the auth method that the command line names."""
+    return f"auth/{click.get_current_context().meta[MOUNT]}/{path}"
+
 
 @click.group("secret-ids")
 def secret_ids() -> None:
@@ -19,7 +27,7 @@ def secret_ids() -> None:
 def list_(session: Session, role: str) -> None:
     """List the accessors of a role's SecretIDs."""
     with session.client() as client:
-        found = client.list(f"auth/approle/role/{role}/secret-id")
+        found = client.list(at(f"role/{role}/secret-id"))
     session.show(list(found), names(found, "Accessor"))
 
 
@@ -29,7 +37,7 @@ def list_(session: Session, role: str) -> None:
 @with_session
 def lookup(session: Session, role: str, accessor: str) -> None:
     """Show what a SecretID is good for."""
-    path = f"auth/approle/role/{role}/secret-id-accessor/lookup"
+    path = at(f"role/{role}/secret-id-accessor/lookup")
     with session.client() as client:
         found = client.write(path, {"secret_id_accessor": accessor}).data
     session.show(found)
@@ -41,7 +49,7 @@ def lookup(session: Session, role: str, accessor: str) -> None:
 @with_session
 def destroy(session: Session, role: str, accessor: str) -> None:
     """Destroy a SecretID: it lets nobody in any more."""
-    path = f"auth/approle/role/{role}/secret-id-accessor/destroy"
+    path = at(f"role/{role}/secret-id-accessor/destroy")
     with session.client() as client:
         client.write(path, {"secret_id_accessor": accessor})
     session.say("The SecretID is destroyed.")
@@ -52,6 +60,6 @@ def destroy(session: Session, role: str, accessor: str) -> None:
 def tidy(session: Session) -> None:
     """Remove SecretIDs that have expired now."""
     with session.client() as client:
-        reply = client.write("auth/approle/tidy/secret-id")
+        reply = client.write(at("tidy/secret-id"))
     session.warn([text for text in reply.warnings if "left alone" in text])
     session.say("Expired SecretIDs are removed.")

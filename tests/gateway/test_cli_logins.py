@@ -39,6 +39,25 @@ async def test_users(cli: Cli, tmp_path: Path) -> None:
     await cli("login", "--method", "userpass", code=2)
 
 
+async def test_another_mount(cli: Cli) -> None:
+    """Everything about machines is asked of the mount that is named, and of no other."""
+    await cli("auth", "enable", "approle", "--path", "team/machines")
+    mount = ("approle", "--mount", "team/machines")
+    await cli(*mount, "write", "web", "--policy", "default")
+    assert "web" in await cli("approle", "--mount", "auth/team/machines/", "list")
+    await cli("approle", "read", "web", code=1)
+    role_id = (await cli(*mount, "role-id", "web", "--plain")).strip()
+    secret_id = (await cli(*mount, "secret-id", "web", "--plain")).strip()
+    login = ("login", "--role-id", role_id)
+    assert (await cli.json(*mount, *login, "--secret-id-file", "-", stdin=secret_id))["client_token"]
+    await cli("approle", *login, "--secret-id-file", "-", stdin=secret_id, code=1)
+    (accessor,) = await cli.json(*mount, "secret-ids", "list", "web")
+    await cli(*mount, "secret-ids", "destroy", "web", accessor)
+    await cli(*mount, "secret-ids", "tidy")
+    assert "deleted" in await cli(*mount, "delete", "web")
+    await cli("pki", "issue", "a.example.com", "--mount", "nowhere", code=1)
+
+
 async def test_wrapped_secret_ids(cli: Cli) -> None:
     """A wrapped SecretID logs in once, if its token comes from where it should."""
     await cli("approle", "write", "web", "--token-type", "batch", "--token-bound-cidr", "127.0.0.1/32")
