@@ -54,6 +54,7 @@ async def test_hvac_drives_static_roles(ready: Node, target: TargetDatabase) -> 
         def drive(client: hvac.Client) -> tuple[str, str]:
             database = client.secrets.database
             assert database.list_static_roles(mount_point=MOUNT)["data"]["keys"] == ["billing"]
+            database.create_static_role("billing", "db", user, [], "24h", mount_point=MOUNT)
             role = database.read_static_role("billing", mount_point=MOUNT)["data"]
             assert (role["username"], role["rotation_period"]) == (user, 86400)
             first = database.get_static_credentials("billing", mount_point=MOUNT)["data"]
@@ -73,7 +74,10 @@ async def test_hvac_drives_static_roles(ready: Node, target: TargetDatabase) -> 
         rows = await sql(ready.settings.database_url, "SELECT t::text AS row FROM engine_roles t")
         assert second not in str(rows)
         assert second not in str(await entries(ready.settings.database_url))
-        await ok(ready, "DELETE", f"{MOUNT}/static-roles/billing")
+        await with_client(
+            ready, lambda client: client.secrets.database.delete_static_role("billing", mount_point=MOUNT)
+        )
+        assert (await ready.call("GET", f"{MOUNT}/static-roles/billing")).status_code == 404
         assert await target.opens(user, second)
         await ledger_is_good(ready, state=True)
     finally:

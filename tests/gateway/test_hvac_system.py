@@ -6,7 +6,7 @@ import hvac
 import pytest
 from hvac import exceptions
 
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import Node, native
 from tests.gateway.test_hvac import with_client
 
 
@@ -52,6 +52,50 @@ async def test_secrets_engines(node: Node) -> None:
         client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"}, mount_point="team")
         client.sys.disable_secrets_engine("team")
         assert "team/" not in client.sys.list_mounted_secrets_engines()["data"]
+
+    await with_client(node, work)
+
+
+async def test_nodes_without_a_leader(node: Node) -> None:
+    """Stepping down changes nothing and takes sudo; whether the cluster is initialised is told to anybody."""
+    weak = await node.token("weak", native("secrets/**"))
+
+    def work(client: hvac.Client) -> None:
+        assert client.sys.step_down().status_code == 204
+        assert client.sys.read_init_status()["initialized"] is True
+        assert client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"})["data"]["version"] == 1
+        client.token = weak
+        with pytest.raises(exceptions.Forbidden):
+            client.sys.step_down()
+
+    await with_client(node, work)
+
+
+async def test_moved_engines(node: Node) -> None:
+    """A mount moves with all that is in it."""
+
+    def work(client: hvac.Client) -> None:
+        client.sys.enable_secrets_engine("kv", path="team", options={"version": "2"})
+        client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"}, mount_point="team")
+        client.sys.move_backend("team", "crew")
+        assert client.read("crew/data/a")["data"]["data"] == {"k": "v"}
+        assert client.read("team/data/a") is None
+
+    await with_client(node, work)
+
+
+async def test_lookups_by_either_method(node: Node) -> None:
+    """Vault takes reads and writes where something is only looked up."""
+
+    def work(client: hvac.Client) -> None:
+        own = client.read("auth/token/lookup-self")["data"]
+        assert client.write_data("auth/token/lookup-self")["data"]["accessor"] == own["accessor"]
+        wrapped = client.write_data("sys/wrapping/wrap", data={"k": "v"}, wrap_ttl="1m")["wrap_info"]
+        other = hvac.Client(url=client.url, token=wrapped["token"])
+        assert other.read("sys/wrapping/lookup")["data"]["creation_path"] == "sys/wrapping/wrap"
+        told = client.write_data("sys/wrapping/lookup", data={"token": wrapped["token"]})["data"]
+        assert told["creation_ttl"] == 60
+        assert other.sys.unwrap()["data"] == {"k": "v"}
 
     await with_client(node, work)
 

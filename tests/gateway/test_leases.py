@@ -292,6 +292,10 @@ async def test_a_wrapped_lease_is_whole_when_it_is_opened(leased: Node) -> None:
     assert (await _lookup(leased, opened["lease_id"])).status_code == 200
 
 
+async def _none(place: Path) -> bool:
+    return not files(place)
+
+
 async def test_hvac_renews_and_revokes(leased: Node, place: Path) -> None:
     """Vault's Python client works at leases as it does with Vault."""
     import asyncio
@@ -305,9 +309,13 @@ async def test_hvac_renews_and_revokes(leased: Node, place: Path) -> None:
         assert client.sys.renew_lease(made["lease_id"], increment=60)["lease_duration"] == 60
         assert client.sys.list_leases("db/creds/app")["data"]["keys"]
         client.sys.revoke_lease(made["lease_id"])
+        client.sys.revoke_prefix("db/creds/app")
+        client.sys.revoke_force("db/creds/other")
 
+    await creds(leased)
     await asyncio.to_thread(work)
     await gone(place, made["data"]["username"])
+    await until(lambda: _none(place))
 
 
 @pytest.mark.parametrize(

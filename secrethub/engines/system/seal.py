@@ -13,6 +13,7 @@ import msgspec
 
 import secrethub
 from secrethub.audit.event import Origin
+from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
@@ -76,6 +77,17 @@ def seal_operations() -> tuple[Operation, ...]:
             summary="Tell that every node answers.",
         ),
         Operation(
+            name="sys.step-down",
+            method="write",
+            pattern="step-down",
+            handler=step_down,
+            response=Nothing,
+            capability="update",
+            sudo=True,
+            wraps=False,
+            summary="Give up leading the cluster; no node leads it, so nothing is given up.",
+        ),
+        Operation(
             name="sys.unseal",
             method="write",
             pattern="unseal",
@@ -126,6 +138,11 @@ async def asked_status(core: Core) -> SealStatus:
 async def seal_status(context: Context, _body: None) -> Answer:
     """Answer the seal's state; progress comes from SealState."""
     return Answer(data=_status_body(context, await asked_status(context.core)), bare=True)
+
+
+async def step_down(_context: Context, _body: None) -> Answer:
+    """Answer Vault's clients that this node does not lead: every node does what every other does."""
+    return Answer()
 
 
 async def leader(_context: Context, _body: None) -> Answer:

@@ -67,16 +67,19 @@ def wrapping_operations() -> tuple[Operation, ...]:
             wraps=False,
             summary="Put a wrapped answer under a new token; the old one is worth nothing then.",
         ),
-        Operation(
-            name="sys.wrapping.lookup",
-            method="write",
-            pattern="wrapping/lookup",
-            handler=lookup,
-            response=WrappedAnswer,
-            capability="update",
-            request=WrappingToken,
-            public=True,
-            summary="Tell where a wrapped answer comes from, without opening it. The token is the proof.",
+        *(
+            Operation(
+                name="sys.wrapping.lookup",
+                method=method,
+                pattern="wrapping/lookup",
+                handler=lookup,
+                response=WrappedAnswer,
+                capability="update",
+                request=WrappingToken,
+                public=True,
+                summary="Tell where a wrapped answer comes from, without opening it. The token is the proof.",
+            )
+            for method in ("read", "write")
         ),
     )
 

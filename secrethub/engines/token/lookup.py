@@ -11,7 +11,7 @@ import msgspec
 from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.answers import Names
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Capability, Context, Method, Operation
 from secrethub.engines.token.known import bound_to, find_by_accessor, find_token, good_token, lineage_of
 from secrethub.errors import DecryptionFailed, IntegrityFailure, NotFound, PermissionDenied
 from secrethub.storage.authority import TOKENS, Row
@@ -68,17 +68,23 @@ class TokenAnswer(msgspec.Struct, frozen=True):
     last_renewal_time: int = 0
 
 
+_BOTH: tuple[tuple[Method, Capability], ...] = (("read", "read"), ("write", "update"))
+
+
 def lookup_operations() -> tuple[Operation, ...]:
     """Return the operations that tell about tokens."""
     return (
-        Operation(
-            name="token.lookup-self",
-            method="read",
-            pattern="lookup-self",
-            handler=lookup_self,
-            response=TokenAnswer,
-            capability="read",
-            summary="Tell about one's own token.",
+        *(
+            Operation(
+                name="token.lookup-self",
+                method=method,
+                pattern="lookup-self",
+                handler=lookup_self,
+                response=TokenAnswer,
+                capability=capability,
+                summary="Tell about one's own token.",
+            )
+            for method, capability in _BOTH
         ),
         Operation(
             name="token.lookup",
