@@ -1,4 +1,4 @@
-"""``secrethub engine``: users at databases. The groups below it, and what they share."""
+"""``secrethub engine``: users at databases and AWS. The groups below it, and what they share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _COMMANDS = {
     "connection": ("cluster.cli.engine_connection:connection", "Where databases are, and how they are."),
     "role": ("cluster.cli.engine_role:role", "Whom users are made for, and how."),
     "static": ("cluster.cli.engine_static:static", "Users that are there, whose passwords are replaced."),
+    "aws": ("cluster.cli.engine_aws:aws", "Credentials of AWS: who we are there, roles, strays."),
     "creds": ("cluster.cli.engine:creds", "Make a user of a role."),
     "strays": ("cluster.cli.engine:strays", "Find users without a lease, and remove them."),
 }
@@ -24,19 +25,15 @@ _COMMANDS = {
 
 @click.command(cls=LazyGroup, lazy=_COMMANDS)
 def engine() -> None:
-    """Users at databases, and what they are made by."""
+    """Users at databases and AWS, and what they are made by."""
 
 
-def mounted(command: F) -> F:
-    """Give a command the option that says at which mount."""
-    option = click.option(
-        "--mount",
-        metavar="PATH",
-        default="secrets/dynamic/postgresql",
-        show_default=True,
-        help="Of the engine.",
-    )
-    return option(command)
+def mounted_at(path: str) -> Callable[[F], F]:
+    """Return what gives a command the option that says at which mount, usually at this one."""
+    return click.option("--mount", metavar="PATH", default=path, show_default=True, help="Of the engine.")
+
+
+mounted = mounted_at("secrets/dynamic/postgresql")
 
 
 @click.command()
@@ -45,11 +42,7 @@ def mounted(command: F) -> F:
 @with_session
 def creds(session: Session, mount: str, role: str) -> None:
     """Make a user of ROLE; it is gone when its lease ends."""
-    with session.client() as client:
-        reply = client.read(f"{_at(mount)}/creds/{role}")
-    session.warn(reply.warnings)
-    lease = {"lease_id": reply.lease_id, "lease_duration": reply.lease_duration}
-    session.show({**reply.data, **lease})
+    show_creds(session, mount, role)
 
 
 @click.command()
@@ -59,7 +52,21 @@ def creds(session: Session, mount: str, role: str) -> None:
 @with_session
 def strays(session: Session, mount: str, connection: str, *, remove: bool) -> None:
     """Find users of this cluster at CONNECTION that have no lease."""
-    path = f"{_at(mount)}/strays/{connection}"
+    show_strays(session, mount, f"strays/{connection}", remove=remove)
+
+
+def show_creds(session: Session, mount: str, role: str, asked: dict[str, Any] | None = None) -> None:
+    """Have credentials of a role made, and show them with their lease."""
+    with session.client() as client:
+        reply = client.write(f"{_at(mount)}/creds/{role}", asked or {})
+    session.warn(reply.warnings)
+    lease = {"lease_id": reply.lease_id, "lease_duration": reply.lease_duration}
+    session.show({**reply.data, **lease})
+
+
+def show_strays(session: Session, mount: str, path: str, *, remove: bool) -> None:
+    """Show users without a lease, and what became of them; ends with 1 when some could not be removed."""
+    path = f"{_at(mount)}/{path}"
     with session.client() as client:
         found = client.write(path).data if remove else client.read(path).data
     rows = tuple(
