@@ -87,8 +87,8 @@ class TargetRedis:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, aclfile: bool = True) -> Iterator[TargetRedis]:
-    """Run a server; without ``aclfile`` one that has no file at all."""
+def running(folder: Path, *more: str, aclfile: bool = True) -> Iterator[TargetRedis]:
+    """Run a server with ``more`` options; without ``aclfile`` one that has no file at all."""
     if shutil.which("redis-server") is None:
         pytest.skip("there is no redis-server")
     # What the documentation says that ours needs, and no more.
@@ -97,12 +97,12 @@ def running(folder: Path, *, aclfile: bool = True) -> Iterator[TargetRedis]:
         "user app on >first ~* +@read",
         "user default off",
     )
-    options: tuple[str, ...] = ()
+    options = more
     if aclfile:
         (folder / "users.acl").write_text("\n".join(users) + "\n")
-        options = ("--aclfile", str(folder / "users.acl"))
+        options += ("--aclfile", str(folder / "users.acl"))
     else:
-        options = tuple(word for user in users for word in ("--user", *user.split()[1:]))
+        options += tuple(word for user in users for word in ("--user", *user.split()[1:]))
     target = TargetRedis(folder, free_port(), options)
     target.start()
     try:
