@@ -81,7 +81,7 @@ async def test_status_codes(node: Node) -> None:
         ("DELETE", "sys/mounts", None, 405, ["unsupported operation"]),
         ("PATCH", "secrets/a", {}, 400, None),
         ("PATCH", "sys/mounts", {}, 405, ["unsupported operation"]),
-        ("POST", "auth/token/lookup-self", {}, 405, ["unsupported operation"]),
+        ("POST", "auth/token/accessors", {}, 405, ["unsupported operation"]),
         ("OPTIONS", "secrets/a", None, 405, None),
         ("TRACE", "secrets/a", None, 405, None),
         ("PROPFIND", "secrets/a", None, 405, None),
