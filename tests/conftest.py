@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
+import hypothesis
 import pytest
 
 from cluster.postgres import EmbeddedPostgres
@@ -28,6 +29,10 @@ _CLUSTERS = (
     "tests/ray/",
     *(f"tests/e2e/test_{name}.py" for name in ("canaries", "chaos", "demo", "dev", "two_nodes")),
 )
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+hypothesis.settings.register_profile("secrethub", deadline=None)
+hypothesis.settings.load_profile("secrethub")
 
 # Children inherit an ignored signal; tests that run under nohup would tell deaf processes.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
