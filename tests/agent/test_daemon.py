@@ -253,14 +253,18 @@ async def test_a_file_from_the_cache_is_noted(core: CorePeer, agent: AgentProces
     await agent.start(XDG_RUNTIME_DIR=str(runtime))
     await agent.until(lambda: any((agent.state / "cache").glob("[0-9a-f]*")))
     await agent.kill()
-    assert list((agent.state / "handed-out").iterdir()) == []
+
+    def noted() -> list[tuple[str, str, str]]:
+        lines = [line for file in (agent.state / "handed-out").iterdir() for line in file.open()]
+        return [(line["application"], line["path"], line["source"]) for line in map(json.loads, lines)]
+
+    # The file may have been looked at twice; the second time it is from the cache.
+    assert ("agent", PATH, "stale") not in noted()
     core.close_with = (wire.CloseCode.TRY_AGAIN_LATER, "retry in 60")
     (agent.place / "app.env").unlink(missing_ok=True)
     await agent.start(XDG_RUNTIME_DIR=str(runtime))
     await agent.until((agent.place / "app.env").exists)
-    (file,) = (agent.state / "handed-out").iterdir()
-    line = json.loads(file.read_text())
-    assert (line["application"], line["path"], line["source"]) == ("agent", PATH, "stale")
+    assert noted()[-1] == ("agent", PATH, "stale")
 
 
 @needs_tmpfs
