@@ -115,8 +115,9 @@ class Credentials:
         if len(path) > LONGEST_PATH:
             raise InvalidPath(f"the path is longer than {LONGEST_PATH} characters")
         want = Want(application, path)
-        self._used.add(want)
         held = self._held.get(want)
+        if held is not None:
+            self._used.add(want)  # and nothing for what is refused: callers choose paths freely
         if held is not None and held.serves(self._now()):
             return self._given(held, "cache")
         if held is None and application != FILES and len(self._held) + len(self._flights) >= MOST:
@@ -133,6 +134,7 @@ class Credentials:
         now = self._held.get(want)
         if now is None or not now.is_good(self._now()):
             raise Unavailable("the credentials have ended")
+        self._used.add(want)
         return self._given(now, "cache" if now is held else "core")
 
     def hurry(self) -> None:
@@ -212,6 +214,7 @@ class Credentials:
         """Renew what is held, make it anew, or let it end."""
         if not held.is_good(self._now()):
             self._held.pop(want, None)
+            self._used.discard(want)
             self._tell(want)
             return
         in_use = want.path in self._filed() if want.application == FILES else want in self._used

@@ -199,6 +199,15 @@ async def test_what_is_refused_ends(house: House) -> None:
         await house.lease()
 
 
+async def test_what_is_refused_leaves_nothing_behind(house: House) -> None:
+    """An application that asks for one path after the other in vain costs no memory."""
+    house.maker.failure = PermissionDenied("permission denied")
+    for number in range(50):
+        with pytest.raises(PermissionDenied):
+            await house.lease("uid=1", f"{PATH}{number}")
+    assert (len(house.credentials), house.credentials._used, house.credentials._flights) == (0, set(), {})
+
+
 async def test_applications_hold_a_bounded_number(house: House) -> None:
     """Files are not kept out by what applications ask for."""
     for number in range(MOST):
