@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pwd
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -137,3 +138,24 @@ async def watching(node: Node, path: str = "app/db", agents: int = 1) -> None:
         return len(rows) == agents
 
     await until(look)
+
+
+@contextlib.asynccontextmanager
+async def application(file: Path, url: str) -> AsyncIterator[dict[str, Any]]:
+    """Run an application that knows its database user from a file; afterwards there is what it told."""
+    told: dict[str, Any] = {}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.gateway.database_app", str(file), url),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield told
+        process.send_signal(signal.SIGTERM)
+        output, _ = await process.communicate()
+        told.update(json.loads(output))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

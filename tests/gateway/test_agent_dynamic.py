@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
 from tests.gateway.databases import MOUNT, leasing, ready, role, target
 from tests.gateway.kv import ok, put
-from tests.gateway.rotation_hosts import ROOT, RotationHost, enrolled_host
+from tests.gateway.rotation_hosts import RotationHost, application, enrolled_host
 
 __all__ = ["leasing", "ready", "target"]  # the fixtures
 
@@ -196,22 +194,9 @@ async def test_an_application_does_not_notice(ready: Node, target: TargetDatabas
     async with enrolled_host(ready, tmp_path, TEMPLATE, paths=PATHS) as host:
         user, _ = await in_file(host)
         where = f"postgresql://127.0.0.1:{target.port}/{target.name}"
-        application = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "tests.gateway.database_app", str(host.file), where),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
+        async with application(host.file, where) as told:
             seen = [user]
             for _ in range(6):
                 seen.append((await in_file(host, *seen))[0])
-            application.send_signal(signal.SIGTERM)
-            output, _ = await application.communicate()
-        finally:
-            if application.returncode is None:
-                application.kill()
-                await application.wait()
-    told = json.loads(output)
     assert told["failed"] == []
     assert len(told["users"]) >= 5

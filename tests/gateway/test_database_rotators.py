@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from tests.gateway.conftest import Node, native
 from tests.gateway.database_target import TargetDatabase
 from tests.gateway.databases import MOUNT, leasing, target
 from tests.gateway.kv import ok, put
-from tests.gateway.rotation_hosts import ROOT, enrolled_host, watching
+from tests.gateway.rotation_hosts import application, enrolled_host, watching
 from tests.gateway.rotations import configured, fields, rotated
 
 __all__ = ["leasing", "target"]  # the fixtures
@@ -164,23 +161,10 @@ async def test_an_application_does_not_notice(
         await watching(node)
         await configured(node, PATH, **two(users, confirm_within="1h"))
         where = f"postgresql://127.0.0.1:{target.port}/{target.name}"
-        application = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "tests.gateway.database_app", str(host.file), where),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
+        async with application(host.file, where) as told:
             for _ in range(TIMES):
                 past = await rotated(node, PATH)
                 assert (past["outcome"], past["missing"]) == ("done", 0)
-            application.send_signal(signal.SIGTERM)
-            output, _ = await application.communicate()
-        finally:
-            if application.returncode is None:
-                application.kill()
-                await application.wait()
-    told = json.loads(output)
     assert told["failed"] == []
     assert told["asked"] > TIMES
     assert len(told["users"]) > TIMES / 2
