@@ -8,31 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, cast
 from urllib.parse import quote
 
 import msgspec
 
 from secrethub.engines.engine import Answer, Method
+from secrethub.engines.flat import flat_view
 from secrethub.engines.runtime import Core
 from secrethub.errors import NotFound, SecretHubError, UnsupportedOperation
 from secrethub.ids import new_uuid
 from secrethub.operations.call import Call
 from secrethub.operations.perform import perform
+from secrethub.operations.reread import Reread, at_hand
 from secrethub.operations.unread import refused_unread
 from secrethub.policy.names import fold_policy_path
 from secrethub.wire.canonical_path import parse_path
-from secrethub.wire.envelope import encode_envelope
+from serve.answers import encoded, failure, over
+from serve.at_once import AtOnce
 from serve.client_address import ClientAddress
 from serve.client_certificates import PEER
+from serve.cycle import Cycle, header_lines
 from serve.doors import HostCheck
 from serve.errors import ANSWER_HEADERS, answer_error
 from serve.flow import Send, send_flow
 from serve.metrics import METRICS_TYPE
 from serve.request import (
-    Headers,
     Receive,
     check_headers,
     credential_of,
@@ -89,6 +91,45 @@ class Application:
         self._hosts = None if door == "tls" else HostCheck(core.settings.allowed_hosts)
         self._clients = ClientAddress(core.settings.trusted_proxies)
         self._headers = _TLS_HEADERS if door == "tls" else ANSWER_HEADERS
+        self._lines = header_lines(self._headers)
+
+    def begin(self, cycle: Cycle, whole_way: Callable[[], None]) -> bool:
+        """Begin with a request whose answer is at hand; tell whether it is (``serve/at_once.py``).
+
+        Args:
+            cycle: the request's.
+            whole_way: carries it out by :meth:`__call__`.
+        """
+        scope = cast("Scope", cycle.scope)
+        # A client that reads slower than it asks is waited for, which takes a task.
+        if scope["method"] != "GET" or scope["query_string"] or cycle.flow.write_paused:
+            return False
+        try:
+            headers = single_headers(scope["headers"])
+            if has_body(headers):
+                return False
+            call = self._call(scope, headers, new_uuid(), scope["raw_path"])
+            read = at_hand(self._core, call, flat_view(call.method, call.path))
+            if read is None:
+                return False
+            AtOnce(self, self._core, read, cycle, whole_way).begin()
+        except SecretHubError:
+            return False  # it fails on the whole way again, and is written down there
+        return True
+
+    def encoded(self, read: Reread) -> tuple[int, bytes, bytes]:
+        """Return status, header lines and body of the answer to a read at hand."""
+        request_id = read.call.request_id
+        status, body = encoded(read.answer, read.call.path, request_id)
+        return status, self._head(self._lines, request_id, body), body
+
+    def failed(self, exc: Exception, request_id: str) -> tuple[int, bytes, bytes]:
+        """Return the same of a read that failed."""
+        status, body, extra = failure(exc, request_id)
+        return status, self._head(header_lines(over(self._headers, extra)), request_id, body), body
+
+    def _head(self, lines: bytes, request_id: str, body: bytes) -> bytes:
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (lines, request_id.encode(), len(body))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
@@ -106,18 +147,13 @@ class Application:
                 return
         except asyncio.CancelledError:
             raise
-        except SecretHubError as exc:
-            status, body, extra = answer_error(exc, request_id)
-            if status == 500:
-                _log.error("request %s failed: %s: %s", request_id, exc.code, exc)
         except Exception as exc:  # noqa: BLE001 - the outermost edge
             # Whatever goes wrong inside, the client gets our error and never a trace.
-            _log.exception("request %s failed", request_id)
-            status, body, extra = answer_error(exc, request_id)
+            status, body, extra = failure(exc, request_id)
         if status in _BODILESS:
             # A client would take it for the beginning of the next answer.
             body = b""
-        headers = [*_over(self._headers, extra), (b"x-request-id", request_id.encode())]
+        headers = [*over(self._headers, extra), (b"x-request-id", request_id.encode())]
         if status not in _LENGTHLESS:
             headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -152,13 +188,13 @@ class Application:
             return 0, b"", [], None
         if answer.flow is not None:
             headers = [(b"content-type", answer.flow.media_type.encode("ascii"))]
-            headers = [*_over(self._headers, headers), (b"x-request-id", request_id.encode())]
+            headers = [*over(self._headers, headers), (b"x-request-id", request_id.encode())]
             await send_flow(self._core, call, answer.flow, headers, receive, send)
             return 0, b"", [], None
         if answer.document is not None:
             kind = (b"content-type", answer.document.media_type.encode("ascii"))
             return 200, answer.document.content, [kind], None
-        return *_encoded(answer, call.path, request_id), [], answer.delivered
+        return *encoded(answer, call.path, request_id), [], answer.delivered
 
     async def _read(self, scope: Scope, receive: Receive, request_id: str, raw: bytes) -> Call:
         """Return what is asked for.
@@ -167,6 +203,14 @@ class Application:
             SecretHubError: it cannot be understood, or asks for what nobody here does.
         """
         headers = single_headers(scope["headers"])
+        call = self._call(scope, headers, request_id, raw)
+        if not has_body(headers):
+            return call
+        body = await read_body(receive, headers, self._core.settings.max_body, self._timing.body)
+        return msgspec.structs.replace(call, body=body)
+
+    def _call(self, scope: Scope, headers: Mapping[bytes, str], request_id: str, raw: bytes) -> Call:
+        """Return the same without its body."""
         if self._hosts is not None:
             self._hosts.check(headers.get(b"host"), headers.get(b"origin"))
         if not raw.startswith(b"/v1/"):
@@ -179,9 +223,6 @@ class Application:
         if method == "read" and query.pop("list", "") in _TRUE:
             method = "list"
         check_headers(headers)
-        body = b""
-        if has_body(headers):
-            body = await read_body(receive, headers, self._core.settings.max_body, self._timing.body)
         return Call(
             method=method,
             path=path,
@@ -192,7 +233,6 @@ class Application:
             request_id=request_id,
             streaming="application/x-ndjson" in headers.get(b"accept", ""),
             wrap_ttl=wrap_ttl_of(headers),
-            body=body,
             query=query,
         )
 
@@ -210,50 +250,6 @@ class Application:
             _, line, _ = answer_error(exc, request_id)
             await send({"type": "http.response.body", "body": line + b"\n", "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-
-
-def _encoded(answer: Answer, path: str, request_id: str) -> tuple[int, bytes]:
-    if answer.bare:
-        return answer.code or 200, msgspec.json.encode(answer.data)
-    told = answer.data, answer.auth, answer.wrap_info, answer.warnings or None, answer.lease_id or None
-    if all(part is None for part in told):
-        return 204, b""
-    auth = None
-    if answer.auth is not None:
-        given = answer.auth
-        auth = {
-            "client_token": given.client_token,
-            "accessor": given.accessor,
-            "policies": given.policies,
-            "token_policies": given.token_policies,
-            "metadata": given.metadata or None,
-            "lease_duration": given.lease_duration,
-            "renewable": given.renewable,
-            "entity_id": given.entity_id,
-            "token_type": given.token_type,
-            "orphan": given.orphan,
-            "num_uses": given.num_uses,
-        }
-    body = encode_envelope(
-        request_id,
-        data=answer.data,
-        auth=auth,
-        wrap_info=None if answer.wrap_info is None else asdict(answer.wrap_info),
-        warnings=answer.warnings or None,
-        lease_id=answer.lease_id,
-        renewable=answer.renewable,
-        lease_duration=answer.lease_duration,
-        repeat_at_top=path.startswith("sys/"),
-    )
-    return 404 if answer.missing else answer.code or 200, body
-
-
-def _over(headers: Headers, extra: Headers) -> Headers:
-    """Return the headers that every answer has, except those that this one has differently."""
-    if not extra:
-        return headers
-    names = {name for name, _ in extra}
-    return [*(pair for pair in headers if pair[0] not in names), *extra]
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -6,7 +6,7 @@ and two times that the peer is woken. Nearly all our answers are whole when they
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -33,6 +33,17 @@ class Cycle(RequestResponseCycle):
             await super().send(cast("Any", head))
         await super().send(message)
 
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Write a whole answer, unless the client has gone away.
+
+        Args:
+            status: of HTTP.
+            head: all header lines but those of the server and the connection.
+            body: what the head says that it is.
+        """
+        if not self.disconnected:
+            self._write(status, head, body)
+
     def _whole(self, head: MutableMapping[str, Any], message: MutableMapping[str, Any]) -> bool:
         """Write an answer whose last header tells the length of the body that is all here; or do nothing."""
         body = message.get("body", b"")
@@ -41,9 +52,11 @@ class Cycle(RequestResponseCycle):
             return False
         if headers[-1] != (b"content-length", b"%d" % len(body)):
             return False
-        parts = [STATUS_LINE[head["status"]]]
-        parts += [b"%b: %b\r\n" % pair for pair in self.default_headers]
-        parts += [b"%b: %b\r\n" % pair for pair in headers]
+        self._write(head["status"], header_lines(headers), body)
+        return True
+
+    def _write(self, status: int, head: bytes, body: bytes) -> None:
+        parts = [STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in self.default_headers), head]
         parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         parts.append(body)
         self.response_started = True
@@ -54,4 +67,8 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
-        return True
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as they are written."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])

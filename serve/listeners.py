@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from secrethub.node import Listener
 from serve.app import Application
-from serve.protocol import Protocol
+from serve.protocol import Begin, Protocol
 from serve.timing import USUAL, Timing
 
 _DRAIN_SECONDS = 5
@@ -37,6 +37,7 @@ class HttpListener:
         *,
         context: ssl.SSLContext | None = None,
         timing: Timing = USUAL,
+        begin: Begin | None = None,
     ) -> None:
         """Prepare; nothing is opened before :meth:`start`.
 
@@ -45,12 +46,13 @@ class HttpListener:
             where: host and port.
             context: TLS, or None for plain HTTP.
             timing: how long it waits.
+            begin: begins with those requests whose answers are at hand.
         """
         self._where = where
         config = uvicorn.Config(
             application,
             # Uvicorn only calls it, to make a connection.
-            http=cast("type[Protocol]", partial(Protocol, timing=timing)),
+            http=cast("type[Protocol]", partial(Protocol, timing=timing, begin=begin)),
             ws="none",
             lifespan="off",
             loop="none",

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -50,12 +52,17 @@ _STATUS = {
 }
 
 
+Begin = Callable[[Cycle, Callable[[], None]], bool]
+"""Begins with a request without a task, or tells that this cannot be; given what makes one."""
+
+
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, timing: Timing, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timing: Timing, begin: Begin | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timing = timing
+        self._begin = begin
         self._between = True
         """The next byte begins a request."""
         self._arriving = False
@@ -161,10 +168,10 @@ class Protocol(HttpToolsProtocol):
             return
         self._cancel()
         self._arriving = True
-        super().on_headers_complete()
-        # The application's task has been made but has not run yet.
         if self._peer:
             self.scope[PEER] = self._peer  # type: ignore[literal-required]
+        super().on_headers_complete()
+        # The application's task, if it is this request's turn, has been made but has not run yet.
         if self._listing:
             self._listing = False
             self.scope["method"] = "LIST"
@@ -173,7 +180,9 @@ class Protocol(HttpToolsProtocol):
         # Uvicorn names its class in the middle of a method that would have to be copied.
         cycle.__class__ = Cycle
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        start = partial(super()._start_asgi_task, cycle, app)
+        if self._begin is None or not self._begin(cast("Cycle", cycle), start):
+            start()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body arrived."""

@@ -94,7 +94,8 @@ class Process:
         return Application(self.core, door, metrics_text=self._metrics.text, timing=self._timing)
 
     def _listener(self, door: str, where: Listener, context: ssl.SSLContext | None = None) -> HttpListener:
-        return HttpListener(self.application(door), where, context=context, timing=self._timing)
+        application = self.application(door)
+        return HttpListener(application, where, context=context, timing=self._timing, begin=application.begin)
 
     async def start(self) -> None:
         """Open everything; returns when the listeners accept.

@@ -1,16 +1,15 @@
 """What an engine is: a table of declared operations and the functions behind them.
 
-Routing, decoding, capability checks and documentation are derived from the declaration, never
-written twice. An engine knows no HTTP: it gets a :class:`Context` and a decoded body, and returns
-an :class:`Answer`.
+Routing, decoding, capability checks and documentation are derived from the declaration, never written twice.
+An engine knows no HTTP: it gets a :class:`Context` and a decoded body, and returns an :class:`Answer`.
 
-A **read** may be run again for one request: when the commit of its audit entry shows that what it
-read or was decided on has changed, it is decided and read anew before anything leaves. It declares
-what it read with :meth:`Context.depends`.
+A **read** may be run again for one request: when the commit of its audit entry shows that what it read or was
+decided on has changed, it is decided and read anew before anything leaves. It declares what it read with
+:meth:`Context.depends`.
 
 A **change** runs after its intent is durable. It must do its work in one transaction opened through
-``context.core.authority`` or ``context.core.database`` under ``context.fence``, so that a decision
-older than the database raises :class:`~secrethub.errors.Stale` and nothing has happened.
+``context.core.authority`` or ``context.core.database`` under ``context.fence``, so that a decision older
+than the database raises :class:`~secrethub.errors.Stale` and nothing has happened.
 """
 
 from __future__ import annotations
@@ -174,8 +173,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         warnings: shown to the caller.
         lease_id: of the lease that the answer is about, or empty.
         renewable: whether that can be renewed.
-        lease_duration: seconds that the lease lasts, or after which the answer should be asked for again; 0
-            for nothing to say.
+        lease_duration: seconds that the lease lasts, or after which to ask again; 0 for nothing to say.
         missing: answer 404 although there is data (a deleted KV version).
         bare: answer ``data`` itself instead of the envelope (sys/init, health, …).
         code: an HTTP-like outcome only where the operation's own protocol asks for it (health).
@@ -279,7 +277,7 @@ class Context(msgspec.Struct, kw_only=True):
         self.touched.add((kind, key))
 
     def stored(self, path: str) -> str:
-        """Return how ``changes`` rows call what is at ``path`` below the mount, wherever that is mounted."""
+        """Return how ``changes`` rows call what is at ``path`` below the mount, wherever that is."""
         return f"{self.mount_id}/{path}"
 
     @property
@@ -338,6 +336,7 @@ class Operation:
         pattern: path below the mount; ``{name}`` is one segment, ``{name*}`` the rest (one or
             more segments), ``{name?}`` the rest or nothing.
         handler: the function.
+        at_hand: of a read, its answer where nothing has to be waited for; None when it has, or it fails.
         capability: what a native policy rule must grant; Vault ACL uses the method's own.
         request: msgspec type of the body, or None when no body is read.
         response: type of the answer's data (``engines/answers.py``); None only beside ``media``.
@@ -365,6 +364,7 @@ class Operation:
     pattern: str
     handler: Handler
     capability: Capability
+    at_hand: Callable[[Context], Answer | None] | None = None
     request: type[msgspec.Struct] | None = None
     response: type[msgspec.Struct | dict[str, Any]] | None = None
     bare: bool = False

@@ -7,18 +7,108 @@ What is answered this way is read, written down and checked for changes as on th
 from __future__ import annotations
 
 from secrethub.auth.networks import within
-from secrethub.engines.engine import Answer, Fence
+from secrethub.engines.engine import EMPTY, Answer, Context, Fence, Operation
 from secrethub.engines.memo import Granted
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.known import digest_of
-from secrethub.errors import Sealed, SecretHubError
+from secrethub.errors import Sealed
 from secrethub.operations.admission import Admission
 from secrethub.operations.call import Call, Token
 from secrethub.operations.context import context_of
 from secrethub.operations.note import request_note
+from secrethub.storage.ledger import Note
 
 _NO_FENCE = Fence(generation=0, seal_epoch=0, written=[])
 """Reads change nothing."""
+
+
+class Reread:
+    """A read whose like was allowed before, on its way.
+
+    Attributes:
+        call: the request.
+        identity: who asks.
+        route: its way.
+        operation: what is asked for.
+        context: of the request.
+        answer: what was read, once it was.
+    """
+
+    __slots__ = ("_core", "_position", "answer", "call", "context", "identity", "operation", "route")
+
+    def __init__(
+        self, core: Core, call: Call, granted: Granted, operation: Operation, context: Context
+    ) -> None:
+        """Begin; nothing was looked up yet.
+
+        Args:
+            core: this process.
+            call: the request.
+            granted: what allowed it before.
+            operation: what is asked for.
+            context: of the request.
+        """
+        self.call = call
+        self.identity = granted.identity
+        self.route = granted.route
+        self.operation = operation
+        self.context = context
+        self.answer = EMPTY
+        self._core = core
+        self._position = core.caches.position
+
+    def entry(self) -> Note:
+        """Return what the ledger says of it; it must be durable before the answer leaves."""
+        return request_note(
+            self._core,
+            self.call,
+            kind="request",
+            operation=self.operation.name,
+            path=self.context.path,
+            identity=self.identity,
+            outcome="done",
+            declared=self.operation,
+            answer=self.answer.detail,
+        )
+
+    def holds(self) -> bool:
+        """Tell whether the answer may leave, now that its entry is durable: the commit may have taken long.
+
+        Raises:
+            Sealed: the keys went away.
+        """
+        core, until = self._core, self.identity.good_until
+        if not core.unsealed:
+            raise Sealed
+        if until is not None and until <= core.clock.now():
+            return False
+        return not core.caches.moved(self._position, self.context.touched)
+
+
+def at_hand(core: Core, call: Call, path: str) -> Reread | None:
+    """Carry out a read for which nothing has to be waited for, neither a quota nor the database.
+
+    Args:
+        core: this process.
+        call: the request.
+        path: the one that decides.
+
+    Returns:
+        The read with its answer, whose entry is to be written; None when the request must go another way.
+    """
+    if not core.quotas.none:
+        return None
+    known = _granted(core, call, path)
+    if known is None or known.operation.at_hand is None:
+        return None
+    try:
+        answer = known.operation.at_hand(known.context)
+    except Exception:  # noqa: BLE001 - it fails on the whole way again, and is written down there
+        return None
+    if answer is None:
+        return None
+    known.answer = answer
+    return known
 
 
 async def reread(core: Core, call: Call, path: str, admission: Admission) -> tuple[str, Answer] | None:
@@ -26,7 +116,7 @@ async def reread(core: Core, call: Call, path: str, admission: Admission) -> tup
 
     Args:
         core: this process.
-        call: the request; only reads and lists with a token, whose answer is not wrapped, come this way.
+        call: the request.
         path: the one that decides.
         admission: of the request, which a quota counts once on whichever way it goes.
 
@@ -38,55 +128,34 @@ async def reread(core: Core, call: Call, path: str, admission: Admission) -> tup
         Unavailable: the entry could not be made durable.
         Sealed: the keys went away.
     """
-    if call.wrap_ttl or (call.method != "read" and call.method != "list"):  # noqa: PLR1714 - no set is made
-        return None
     known = _granted(core, call, path)
-    if known is None or known.route.operation is None:
+    if known is None:
         return None
-    identity, operation, caches = known.identity, known.route.operation, core.caches
-    position = caches.position
-    now = core.clock.now()
-    if identity.good_until is not None and identity.good_until <= now:
-        return None
-    if not core.quotas.none:
-        try:
-            await admission.limit(path, known.route, identity)
-        except SecretHubError:
-            return None  # it is refused on the whole way
-    context = context_of(
-        core, call, path=path, route=known.route, identity=identity, fence=_NO_FENCE, now=now
-    )
     try:
-        answer = await operation.handler(context, None)
+        if not core.quotas.none:
+            await admission.limit(path, known.route, known.identity)
+        known.answer = await known.operation.handler(known.context, None)
     except Exception:  # noqa: BLE001 - it fails on the whole way again, and is written down there
         return None
-    await core.ledger.append(
-        request_note(
-            core,
-            call,
-            kind="request",
-            operation=operation.name,
-            path=path,
-            identity=identity,
-            outcome="done",
-            declared=operation,
-            answer=answer.detail,
-        )
-    )
-    if not core.unsealed:
-        raise Sealed
-    # The commit may have taken long: the token may have ended meanwhile.
-    ended = identity.good_until is not None and identity.good_until <= core.clock.now()
-    if ended or caches.moved(position, context.touched):
+    await core.ledger.append(known.entry())
+    return (known.operation.name, known.answer) if known.holds() else None
+
+
+def _granted(core: Core, call: Call, path: str) -> Reread | None:
+    """Return a read or list that was allowed before, if nothing has changed since; wrapped ones never are."""
+    if call.wrap_ttl or (call.method != "read" and call.method != "list"):  # noqa: PLR1714 - no set is made
         return None
-    return operation.name, answer
-
-
-def _granted(core: Core, call: Call, path: str) -> Granted | None:
-    """Return a decision that allowed the same read before, if nothing has changed since."""
     credential = call.credential
     if not isinstance(credential, Token) or not core.unsealed:
         return None
     known = core.memo.get(digest_of(core, credential.secret.reveal()), call.method, path)
     # Where a request comes from is no part of what is kept.
-    return known if known is None or within(call.client_address, known.identity.bound_cidrs) else None
+    if known is None or not within(call.client_address, known.identity.bound_cidrs):
+        return None
+    operation, until, now = known.route.operation, known.identity.good_until, core.clock.now()
+    if operation is None or (until is not None and until <= now):
+        return None
+    context = context_of(
+        core, call, path=path, route=known.route, identity=known.identity, fence=_NO_FENCE, now=now
+    )
+    return Reread(core, call, known, operation, context)

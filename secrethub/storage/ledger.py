@@ -15,15 +15,15 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import asyncpg
 import msgspec
 
 from secrethub.audit.chain import Chain
 from secrethub.audit.event import GENESIS, Kind, StreamHead, lost_detail, open_detail
-from secrethub.errors import IntegrityFailure, Sealed, Unavailable
+from secrethub.errors import IntegrityFailure, Sealed, SecretHubError, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage.database import FAILURES, Database, unavailable
 from secrethub.storage.freshness import Caches
@@ -62,6 +62,22 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = "{}"
 
 
+class Waiter(Protocol):
+    """Who waits for an entry: a future, or whatever can be told as one can; what it does then never fails."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more; an entry that is not under way yet is dropped."""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """Take note that the entry is durable."""
+        ...
+
+    def set_exception(self, exception: SecretHubError, /) -> None:
+        """Take note that it is not, or that this is unknown."""
+        ...
+
+
 class Ledger:
     """This process's stream. ``append`` returns when the entry is durable and the caches are fresh."""
 
@@ -96,7 +112,7 @@ class Ledger:
         self._chain: Chain | None = None
         self._chain_key: bytes | None = None
         self._lost: list[str] = []
-        self._waiting: list[tuple[Note, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Note, Waiter]] = []
         self._wake = asyncio.Event()
         self._connection: asyncpg.Connection[Any] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -148,25 +164,42 @@ class Ledger:
             Unavailable: it could not be made durable, or that is unknown; disclose nothing.
             Sealed: there is no key to sign with.
         """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.enter(note, future)
+        await future
+        # Where it is too old, ask again, so that nothing leaves on an old decision.
+        for _ in range(_LOOKS):
+            if self.fresh:
+                return
+            await self._look(again=False)
+        if not self.fresh:
+            raise Unavailable("the database answers too slowly")
+
+    def enter(self, note: Note, waiter: Waiter) -> None:
+        """Have ``note`` made durable, and tell ``waiter`` when that has been done or has failed.
+
+        What :meth:`append` does beyond that is up to the caller: nothing may leave unless the caches are
+        :attr:`fresh`.
+
+        Raises:
+            Unavailable: no entries are taken.
+        """
         if not self.running:
             raise Unavailable("the ledger is not running")
         if len(self._waiting) >= _MOST_WAITING:
             raise Unavailable("too many audit entries wait for the database")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((note, future))
+        self._waiting.append((note, waiter))
         if not self._wake.is_set():
             self._wake.set()
-        await future
-        if self._recent():
-            return
-        # A process or database that stood still meanwhile (SIGSTOP, a suspended machine) learned of the
-        # present too long ago: ask again, so that nothing leaves on an old decision.
-        for _ in range(_LOOKS):
-            if self._recent():
-                return
-            await self._look(again=False)
-        if not self._recent():
-            raise Unavailable("the database answers too slowly")
+
+    @property
+    def fresh(self) -> bool:
+        """Whether what the newest commit told of the present is young enough to answer by it.
+
+        A process or database that stood still meanwhile (SIGSTOP, a suspended machine) learned of the
+        present too long ago.
+        """
+        return _now() - self._asked <= self._slow
 
     async def look(self) -> None:
         """Take over what changed, without writing an entry.
@@ -180,17 +213,15 @@ class Ledger:
     async def _look(self, *, again: bool) -> None:
         """Ask for what changed; unless ``again``, what was heard while waiting to ask is enough."""
         async with self._database.read() as connection, self._caches.look:
-            if not again and self._recent():
+            if not again and self.fresh:
                 return
             asked, least = _now(), self._caches.expected
             rows = await connection.fetch(_LOOK, self._caches.cursor)
             self._caches.apply(rows, least=least)
             self._asked = asked
 
-    def _recent(self) -> bool:
-        return _now() - self._asked <= self._slow
-
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -199,30 +230,23 @@ class Ledger:
                 group = self._group()
                 batch = self._waiting[:group]
                 del self._waiting[:group]
-                notes = [note for note, future in batch if not future.done()]
+                notes = [note for note, waiter in batch if not waiter.done()]
                 if not notes:
                     continue
+                failure: SecretHubError | None = None
                 try:
                     await self._commit(notes)
                 except (Unavailable, Sealed, IntegrityFailure) as exc:
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(exc)
+                    failure = exc
                 except asyncio.CancelledError:
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(Unavailable("this process is stopping"))
+                    _tell(batch, Unavailable("this process is stopping"))
                     raise
                 except Exception as exc:  # noqa: BLE001
                     # A defect of ours in one entry must not end the writer for all who come after.
                     _log.exception("a group of audit entries could not be written")
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(unavailable(exc, "the audit ledger cannot be written"))
-                else:
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_result(None)
+                    failure = unavailable(exc, "the audit ledger cannot be written")
+                # Not here: the next group is on its way to the database while these are answered.
+                loop.call_soon(_tell, batch, failure)
 
     async def _gathered(self) -> None:
         """Let requests that are ready to run come into this group too: fewer, larger commits.
@@ -243,10 +267,8 @@ class Ledger:
         self._busiest = max(self._busiest * _FADING, self.open, len(self._waiting))
         return max(_LEAST, min(_BATCH, int(self._busiest / 2)))
 
-    def _refuse(self, exc: Exception) -> None:
-        for _, future in self._waiting:
-            if not future.done():
-                future.set_exception(exc)
+    def _refuse(self, exc: SecretHubError) -> None:
+        _tell(self._waiting, exc)
         self._waiting.clear()
 
     def _own(self, kind: Kind, detail: str) -> Note:
@@ -336,6 +358,16 @@ class Ledger:
         if self._connection is not None and not isinstance(exc, asyncpg.PostgresError):
             self._connection.terminate()
             self._connection = None
+
+
+def _tell(batch: Iterable[tuple[Note, Waiter]], failure: SecretHubError | None) -> None:
+    for _, waiter in batch:
+        if waiter.done():
+            continue
+        if failure is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(failure)
 
 
 def _now() -> float:

@@ -69,12 +69,18 @@ class SecretCache:
         if gone is not None:
             self._bytes -= _size(gone)
 
-    async def newest(self, context: Context, path: str) -> Found | None:
-        """Return the head and newest version of a secret."""
-        key = context.stored(path)
+    def kept(self, key: str) -> Found | None:
+        """Return the head and newest version of a secret if they are here."""
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
+        return found
+
+    async def newest(self, context: Context, path: str) -> Found | None:
+        """Return the head and newest version of a secret."""
+        key = context.stored(path)
+        found = self.kept(key)
+        if found is not None:
             return found
         position = self._caches.position
         loaded = await self.load(context, path)

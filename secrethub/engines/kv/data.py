@@ -49,6 +49,7 @@ def data_operations() -> tuple[Operation, ...]:
             method="read",
             pattern="data/{path*}",
             handler=read,
+            at_hand=read_kept,
             response=VersionAnswer,
             capability="read",
             subject="path",
@@ -109,8 +110,24 @@ def data_operations() -> tuple[Operation, ...]:
 
 async def read(context: Context, _body: None) -> Answer:
     """Answer one version: its value and metadata."""
-    head, version, metadata = await version_asked_for(context)
+    return _answered(context, *await version_asked_for(context))
+
+
+def read_kept(context: Context) -> Answer | None:
+    """Answer the newest version if it is in memory, as :func:`read` does."""
+    if context.query:
+        return None
+    key = context.stored(path_of(context))
+    found = cache_of(context.core).kept(key)
+    if found is None or found[1] is None:
+        return None
+    context.depends("kv", key)
+    return _answered(context, found[0], found[1])
+
+
+def _answered(context: Context, head: kv.Head, version: kv.Version) -> Answer:
     plain = opened(context.core, (head, version))
+    metadata = metadata_of(head, version.version, version.state)
     return Answer(
         data={"data": None if plain is None else msgspec.Raw(plain), "metadata": metadata},
         missing=plain is None,
@@ -121,20 +138,20 @@ async def read(context: Context, _body: None) -> Answer:
 async def read_subkeys(context: Context, _body: None) -> Answer:
     """Answer the keys of one version."""
     depth = whole_number(context.query.get("depth"), name="depth") or 0
-    head, version, metadata = await version_asked_for(context)
+    head, version = await version_asked_for(context)
     plain = opened(context.core, (head, version))
     return Answer(
         data={
             "subkeys": None if plain is None else subkeys(msgspec.json.decode(plain), depth),
-            "metadata": metadata,
+            "metadata": metadata_of(head, version.version, version.state),
         },
         missing=plain is None,
         detail={"version": version.version},
     )
 
 
-async def version_asked_for(context: Context) -> tuple[kv.Head, kv.Version, dict[str, Any]]:
-    """Return the version that the query names, by default the newest, and what is told of it.
+async def version_asked_for(context: Context) -> tuple[kv.Head, kv.Version]:
+    """Return the version that the query names, by default the newest.
 
     Raises:
         NotFound: it never was, or is not kept any more.
@@ -146,8 +163,7 @@ async def version_asked_for(context: Context) -> tuple[kv.Head, kv.Version, dict
     found = await (cache.newest(context, path) if wanted is None else cache.load(context, path, wanted))
     if found is None or found[1] is None:
         raise NotFound("no such secret")
-    head, version = found[0], found[1]
-    return head, version, metadata_of(head, version.version, version.state)
+    return found[0], found[1]
 
 
 async def write(context: Context, body: WriteData) -> Answer:

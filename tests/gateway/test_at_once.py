@@ -1,0 +1,207 @@
+"""Reads whose answer is at hand: the same as on the whole way, and nothing leaves before its entry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from secrethub.storage.freshness import LOCK
+from tests.gateway.behind import refusing, sql
+from tests.gateway.conftest import Node, native
+from tests.gateway.raw_http import GUARD, Reply, request, wire
+
+_READ = "/v1/secrets/at-hand"
+_DONE = "SELECT count(*) AS n FROM audit_entries WHERE operation = 'kv.read' AND outcome = 'done'"
+
+
+async def _reader(node: Node, **options: str) -> str:
+    """Write a secret; return the header of a token that has read it: the answer is at hand from now on."""
+    assert (await node.call("POST", "secrets/at-hand", json={"data": {"k": "first"}})).status_code == 200
+    token = await node.token("reader", native("secrets/**"), **options)
+    assert (await node.call("GET", "secrets/at-hand", token=token)).status_code == 200
+    return f"X-Vault-Token: {token}"
+
+
+@asynccontextmanager
+async def _stalled(node: Node) -> AsyncIterator[None]:
+    """Let no group of entries be committed until the end."""
+    connection = await asyncpg.connect(node.settings.database_url)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        yield
+    finally:
+        await connection.close()
+
+
+async def _waiting(node: Node) -> None:
+    """Return when a request waits for its entry."""
+    async with asyncio.timeout(GUARD):
+        while node.process.core.ledger.open < 1:  # noqa: ASYNC110 - a number, which nobody announces
+            await asyncio.sleep(0.005)
+
+
+def _tasks() -> int:
+    return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+
+def _comparable(reply: Reply) -> tuple[object, ...]:
+    fixed = [pair for pair in reply.headers if pair[0] not in {"date", "x-request-id"}]
+    return reply.status, fixed, reply.json() | {"request_id": ""}
+
+
+async def _both(node: Node, header: str, path: str = _READ) -> tuple[Reply, Reply]:
+    """Read at hand, and on the whole way; a query makes the difference, which says nothing."""
+    async with wire(node) as connection:
+        await connection.send(request(path, header))
+        at_hand = await connection.reply()
+        await connection.send(request(f"{path}?version=0", header))
+        return at_hand, await connection.reply()
+
+
+async def test_it_takes_no_task_and_waits_for_its_entry(node: Node) -> None:
+    """While the entry cannot be committed no byte of the answer leaves; then all of it does."""
+    header = await _reader(node)
+    async with wire(node) as connection:
+        async with _stalled(node):
+            await connection.send(request(_READ, header))
+            await _waiting(node)
+            assert _tasks() == 0
+            reading = asyncio.create_task(connection.reply())
+            await asyncio.wait([reading], timeout=0.3)
+            assert not reading.done()
+        reply = await reading
+    assert reply.json()["data"]["data"] == {"k": "first"}
+    found = await sql(
+        node.settings.database_url,
+        "SELECT outcome, path, client, door FROM audit_entries WHERE request_id = $1",
+        reply.header("x-request-id"),
+    )
+    assert [tuple(row) for row in found] == [("done", "secret/data/at-hand", "127.0.0.1", "http")]
+
+
+async def test_the_answer_is_that_of_the_whole_way(node: Node) -> None:
+    """Status, headers and body are the same, of a version that is there and of one that was deleted."""
+    header = await _reader(node)
+    at_hand, whole = await _both(node, header)
+    assert at_hand.status == 200
+    assert _comparable(at_hand) == _comparable(whole)
+    assert at_hand.header("x-request-id") == at_hand.json()["request_id"]
+    assert (await node.call("DELETE", "secrets/at-hand")).status_code == 204
+    for _ in range(2):
+        at_hand, whole = await _both(node, header)
+        assert at_hand.status == 404
+        assert at_hand.json()["data"]["metadata"]["deletion_time"]
+        assert _comparable(at_hand) == _comparable(whole)
+
+
+async def test_what_is_pipelined_stays_in_order(node: Node) -> None:
+    """Answers at hand and others come in the order of their requests."""
+    header = await _reader(node)
+    asked = [request(_READ, header), request("/v1/auth/token/lookup-self", header)] * 3
+    async with wire(node) as connection:
+        await connection.send(b"".join(asked))
+        replies = [await connection.reply() for _ in asked]
+    assert ["policies" in reply.json()["data"] for reply in replies] == [False, True] * 3
+
+
+async def test_connections_end_where_the_client_wants_it(node: Node) -> None:
+    """HTTP/1.0 and ``Connection: close`` get their answer, and the connection ends."""
+    header = await _reader(node)
+    old = request(_READ, header).replace(b"HTTP/1.1", b"HTTP/1.0")
+    for asked in (old, request(_READ, header, "Connection: close")):
+        async with wire(node) as connection:
+            await connection.send(asked)
+            reply = await connection.reply()
+            assert (reply.status, reply.header("connection")) == (200, "close")
+            assert await connection.rest() == b""
+
+
+async def test_a_client_that_goes_away_is_written_down(node: Node) -> None:
+    """What was read has its entry although nobody got it, and others go on."""
+    header = await _reader(node)
+    before = (await sql(node.settings.database_url, _DONE))[0]["n"]
+    async with _stalled(node):
+        async with wire(node) as connection:
+            await connection.send(request(_READ, header))
+            await _waiting(node)
+        await asyncio.sleep(0.05)
+    async with wire(node) as connection:
+        await connection.send(request(_READ, header))
+        assert (await connection.reply()).status == 200
+    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == before + 2
+    assert node.process.core.ledger.open == 0
+
+
+async def test_keys_that_go_away_meanwhile(node: Node) -> None:
+    """A process that was sealed while the entry was written answers nothing of it."""
+    header = await _reader(node)
+    async with wire(node) as connection:
+        async with _stalled(node):
+            await connection.send(request(_READ, header))
+            await _waiting(node)
+            node.process.core.lock()
+        reply = await connection.reply()
+    assert (reply.status, reply.json()["code"]) == (503, "sealed")
+
+
+async def test_a_token_that_ends_meanwhile(node: Node) -> None:
+    """Whose token ended while the entry was written is decided anew, and refused."""
+    header = await _reader(node, ttl="1h")
+    async with wire(node) as connection:
+        async with _stalled(node):
+            await connection.send(request(_READ, header))
+            await _waiting(node)
+            node.clock.move(3700)
+        reply = await connection.reply()
+    assert (reply.status, reply.json()["code"]) == (403, "permission_denied")
+
+
+async def test_what_may_have_changed_meanwhile(node: Node) -> None:
+    """An answer that may have been overtaken while its entry was written does not leave: it is read anew."""
+    header = await _reader(node)
+    async with wire(node) as connection:
+        async with _stalled(node):
+            await connection.send(request(_READ, header))
+            await _waiting(node)
+            node.process.core.caches.flush()
+        reply = await connection.reply()
+    assert reply.json()["data"]["data"] == {"k": "first"}
+    # The read before, the one that was overtaken, and the one that was answered.
+    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == 3
+
+
+async def test_an_entry_that_cannot_be_written(node: Node) -> None:
+    """Nothing is answered without it, the failure is counted, and reads work again afterwards."""
+    header = await _reader(node)
+    async with wire(node) as connection:
+        async with refusing(node.settings.database_url, "INSERT ON audit_entries"):
+            await connection.send(request(_READ, header))
+            reply = await connection.reply()
+            assert (reply.status, reply.json()["code"]) == (503, "unavailable")
+            assert reply.header("cache-control") == "no-store"
+            assert b"first" not in reply.body
+        await connection.send(request(_READ, header))
+        assert (await connection.reply()).status == 200
+    metrics = (await node.call("GET", "sys/metrics")).text
+    assert 'secrethub_requests_total{operation="kv.read",outcome="unavailable"' in metrics
+
+
+async def test_one_that_does_not_read_its_answers(node: Node) -> None:
+    """Whoever asks without end and takes nothing is not answered for ever: nobody fills the memory."""
+    header = await _reader(node)
+    long = {"data": {"k": "x" * 1_000_000}}
+    assert (await node.call("POST", "secrets/at-hand", json=long)).status_code == 200
+    asked = 60
+    async with wire(node) as connection:
+        await connection.send(request(_READ, header) * asked)
+        answered, steady = -1, 0
+        async with asyncio.timeout(GUARD):
+            while steady < 10:
+                now = node.process.core.ledger.entries
+                steady = steady + 1 if now == answered else 0
+                answered = now
+                await asyncio.sleep(0.05)
+        assert (await sql(node.settings.database_url, _DONE))[0]["n"] < asked
