@@ -22,6 +22,8 @@ from secrethub.storage.ledger import Ledger
 
 _POLL_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
+_PACE_SECONDS = 0.02
+"""Between two looks, or two notifications, where changes come without a pause."""
 _LOST: tuple[type[Exception], ...] = (Unavailable, IntegrityFailure, asyncpg.PostgresError, *FAILURES)
 """What a lost connection raises, wherever it is met; the driver's own confusion about it too."""
 
@@ -70,6 +72,7 @@ class Feed:
             try:
                 async with self._database.read() as connection:
                     await connection.execute(f"NOTIFY {CHANNEL}")
+                await asyncio.sleep(_PACE_SECONDS)
             except Unavailable:
                 # The others poll as well.
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -104,6 +107,7 @@ class Feed:
                     await self._heard.wait()
             self._heard.clear()
             await self._look()
+            await asyncio.sleep(_PACE_SECONDS)
         raise Unavailable("the listening connection was closed")
 
     async def _look(self) -> None:

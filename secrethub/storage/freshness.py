@@ -156,6 +156,13 @@ class Caches:
                     # One that fails must not keep the others, or later changes, from being heard.
                     _log.exception("a change could not be announced")
 
+    def heard(self, since: int) -> list[Changed] | None:
+        """Return what was announced after ``since``, a former :attr:`position`; None where unknown."""
+        count = self.position - since
+        if since < self._dropped_at or count > len(self._recent):
+            return None
+        return [self._recent[index] for index in range(len(self._recent) - count, len(self._recent))]
+
     def moved(self, since: int, touched: Iterable[tuple[str, str]]) -> bool:
         """Tell whether anything that ``touched`` names, or any authority, changed after ``since``.
 

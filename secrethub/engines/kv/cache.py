@@ -52,7 +52,9 @@ class SecretCache:
 
     def _announced(self, change: Changed) -> None:
         if change.kind == "kv":
-            self._drop(change.key)
+            kept = self._entries.get(change.key)
+            if kept is not None and not 0 < change.revision <= kept[0].revision:
+                self._drop(change.key)
             if change.revision:
                 self._reached(change.key, change.revision)
             else:
@@ -86,12 +88,33 @@ class SecretCache:
         loaded = await self.load(context, path)
         # What was announced while it was read may be newer than what was read.
         if loaded is not None and not self._caches.moved(position, (("kv", key),)):
-            self._drop(key)
-            self._entries[key] = loaded
-            self._bytes += _size(loaded)
-            while self._bytes > _CACHED_BYTES or len(self._entries) > _CACHED:
-                self._drop(next(iter(self._entries)))
+            self._keep(key, loaded)
         return loaded
+
+    def written(self, key: str, head: kv.Head, sealed: bytes, since: int) -> None:
+        """Keep a version that this process has just made the newest.
+
+        Args:
+            key: of the secret.
+            head: of the secret, as it was written.
+            sealed: the version's value.
+            since: position of the caches before it was written. Only its own announcement may have come
+                after that: whatever else was heard of the secret may have come after it.
+        """
+        heard = self._caches.heard(since)
+        if heard is None:
+            return
+        told = [change.revision for change in heard if change.kind == "kv" and change.key == key]
+        if told in ([], [head.revision]):
+            version = kv.Version(version=head.current_version, state=head.versions[-1], sealed=sealed)
+            self._keep(key, (head, version))
+
+    def _keep(self, key: str, found: Found) -> None:
+        self._drop(key)
+        self._entries[key] = found
+        self._bytes += _size(found)
+        while self._bytes > _CACHED_BYTES or len(self._entries) > _CACHED:
+            self._drop(next(iter(self._entries)))
 
     def floor(self, key: str) -> int:
         """Return the revision that a secret is known to have reached; read it before the secret."""

@@ -210,8 +210,10 @@ async def write_version(
         found = await (cache.newest(context, path) if base is None else cache.load(context, path, base))
         for attempt in range(_OPTIMISTIC):
             head, sealed = next_version(found)
+            position = core.caches.position
             result = await cache.writer.put(core.keyring(), context.fence, head, sealed, key)
             if result == "done":
+                cache.written(key, head, sealed, position)
                 core.feed.notify()
                 break
             if result == "stale":
