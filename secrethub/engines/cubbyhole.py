@@ -17,7 +17,7 @@ from secrethub.crypto.aead import Place
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.answers import AnyObject, Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.errors import InvalidRequest, NotFound, PermissionDenied
 from secrethub.storage.authority import CUBBYHOLES, TOKENS, Change, Row
 
@@ -40,6 +40,7 @@ class CubbyholeEngine:
                 handler=list_names,
                 response=Names,
                 capability="list",
+                query=PAGES,
                 summary="List what one's own token keeps.",
             ),
             Operation(

@@ -61,7 +61,7 @@ async def kept_names(context: Context, table: Table, form: str) -> list[str]:
         IntegrityFailure: a row is not authentic, or one is missing.
     """
     rows = await kept_rows(context.core.authority, table, context.mount_id, form)
-    names = await shown(context, [name_of(row.key) for row in rows])
+    names = await shown(context, sorted(name_of(row.key) for row in rows))
     if not names:
         raise NotFound("there are none")
     return names

@@ -11,30 +11,50 @@ import asyncio
 from collections.abc import Iterable
 
 from secrethub.engines.engine import Context
+from secrethub.errors import InvalidRequest
 from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import CompiledPolicies, Denied, Question, decide
 
+PAGES = ("limit", "after")
+"""Query of lists that are read in pages: names after ``after``, ``limit`` of them; without them, all."""
 _TURN = 200
 """Names that are decided on before other requests have their turn."""
 
 
 async def shown(context: Context, names: Iterable[str]) -> list[str]:
-    """Return of the names below the path that is listed those that the caller may know of.
+    """Return of the names below the path that is listed those that the caller may know of and asks for.
 
     Args:
         context: of a list whose names are paths as every rule spells them.
-        names: what is there.
+        names: what is there, in order.
+
+    Raises:
+        InvalidRequest: ``limit`` is no number.
     """
     assert context.identity is not None
     folder = context.path + "/"
-    policies = await context.core.policies.compiled(context.identity)
-    return await without_denied(
-        names,
-        policies,
+    limit, after = whole_number(context.query.get("limit"), name="limit"), context.query.get("after", "")
+    told = await without_denied(
+        (name for name in names if name > after),
+        await context.core.policies.compiled(context.identity),
         folder=folder,
         native_folder=folder,
         when=context.when,
     )
+    return told[:limit]
+
+
+def whole_number(text: str | None, *, name: str = "version") -> int | None:
+    """Return a number of the query; None where there is none, or 0.
+
+    Raises:
+        InvalidRequest: it is no whole number.
+    """
+    if text is None or text in {"", "0"}:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InvalidRequest(f"{name} must be a positive whole number")
+    return int(text)
 
 
 async def without_denied(

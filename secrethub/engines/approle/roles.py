@@ -23,6 +23,7 @@ from secrethub.engines.approle.role import (
 from secrethub.engines.auth_methods import belongs
 from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.listing import PAGES
 from secrethub.engines.listing import shown as shown_names
 from secrethub.engines.own_changes import own_changes
 from secrethub.errors import InvalidRequest, NotFound, Sealed, Stale, Unavailable
@@ -56,6 +57,7 @@ def role_operations() -> tuple[Operation, ...]:
             handler=list_roles,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List roles.",
         ),
         Operation(

@@ -11,6 +11,7 @@ from secrethub.engines.aws.role import Role, checked_role, compact_policy, find_
 from secrethub.engines.aws.root import FORM
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key, kept_names
+from secrethub.engines.listing import PAGES
 from secrethub.errors import NotFound
 from secrethub.storage.authority import ENGINE_ROLES
 from secrethub.wire.durations import parse_duration
@@ -62,6 +63,7 @@ def role_operations() -> tuple[Operation, ...]:
             handler=list_roles,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List roles.",
         ),
         Operation(

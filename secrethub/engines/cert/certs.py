@@ -18,6 +18,7 @@ from secrethub.engines.cert.role import (
 )
 from secrethub.engines.cert.trust import check_trusted
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.listing import PAGES
 from secrethub.engines.listing import shown as shown_names
 from secrethub.errors import NotFound, Stale
 from secrethub.ids import new_uuid
@@ -48,6 +49,7 @@ def cert_operations() -> tuple[Operation, ...]:
             handler=list_roles,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List certificate roles.",
         ),
         Operation(

@@ -27,6 +27,7 @@ from secrethub.engines.database.targets import targets_of
 from secrethub.engines.database.usernames import check_template
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key, kept_names
+from secrethub.engines.listing import PAGES
 from secrethub.engines.reconciling import interval
 from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.storage import leases, stray_checks
@@ -131,6 +132,7 @@ def config_operations() -> tuple[Operation, ...]:
             handler=list_connections,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List connections.",
         ),
         Operation(

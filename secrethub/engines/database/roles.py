@@ -15,6 +15,7 @@ from secrethub.engines.database.role import FORM, Role, find_role, role_of
 from secrethub.engines.database.target import Owned, Statements
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key, kept_names
+from secrethub.engines.listing import PAGES
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.storage.authority import ENGINE_ROLES
 from secrethub.wire.durations import parse_duration
@@ -64,6 +65,7 @@ def role_operations() -> tuple[Operation, ...]:
             handler=list_roles,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List roles.",
         ),
         Operation(

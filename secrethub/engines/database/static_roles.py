@@ -22,6 +22,7 @@ from secrethub.engines.database.static_role import (
 )
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key, kept_names, kept_rows
+from secrethub.engines.listing import PAGES
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.rotation.schedule import Schedule
 from secrethub.storage.authority import ENGINE_ROLES, Change, Row
@@ -64,6 +65,7 @@ def static_role_operations() -> tuple[Operation, ...]:
             handler=list_static_roles,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List static roles.",
         ),
         Operation(

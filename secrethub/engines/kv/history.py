@@ -21,9 +21,9 @@ from secrethub.engines.kv.store import (
     now_of,
     opened,
     path_of,
-    whole_number,
     write_version,
 )
+from secrethub.engines.listing import whole_number
 from secrethub.errors import InvalidRequest, NotFound
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")

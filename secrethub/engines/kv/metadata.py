@@ -27,9 +27,8 @@ from secrethub.engines.kv.store import (
     remove,
     settings_of,
     time_text,
-    whole_number,
 )
-from secrethub.engines.listing import without_denied
+from secrethub.engines.listing import PAGES, whole_number, without_denied
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import new_uuid
 from secrethub.storage import kv
@@ -67,7 +66,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             response=Names,
             capability="list",
             subject="path",
-            query=("limit", "after"),
+            query=PAGES,
             summary="List what lies directly below a path.",
         ),
         Operation(
@@ -78,7 +77,7 @@ def metadata_operations() -> tuple[Operation, ...]:
             response=Names,
             capability="list",
             subject="path",
-            query=("limit", "after"),
+            query=PAGES,
             summary="List what lies at the top.",
         ),
         Operation(

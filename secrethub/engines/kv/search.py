@@ -13,7 +13,8 @@ import msgspec
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.kv.answers import FoundAnswer
 from secrethub.engines.kv.rights import Rights
-from secrethub.engines.kv.store import custom_metadata_of, folder_of, time_text, whole_number
+from secrethub.engines.kv.store import custom_metadata_of, folder_of, time_text
+from secrethub.engines.listing import whole_number
 from secrethub.errors import InvalidRequest
 from secrethub.storage import kv
 from secrethub.storage.kv_search import ascii_lower, search_page

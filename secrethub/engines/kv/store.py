@@ -73,19 +73,6 @@ def now_of(context: Context) -> int:
     return micros_of(context.core.clock.now())
 
 
-def whole_number(text: str | None, *, name: str = "version") -> int | None:
-    """Return a number of the query; None where there is none, or 0.
-
-    Raises:
-        InvalidRequest: it is no whole number.
-    """
-    if text is None or text in {"", "0"}:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise InvalidRequest(f"{name} must be a positive whole number")
-    return int(text)
-
-
 @lru_cache(maxsize=8192)
 def time_text(micros: int) -> str:
     """Return an instant as it is shown."""

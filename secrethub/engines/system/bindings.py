@@ -20,7 +20,7 @@ from secrethub.engines.auth_methods import called, chosen
 from secrethub.engines.bindings import Subject, bind, unbind
 from secrethub.engines.cert.role import role_key as cert_key
 from secrethub.engines.engine import Answer, Context, Operation
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.system.policies import named
 from secrethub.engines.token.known import find_by_accessor
 from secrethub.engines.userpass.user import user_key
@@ -124,6 +124,7 @@ def binding_operations() -> tuple[Operation, ...]:
             response=Names,
             capability="list",
             sudo=True,
+            query=PAGES,
             summary="List the policies that are bound to somebody.",
         ),
         Operation(

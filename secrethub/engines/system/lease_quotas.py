@@ -8,7 +8,7 @@ from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.lease_quotas import LEASE_COUNT, LeaseQuota, bound, lease_quota_of, told
 from secrethub.engines.leasing import leased_kinds
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.system.quotas import check_named, place, quota_key
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.storage.authority import QUOTAS
@@ -55,6 +55,7 @@ def lease_quota_operations() -> tuple[Operation, ...]:
             handler=list_quotas,
             capability="list",
             response=Names,
+            query=PAGES,
             summary="List lease-count quotas.",
         ),
         Operation(

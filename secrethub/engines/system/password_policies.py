@@ -15,7 +15,7 @@ import msgspec
 
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.policy.passwords import WEAK, parse_password_policy
 from secrethub.policy.strict import MAX_POLICY
@@ -55,6 +55,7 @@ def password_policy_operations() -> tuple[Operation, ...]:
             handler=list_policies,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List password policies.",
         ),
         Operation(

@@ -8,7 +8,7 @@ import msgspec
 
 from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.system.answers import PolicyNames
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.policy.builtin import DEFAULT, ROOT, check_policy_name, normalise_policy_name
@@ -51,6 +51,7 @@ def policy_operations() -> tuple[Operation, ...]:
                 handler=list_policies,
                 response=PolicyNames,
                 capability="list",
+                query=PAGES,
                 summary="List policies.",
             )
             for method in (("list", "read") if legacy else ("list",))

@@ -9,7 +9,7 @@ import msgspec
 
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.quotas import CONFIG, MILLI, RATE_LIMIT, GroupBy, Quota, quota_of, told
 from secrethub.engines.system.answers import QuotaAnswer, QuotaConfigAnswer
 from secrethub.errors import InvalidRequest, NotFound
@@ -84,6 +84,7 @@ def quota_operations() -> tuple[Operation, ...]:
             handler=list_quotas,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List rate limits.",
         ),
         Operation(

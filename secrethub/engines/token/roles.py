@@ -10,7 +10,7 @@ import msgspec
 from secrethub.auth.networks import parse_networks
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.text import plain_text
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_identity_value
@@ -111,6 +111,7 @@ def role_operations() -> tuple[Operation, ...]:
             handler=list_roles,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List token roles.",
         ),
         Operation(

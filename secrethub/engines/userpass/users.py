@@ -9,7 +9,7 @@ from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.auth_methods import belongs
 from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.token.settings import TokenSettings, check_tokens, either, shown_tokens, token_changes
 from secrethub.engines.userpass.hashing import hashing
 from secrethub.engines.userpass.user import (
@@ -59,6 +59,7 @@ def user_operations() -> tuple[Operation, ...]:
             handler=list_users,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List users.",
         ),
         Operation(
