@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -15,14 +16,15 @@ from secrethub.audit.chain import Bad
 from secrethub.audit.checkpoint import sign
 from secrethub.audit.export_reader import read_public_key, verify_files
 from secrethub.audit.verification import LedgerReport
-from secrethub.audit.witness import Witness
+from secrethub.audit.witness import Witness, read_witness
 from secrethub.errors import InvalidRequest
 from secrethub.storage.checkpoints import newest_checkpoint
 from tests.gateway.behind import until
 from tests.gateway.conftest import Node
+from tests.gateway.shell import Cli, cli
 from tests.gateway.test_ledger_tamper import pulses, settled, stream
 
-__all__ = ["pulses", "stream"]
+__all__ = ["cli", "pulses", "stream"]
 
 Lines = list[dict[str, Any]]
 
@@ -87,6 +89,44 @@ async def test_a_witness_of_an_export(node: Node, exported: tuple[Path, bytes]) 
     for wrong in (forged, Witness(public, forged.signed)):
         with pytest.raises(InvalidRequest, match="another ledger"):
             verify_files([path], public, witness=wrong)
+
+
+async def test_a_node_as_a_witness_on_the_command_line(
+    node: Node, cli: Cli, exported: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    """What a node's own file has seen must be in an export; another ledger's file is refused."""
+    older, key = exported[0], tmp_path / "notary.pem"
+    key.write_text(await cli("audit", "public-key"))
+    for number in range(3):
+        await node.call("POST", f"secrets/later/{number}", json={"data": {"k": "v"}})
+    await until(lambda: settled(node.settings.database_url))
+    newest = await newest_checkpoint(node.process.core.database)
+    assert newest is not None
+    witness = tmp_path / "kept.json"
+    seen = 0
+
+    async def has_seen() -> bool:
+        nonlocal seen
+        for own in Path(node.settings.state_dir).glob("witness-*"):
+            witness.write_bytes(own.read_bytes())
+            seen = read_witness(witness.read_bytes()).signed.checkpoint.sequence
+        return seen >= newest.checkpoint.sequence
+
+    await until(has_seen)
+    export = tmp_path / "later.jsonl"
+    export.write_bytes((await node.call("GET", "sys/audit/export")).content)
+    how = ("audit", "verify", "--public-key", str(key), "--witness")
+    found = await cli.json(*how, str(witness), "--file", str(export))
+    assert found["ok"]
+    assert found["checkpoints"] >= seen
+    said = await cli(*how, str(witness), "--file", str(older), code=1)
+    assert "truncated" in said
+    other = Ed25519PrivateKey.generate()
+    forged = Witness(other.public_key().public_bytes_raw(), sign(other, newest.checkpoint))
+    witness.write_bytes(msgspec.json.encode(forged))
+    assert "another ledger" in await cli(*how, str(witness), "--file", str(export), code=1)
+    assert "No such file" in await cli(*how, str(tmp_path / "none.json"), "--file", str(export), code=1)
+    assert "goes with --file" in await cli("audit", "verify", "--witness", str(witness), code=2)
 
 
 def _entry(lines: Lines, stream: str, number: int) -> int:

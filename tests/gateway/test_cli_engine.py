@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import CANARY, TargetDatabase
@@ -10,6 +11,12 @@ from tests.gateway.databases import CREATION, leasing, target
 from tests.gateway.shell import Cli
 
 __all__ = ["leasing", "target"]  # the fixtures
+
+
+def _searched(shown: dict[str, Any]) -> tuple[int, bool]:
+    """Return how often a connection is searched for strays, and whether they are removed."""
+    details = shown["connection_details"]
+    return details["stray_check"], details["remove_strays"]
 
 
 async def test_users_at_a_database(leasing: Node, target: TargetDatabase, tmp_path: Path) -> None:
@@ -20,6 +27,16 @@ async def test_users_at_a_database(leasing: Node, target: TargetDatabase, tmp_pa
     shown = await cli.json("engine", "connection", "read", "db")
     assert shown["connection_details"]["username"] == target.owner
     assert CANARY not in str(shown)
+    assert _searched(shown) == (3600, False)
+    searched = ("--stray-check", "2h", "--remove-strays")
+    await cli("engine", "connection", "write", "db", *place, "--password-file", "-", *searched, stdin=CANARY)
+    shown = await cli.json("engine", "connection", "read", "db")
+    assert _searched(shown) == (7200, True)
+    too_often = ("engine", "connection", "write", "db", "--stray-check", "1s", "--keep-strays")
+    assert "stray_check" in await cli(*too_often, code=1)
+    await cli("engine", "connection", "write", "db", "--stray-check", "0", "--keep-strays")
+    shown = await cli.json("engine", "connection", "read", "db")
+    assert _searched(shown) == (0, False)
     assert await cli.json("engine", "connection", "list") == ["db"]
     assert (await cli.json("engine", "connection", "health", "db", "--check"))["healthy"] is True
     await cli("engine", "connection", "rotate-root", "db")
