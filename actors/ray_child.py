@@ -14,20 +14,50 @@ import functools
 import logging
 import os
 import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from actors.handles.remote import answer, off_loop
 
-_BEAT_SECONDS = 5.0
-"""Between an answer and the next question."""
-_DEADLINE = 10.0
-"""Seconds for an answer. A loop that is kept busy for so long serves nobody either."""
 _MISSED = 2
 """Questions in a row without an answer, after which it hangs."""
 _GONE = 5.0
 """Seconds that an actor's end is waited for."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """How often somebody is asked whether he stands still.
+
+    Attributes:
+        pause: seconds between an answer and the next question.
+        deadline: seconds for an answer. A loop that is kept busy for so long serves nobody either.
+    """
+
+    pause: float = 5.0
+    deadline: float = 10.0
+
+
+async def stands_still(ask: Callable[[], Awaitable[object]], beats: Beats) -> None:
+    """Return when a question has had no answer twice in a row; whoever is gone is not meant.
+
+    Args:
+        ask: asks once, and returns with the answer.
+        beats: how often.
+    """
+    missed = 0
+    while missed < _MISSED:
+        await asyncio.sleep(beats.pause)
+        try:
+            async with asyncio.timeout(beats.deadline):
+                await ask()
+        except TimeoutError:
+            missed += 1
+        else:
+            missed = 0
 
 
 class RayChild:
@@ -90,23 +120,18 @@ class RayChild:
         return True
 
     async def _beats(self) -> None:
-        from ray.exceptions import RayError
-
-        missed = 0
-        while missed < _MISSED:
-            await asyncio.sleep(_BEAT_SECONDS)
-            try:
-                async with asyncio.timeout(_DEADLINE):
-                    await answer(self._actor.health.remote())
-            except TimeoutError:
-                missed += 1
-            except RayError as exc:
-                # An end shows in ``hold()``; anything else is no sign that it stands still.
-                _log.debug("%s was not asked: %s", self._name, type(exc).__name__)
-            else:
-                missed = 0
+        await stands_still(self._ask, Beats())
         _log.error("%s does not answer and is killed", self._name)
         self._end()
+
+    async def _ask(self) -> None:
+        from ray.exceptions import RayError
+
+        try:
+            await answer(self._actor.health.remote())
+        except RayError as exc:
+            # An end shows in ``hold()``; anything else is no sign that it stands still.
+            _log.debug("%s was not asked: %s", self._name, type(exc).__name__)
 
     def _end(self) -> None:
         """Kill its process: Ray asks it to end itself, which one that stands still does not."""

@@ -14,6 +14,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from actors.supervisor_watch import SupervisorWatch
 from cluster.database import prepare_database
 from cluster.drain import drain
 from cluster.membership import Membership, deployment_failure
@@ -86,11 +87,13 @@ async def start_node(
     stop.listen()
     stack.push_async_callback(drain, ray_node)
     await _start_actors(node.node, head=plan.head)
+    watch = asyncio.create_task(SupervisorWatch(node.node).run(), name="supervisors")
+    stack.callback(watch.cancel)
     if plan.head and node.serve is not None:
         membership = Membership(node.serve)
         await membership.start()
-        watch = asyncio.create_task(membership.run(), name="membership")
-        stack.callback(watch.cancel)
+        members = asyncio.create_task(membership.run(), name="membership")
+        stack.callback(members.cancel)
     # Only the head has the ingress.
     await wait_until_ready(node, deployment_failure, ingress=plan.head)
     return node, ray_node

@@ -17,7 +17,9 @@ from actors.handles import fetch_keyring
 from actors.handles.keys import fetch_root
 from actors.handles.protocol import Handle
 from actors.handles.remote import RayHandle
+from actors.ray_child import Beats
 from actors.remote import start_node, start_tree
+from actors.supervisor_watch import SupervisorWatch
 from actors.tree import NAMESPACE, actor_name
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import (
@@ -179,6 +181,23 @@ async def test_a_lease_manager_that_stands_still_is_replaced(cluster: Any) -> No
     assert await replaced(MANAGER, old) != old
     assert not Path(f"/proc/{old}").exists()
     assert await pid_of(RayHandle(f"node-supervisor@{NODE}")) == supervisor
+
+
+async def test_a_supervisor_that_stands_still_is_replaced(cluster: Any) -> None:
+    """SIGSTOP of either supervisor: its node kills it, and the next one has children that work."""
+    watch = asyncio.create_task(SupervisorWatch(NODE, Beats(pause=0.2, deadline=2.0)).run())
+    try:
+        for name, child in ((f"node-supervisor@{NODE}", HOLDER), ("supervisor", SEAL_STATE)):
+            old, grandchild = await pid_of(RayHandle(name)), await pid_of(RayHandle(child))
+            # The watch has heard of this process.
+            await asyncio.sleep(1)
+            os.kill(old, signal.SIGSTOP)
+            assert await replaced(name, old) != old
+            assert await replaced(child, grandchild) != grandchild
+            assert not Path(f"/proc/{old}").exists()
+    finally:
+        watch.cancel()
+    await keyring_of(cluster)
 
 
 async def test_a_killed_rotation_scheduler_comes_back_with_its_keys(cluster: Any) -> None:
