@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import sys
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import IO, Any, NoReturn
-
-# As a script it finds the project by itself.
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from secrethub.engines.archive import archiver
 from secrethub.engines.archive.folder import FolderStore
 from secrethub.storage import archive as rows
-from tests.gateway.second_process import main
+from tests.gateway import second_process
 
 
 def die() -> NoReturn:
@@ -76,6 +71,7 @@ def arm(step: str) -> None:
         archiver.locks.release = lambda *_args: die()  # type: ignore[attr-defined]
 
 
-if __name__ == "__main__":
-    arm(sys.argv[3])
-    asyncio.run(main(sys.argv[1], sys.argv[2]))
+def run(ready: Connection, node_file: str, socket: str, step: str) -> None:
+    """Be a second process that dies at a step."""
+    arm(step)
+    second_process.run(ready, node_file, socket)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from secrethub.engines.kinds import engines
+from tests.gateway import second_process
 from tests.gateway.lease_engine import FolderEngine
-from tests.gateway.second_process import main
 
-if __name__ == "__main__":
-    kinds = {**engines(), "folder": FolderEngine(Path(sys.argv[3]))}
-    asyncio.run(main(sys.argv[1], sys.argv[2], kinds))
+
+def run(ready: Connection, node_file: str, socket: str, place: str) -> None:
+    """Be a second process that leases out the files of ``place``."""
+    second_process.run(ready, node_file, socket, {**engines(), "folder": FolderEngine(Path(place))})

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import sys
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import Any, NoReturn
-
-# As a script it finds the project by itself.
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from secrethub.operations import rotation_runs
 from secrethub.rotation.steps import Run
-from tests.gateway.second_process import main
+from tests.gateway import second_process
 
 
 def die() -> NoReturn:
@@ -45,6 +40,7 @@ def arm(step: str) -> None:
     rotation_runs._outside, rotation_runs._confirm, rotation_runs._tell = act, wait, told
 
 
-if __name__ == "__main__":
-    arm(sys.argv[3])
-    asyncio.run(main(sys.argv[1], sys.argv[2]))
+def run(ready: Connection, node_file: str, socket: str, step: str) -> None:
+    """Be a second process that dies at a step."""
+    arm(step)
+    second_process.run(ready, node_file, socket)

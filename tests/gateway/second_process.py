@@ -3,20 +3,23 @@
 Its actors are those of the first process, called over a Unix socket: what Ray does between the
 processes of a cluster, with the same arguments and the same errors. LeaseManager and RotationScheduler are
 beside it, as they are on each node.
+
+It is forked by a process that has imported the server once, so it costs no more than its start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
 import ssl
-import subprocess
-import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +37,9 @@ from serve.wiring import Process
 _LENGTH = 4
 _NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """The door is plain HTTP: no authority is read."""
-_ROOT = Path(__file__).parents[2]
 _READY_SECONDS = 60
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload([__name__])
 
 
 async def _send(writer: asyncio.StreamWriter, value: object) -> None:
@@ -126,7 +130,7 @@ class Second:
     """The second process and a client of its plain HTTP door."""
 
     settings: NodeSettings
-    child: subprocess.Popen[bytes]
+    child: multiprocessing.process.BaseProcess
     client: httpx2.AsyncClient
 
     async def call(self, method: str, path: str, token: str, **options: Any) -> httpx2.Response:
@@ -136,61 +140,71 @@ class Second:
 
     def stop(self) -> None:
         """Stop it where it stands (SIGSTOP), and return when it does."""
-        self.child.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.child.pid, os.WSTOPPED)
+        os.kill(self.pid, signal.SIGSTOP)
+        while not self.stands_still:
+            time.sleep(0.001)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.child.pid is not None
+        return self.child.pid
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether it was stopped. It is no child of this process, so that cannot be waited for."""
+        return Path(f"/proc/{self.pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] == "T"
 
     def go_on(self) -> None:
         """Let it run again."""
-        self.child.send_signal(signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End it without any warning (SIGKILL)."""
         self.child.kill()
-        self.child.wait()
+        self.child.join()
 
 
 @contextlib.asynccontextmanager
 async def started(
-    settings: NodeSettings, handles: Handles, *, script: str = __file__, words: tuple[str, ...] = ()
+    settings: NodeSettings, handles: Handles, program: Callable[..., None] | None = None, *words: str
 ) -> AsyncIterator[Second]:
     """Start a second process with the actors of this one; it is gone afterwards.
 
     Args:
         settings: of its node.
         handles: of this process's actors.
-        script: started instead of this file; it calls :func:`main`.
-        words: its further arguments.
+        program: what it does instead of :func:`run`, with the same arguments and then ``words``.
+        words: further arguments.
     """
+    assert settings.http is not None
     folder = Path(settings.run_dir)
     write_node_file(folder / "node.json", settings)
     async with offered(handles, folder / "actors.sock"):
-        child = subprocess.Popen(  # noqa: ASYNC220 - it must be possible to stop and kill it
-            [sys.executable, script, str(folder / "node.json"), str(folder / "actors.sock"), *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=_ROOT,
-            # A script's own folder is searched for modules, not the one it is started in.
-            env={**os.environ, "PYTHONPATH": str(_ROOT)},
-        )
+        heard, tells = _FORKING.Pipe(duplex=False)
+        given = (tells, str(folder / "node.json"), str(folder / "actors.sock"), *words)
+        child = _FORKING.Process(target=program or run, args=given)
+        child.start()
+        tells.close()  # so that the end of the process is heard
         try:
-            assert child.stdout is not None
-            line = await asyncio.wait_for(asyncio.to_thread(child.stdout.readline), _READY_SECONDS)
-            assert line == b"ready\n"
-            assert settings.http is not None
+            assert await asyncio.to_thread(heard.poll, _READY_SECONDS)
+            heard.recv()
             async with httpx2.AsyncClient(
                 base_url=f"http://127.0.0.1:{settings.http.port}", timeout=60, verify=_NOBODY
             ) as client:
                 yield Second(settings, child, client)
         finally:
+            heard.close()
             child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
+            child.join()
 
 
-async def main(node_file: str, socket: str, kinds: Mapping[str, Engine] | None = None) -> None:
-    """Be the second process; ``kinds`` of engine instead of the usual ones."""
+def run(ready: Connection, node_file: str, socket: str, kinds: Mapping[str, Engine] | None = None) -> None:
+    """Be the second process and say when it is ``ready``; ``kinds`` of engine instead of the usual ones."""
+    asyncio.run(_serve(ready, node_file, socket, kinds))
+
+
+async def _serve(ready: Connection, node_file: str, socket: str, kinds: Mapping[str, Engine] | None) -> None:
     settings = read_node_file(node_file)
     process = Process(settings, SocketHandles(socket), ("gateway",), "second", kinds)
     await process.start()
@@ -200,16 +214,11 @@ async def main(node_file: str, socket: str, kinds: Mapping[str, Engine] | None =
         asyncio.create_task(actor(node=settings.node, workplace=lent).hold())
         for actor in (LeaseManager, RotationScheduler)
     ]
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    # The pipe ends when the test process does, however that ends.
-    ended: Callable[[], bytes] = sys.stdin.buffer.read
-    await asyncio.to_thread(ended)
+    ready.send(None)
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    await asyncio.to_thread(tests.join)  # it ends when they do, however they end
     for worker in workers:
         worker.cancel()
     await asyncio.wait(workers)
     await process.stop()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -43,12 +44,12 @@ async def test_killed(node: Node, folder: Path, tmp_path: Path, step: str) -> No
     await old_entries(node, 40)
     key = Path(node.settings.cluster_key_file).read_text()
     settings = with_sinks(node_settings(tmp_path, url, "n2", key), folder.parent)
-    script = archive_crash.__file__
-    async with started(settings, node.tree.handles, script=script, words=(step,)) as second:
+    async with started(settings, node.tree.handles, archive_crash.run, step) as second:
         await until(lambda: healthy(second))
         with pytest.raises(httpx2.TransportError):
             await second.call("POST", "sys/audit/archive/run", node.root, json={})
-        assert second.child.wait(timeout=20) == -9
+        second.child.join(20)
+        assert second.child.exitcode == -signal.SIGKILL
     rows = await sql(url, "SELECT pruned FROM audit_segments")
     assert [row["pruned"] for row in rows] == [step == "pruned"]
     await ledger_is_good(node, state=True)

@@ -81,8 +81,7 @@ async def test_it_holds_exactly_on_two_nodes(leased: Node, place: Path, tmp_path
     await ok(leased, "POST", f"{QUOTAS}/all", {"max_leases": 7})
     key = Path(leased.settings.cluster_key_file).read_text()
     settings = node_settings(tmp_path, leased.settings.database_url, "n2", key)
-    script = str(lease_process.__file__)
-    async with started(settings, leased.tree.handles, script=script, words=(str(place),)) as second:
+    async with started(settings, leased.tree.handles, lease_process.run, str(place)) as second:
         await until(lambda: healthy(second))
         answers = await asyncio.gather(
             *(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +25,17 @@ async def doomed(leased: Node, place: Path, tmp_path: Path) -> AsyncIterator[Sec
     """A second process of the cluster, which may die where the target says."""
     key = Path(leased.settings.cluster_key_file).read_text()
     settings = node_settings(tmp_path, leased.settings.database_url, "n2", key)
-    script = str(lease_process.__file__)
-    async with started(settings, leased.tree.handles, script=script, words=(str(place),)) as process:
+    async with started(settings, leased.tree.handles, lease_process.run, str(place)) as process:
         await until(lambda: healthy(process))
         yield process
 
 
 async def _rows(node: Node) -> list[Any]:
     return await sql(node.settings.database_url, "SELECT * FROM leases")
+
+
+async def _stands_still(process: Second) -> bool:
+    return process.stands_still
 
 
 async def _none_left(node: Node) -> bool:
@@ -71,7 +72,8 @@ async def test_a_process_that_dies_while_it_ends_leases_loses_none(
     (place.parent / "die-revoking").touch()
     with pytest.raises(httpx2.HTTPError):
         await doomed.call("PUT", "sys/leases/revoke-prefix/db/creds", leased.root, json={"sync": True})
-    assert doomed.child.wait() != 0
+    doomed.child.join()
+    assert doomed.child.exitcode != 0
     assert len(await _rows(leased)) == 5
     await _grace_is_over(leased)
     await until(lambda: _none_left(leased))
@@ -89,7 +91,7 @@ async def test_a_manager_that_stands_still_while_it_ends_leases_does_no_harm(
     made = [await creds(leased) for _ in range(3)]
     (place.parent / "stop-revoking").touch()
     await leased.call("PUT", "sys/leases/revoke-prefix/db/creds")
-    await asyncio.to_thread(os.waitid, os.P_PID, doomed.child.pid, os.WSTOPPED)
+    await until(lambda: _stands_still(doomed))
     assert len(await _rows(leased)) == 3
     await leased.tree.workplace.lend(leased.process.core)
     await _grace_is_over(leased)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.gateway import rotation_crash
 from tests.gateway.behind import entries, ledger_is_good, until
 from tests.gateway.conftest import Node, node_settings
 from tests.gateway.kv import ok, put
@@ -12,7 +13,6 @@ from tests.gateway.pair import healthy
 from tests.gateway.rotations import STEPS, configured, history
 from tests.gateway.second_process import started
 
-SCRIPT = str(Path(__file__).parent / "rotation_crash.py")
 PATHS = [f"crash/{step}" for step in STEPS]
 
 
@@ -27,7 +27,7 @@ async def test_a_run_survives_its_process(node: Node, tmp_path: Path) -> None:
     await node.tree.workplace.take_back()
     for number, step in enumerate(STEPS):
         settings = node_settings(tmp_path, url, f"k{number}", key)
-        async with started(settings, node.tree.handles, script=SCRIPT, words=(step,)) as process:
+        async with started(settings, node.tree.handles, rotation_crash.run, step) as process:
             await until(lambda process=process: healthy(process))
             await ok(node, "POST", f"sys/rotation/run/secrets/{PATHS[number]}")
             await until(lambda process=process: _dead(process))
@@ -47,7 +47,7 @@ async def test_a_run_survives_its_process(node: Node, tmp_path: Path) -> None:
 
 
 async def _dead(process: Any) -> bool:
-    return process.child.poll() is not None
+    return not process.child.is_alive()
 
 
 async def _ends(url: str) -> list[dict[str, Any]]:
