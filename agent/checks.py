@@ -63,9 +63,12 @@ def warnings(settings: Settings, held: int) -> list[str]:
         settings: the agent's.
         held: what its process may do: :func:`capabilities`.
     """
-    if settings.socket is None:
-        return []
     found = []
+    file = settings.auth.secret_id_file
+    if file is not None and _open_to_everybody(file):
+        found.append(f"auth.secret_id_file {file} is open to everybody; run: chmod 600 {file}")
+    if settings.socket is None:
+        return found
     others = [grant for grant in settings.socket.allow if grant.uid != os.geteuid()]
     if others and not held >> CAP_SYS_PTRACE & 1:
         found.append(
@@ -85,6 +88,13 @@ def warnings(settings: Settings, held: int) -> list[str]:
                     "another application, and is refused"
                 )
     return found
+
+
+def _open_to_everybody(file: Path) -> bool:
+    try:
+        return bool(file.stat().st_mode & 0o007)
+    except OSError:  # usually removed after its use
+        return False
 
 
 def _is_of_two(grant: GrantSettings, wider: GrantSettings) -> bool:

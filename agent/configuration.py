@@ -64,6 +64,10 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
     values = _read(file)
     _overlay(values, environment)
     top = Table("", values)
+    for name in top.left():
+        # First of all, or what stands in a mistyped section would be told as missing in the right one.
+        if name not in {*_SECTIONS, "template", "command"}:
+            raise Misconfigured(f"unknown setting {name}")
     secret_id = environment.get(_SECRET_ID)
     settings = Settings(
         host=_host(top.table("agent")),
@@ -76,7 +80,6 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
         commands=read_commands(top.tables("command")),
         log_level=_log(top.table("log")),
     )
-    top.finish()
     if settings.socket is None and not settings.templates and not settings.commands:
         raise Misconfigured("nothing to do: neither a [[template]] nor a [[command]] nor socket.path is set")
     return settings

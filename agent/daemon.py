@@ -68,7 +68,7 @@ def _run(settings: Settings, doubts: Sequence[str]) -> int:
 
     logs.set_up(settings.log_level)
     for doubt in doubts:
-        _log.warning("a setting will not work for everybody", extra={"warning": doubt})
+        _log.warning("a setting is doubtful", extra={"warning": doubt})
     import uvloop
 
     try:

@@ -217,8 +217,6 @@ def _secret_id(auth: AuthSettings) -> Sensitive[str]:
     if auth.secret_id_file is None:
         raise Misconfigured("auth.secret_id_file is missing (or set SECRETHUB_SECRET_ID)")
     try:
-        if auth.secret_id_file.stat().st_mode & 0o007:
-            _log.warning("everybody may read the SecretID", extra={"path": str(auth.secret_id_file)})
         return Sensitive(auth.secret_id_file.read_text("ascii").strip())
     except (OSError, UnicodeDecodeError) as exc:
         raise Misconfigured(f"auth.secret_id_file {auth.secret_id_file} cannot be read") from exc

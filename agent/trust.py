@@ -93,8 +93,10 @@ def _trusting(roots: list[bytes]) -> ssl.SSLContext:
 def _roots(file: Path, pin: str | None) -> list[bytes]:
     try:
         roots = _certificates(file.read_text("ascii"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise Misconfigured(f"core.ca_file {file} cannot be read") from exc
+    except OSError as exc:
+        raise Misconfigured(f"core.ca_file {file} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise Misconfigured(f"core.ca_file {file} is not PEM") from exc
     if pin is not None:
         roots = [root for root in roots if _fingerprint(root) == pin]
     if not roots:

@@ -39,7 +39,7 @@ def explain(error: ClientError, advice: Mapping[str, str] | None = None) -> str:
     """
     if isinstance(error, NotReached):
         if error.sent:
-            return f"No answer from {error}. The change may have been made: check before repeating it."
+            return f"No answer from {error}. A change may have been made: check before repeating it."
         return f"No answer from {error}. Is the server running, and is --address (SECRETHUB_ADDR) right?"
     if isinstance(error, NotTrusted):
         return (

@@ -36,7 +36,8 @@ def as_client_error(endpoint: Endpoint) -> Iterator[None]:
     except httpx2.TimeoutException as exc:
         raise NotReached(f"{endpoint.url}: no answer in time", True) from exc
     except httpx2.TransportError as exc:
-        raise NotReached(f"{endpoint.url}: {_reason(exc)}", True) from exc
+        hint = "; does it speak https://?" if _cut_off(exc) and endpoint.scheme == "http" else ""
+        raise NotReached(f"{endpoint.url}: {_reason(exc)}{hint}", True) from exc
 
 
 def _certificate(exc: BaseException) -> str:
@@ -48,12 +49,19 @@ def _certificate(exc: BaseException) -> str:
     return ""
 
 
+def _cut_off(exc: httpx2.TransportError) -> bool:
+    """Tell whether the server ended the connection without a word, as one does that expects TLS."""
+    return isinstance(exc, httpx2.ReadError | httpx2.RemoteProtocolError)
+
+
 def _reason(exc: BaseException) -> str:
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
+            if cause.reason == "WRONG_VERSION_NUMBER":
+                return "it does not speak TLS; does it speak http://?"
             return f"TLS failed: {cause.reason or 'unknown reason'}"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return str(exc) or "connection lost"
+    return str(exc).rstrip(".") or "connection lost"

@@ -68,3 +68,30 @@ def test_who_would_be_two_applications_is_named(tmp_path: Path, entry: str, othe
     found = warned(tmp_path, 'mode = "0666"', f'{entry}\npaths = ["secrets/a"]\n[[socket.allow]]\n{other}')
     assert len(found) == number
     assert all("another application" in warning for warning in found)
+
+
+@pytest.mark.parametrize(("mode", "fine"), [(0o600, True), (0o640, True), (0o604, False), (0o644, False)])
+def test_a_secret_id_that_everybody_may_read_is_named(tmp_path: Path, mode: int, fine: bool) -> None:
+    """Without a socket, too; a file that was removed after its use is no matter."""
+    secret_id = tmp_path / "secret-id"
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'[core]\nurl = "https://core:4443"\n[auth]\nsecret_id_file = "{secret_id}"\n'
+        f'[[template]]\ncontent = "x"\ndestination = "{tmp_path / "x"}"\n'
+    )
+    assert checks.warnings(load(file, {}), 0) == []
+    secret_id.write_text("s")
+    secret_id.chmod(mode)
+    found = checks.warnings(load(file, {}), 0)
+    assert [f"chmod 600 {secret_id}" in warning for warning in found] == ([] if fine else [True])
+
+
+def test_a_root_that_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> None:
+    """A file that is not there, and one that is a folder, are told apart."""
+    config = tmp_path / "agent.toml"
+    for name, reason in (("none.pem", "No such file"), (".", "Is a directory")):
+        config.write_text(
+            f'[core]\nurl = "https://core:4443"\nca_file = "{tmp_path / name}"\n'
+            f'[[template]]\ncontent = "x"\ndestination = "{tmp_path / "x"}"\n'
+        )
+        assert reason in checks.check(load(config, {}))[0]

@@ -123,6 +123,7 @@ def test_the_environment_alone_is_not_enough_without_work() -> None:
         (CORE + FILE + "colour = 3\n", "template[1].colour"),
         (CORE + FILE + "reload = { signal = 1 }\n", "template[1].reload.signal"),
         (CORE + "[surprise]\n" + FILE, "surprise"),
+        ('[corr]\nurl = "https://a"\n' + FILE, "unknown setting corr"),
         (CORE + ALLOW + "uid = 3\n", "socket.allow[1].uid"),
         (CORE + '[auth]\nsecret_id = "canary"\n' + FILE, "auth.secret_id"),
         (FILE, "core.url"),
