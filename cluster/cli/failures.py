@@ -8,6 +8,7 @@ from secrethub.client import ApiError, Client, ClientError, NotReached, NotTrust
 
 NO_TOKEN = "No token: run `secrethub login`, or set SECRETHUB_TOKEN."  # noqa: S105 - a sentence
 
+NOT_FOUND = "not found: nothing has this name or path"
 INITIALISE = "nobody has initialised it: `secrethub operator init`"
 ABOUT_ITSELF = (
     "the token is unknown, expired or revoked, or was made without the policy `default`; "
@@ -48,7 +49,7 @@ def explain(error: ClientError, advice: Mapping[str, str] | None = None) -> str:
         )
     if not isinstance(error, ApiError):
         return str(error)
-    said = _deleted(error) or "; ".join(error.errors) or ("not found" if error.status == 404 else error.code)
+    said = _deleted(error) or "; ".join(error.errors) or (NOT_FOUND if error.status == 404 else error.code)
     todo = {**_ADVICE, **(advice or {})}.get(error.code, "")
     parts = [said + (f" ({todo})" if todo else "")]
     if error.request_id:

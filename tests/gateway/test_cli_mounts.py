@@ -39,3 +39,4 @@ async def test_secrets_engines(cli: Cli) -> None:
     for kind in ("database", "aws"):
         assert f"{kind} is mounted" in await cli("mount", "enable", kind, "--path", f"of/{kind}")
     assert "has no options" in await cli("mount", "enable", "aws", "--version", "2", code=1)
+    assert "one of kv, kv-v1, kv-v2, aws, database" in await cli("mount", "enable", "mysql", code=1)

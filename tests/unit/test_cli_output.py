@@ -83,7 +83,7 @@ def test_yaml_quotes_what_would_be_read_as_something_else(word: str) -> None:
             ["permission denied", "token lookup", "r-1"],
         ),
         (ApiError(503, "sealed", ("Vault is sealed",)), ["sealed", "secrethub operator unseal"]),
-        (ApiError(404, "", ()), ["not found"]),
+        (ApiError(404, "", ()), ["not found", "name or path"]),
         (ApiError(400, "invalid_request", ("first\nsecond",)), ["first second"]),
         (NotReached("http://127.0.0.1:1: Connection refused"), ["Connection refused", "SECRETHUB_ADDR"]),
         (NotReached("https://c:1: no answer in time", True), ["no answer in time", "may have been made"]),

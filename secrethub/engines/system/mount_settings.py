@@ -36,6 +36,7 @@ _TAKEN = frozenset(
         "user_lockout_config",
     }
 )
+_STORES = ("kv", "kv-v1", "kv-v2")
 _SYSTEM = "system"
 """In place of a duration: what holds for the whole cluster."""
 
@@ -100,6 +101,10 @@ def new_mount(body: EnableRequest, leased: Collection[str] = ()) -> dict[str, An
         if _given(body.options):
             raise InvalidRequest(f"an engine of type {body.type} has no options")
         return _made(body, body.type, body.description, {})
+    if body.type not in _STORES:
+        raise InvalidRequest(
+            f"the type of a secrets engine is one of {', '.join((*_STORES, *sorted(leased)))}"
+        )
     version = _version(body)
     return _made(body, "kv", body.description, {"version": version})
 
@@ -194,8 +199,6 @@ def _ttl(given: str | int | None, present: int) -> int:
 
 
 def _version(body: EnableRequest) -> str:
-    if body.type not in {"kv", "kv-v1", "kv-v2"}:
-        raise InvalidRequest("only key/value stores can be mounted: type kv-v2 or kv-v1")
     options = _given(body.options)
     if others := sorted(options.keys() - {"version"}):
         raise InvalidRequest(f"a key/value store has no option {others[0]!r}")
