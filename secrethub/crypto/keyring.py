@@ -166,10 +166,15 @@ class Keyring:
             self._missing.clear()
         self._missing.add(number)
 
-    def due(self, now: float) -> int:
-        """Return the number of the data key that should seal at ``now``, in seconds since the epoch."""
-        spread = [number for number, made_at in self._made_at.items() if made_at + SPREAD_SECONDS <= now]
-        return max(spread, default=min(self._made_at))
+    def due(self, now: float, spread: float = SPREAD_SECONDS) -> int:
+        """Return the number of the data key that should seal at ``now``, in seconds since the epoch.
+
+        Args:
+            now: the time.
+            spread: age in seconds at which a key begins to seal.
+        """
+        old_enough = [number for number, made_at in self._made_at.items() if made_at + spread <= now]
+        return max(old_enough, default=min(self._made_at))
 
     def seal_with(self, number: int, uses: int) -> None:
         """Seal with data key ``number``, from now on, ``uses`` times more than allowed already.

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from secrethub.clock import Clock
-from secrethub.crypto.keyring import Keyring
+from secrethub.crypto.keyring import SPREAD_SECONDS, Keyring
 from secrethub.storage.data_keys import reserve
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import Caches, Changed
@@ -47,6 +47,8 @@ class DataKeys:
         self._clock = clock
         self._keyring = keyring
         self._fetch = fetch
+        self.spread: float = SPREAD_SECONDS
+        """Age in seconds at which a new data key begins to seal: 0 is enough for one process."""
         self._fetching = asyncio.Lock()
         self._announced = 0
         self._missed = False
@@ -71,7 +73,7 @@ class DataKeys:
             Unavailable: the database does not answer.
         """
         keyring = self._keyring()
-        number, left = keyring.due(self._clock.now().timestamp()), keyring.left
+        number, left = keyring.due(self._clock.now().timestamp(), self.spread), keyring.left
         if number == keyring.sealing and left is not None and left >= BLOCK // 2:
             return
         if await reserve(self._database, number, BLOCK):

@@ -31,7 +31,6 @@ from asyncpg.transaction import Transaction
 
 from actors.local import LocalTree
 from actors.wiring import Pulses
-from secrethub.crypto import keyring
 from secrethub.node import NodeSettings, read_node_file, write_node_file
 from secrethub.storage.ledger_rows import COMMIT
 from serve.timing import Timing
@@ -149,8 +148,6 @@ def _arm(folder: Path) -> None:
         return await fetch(self, query, *args, **how)
 
     Transaction.commit, asyncpg.Connection.fetch = doomed_commit, doomed_fetch
-    # Nobody waits for what happens now and then.
-    keyring.SPREAD_SECONDS = 0
 
 
 async def _serve(settings: NodeSettings) -> None:
@@ -158,6 +155,7 @@ async def _serve(settings: NodeSettings) -> None:
     tree = LocalTree(settings, pulses=Pulses(seal_state=0.2, key_holder=0.2))
     await tree.start()
     process = Process(settings, tree.handles, ("gateway", "agents"), "single", timing=Timing(keys=0.1))
+    process.core.data_keys.spread = 0
     await process.start()
     await tree.workplace.lend(process.core)
     sys.stdout.write(f"{os.getpid()}\n")

@@ -90,6 +90,7 @@ def test_a_younger_key_seals_once_it_had_time_to_spread() -> None:
     """Who asks which key should seal is told of the newest that is old enough, or of the first one."""
     keyring = Keyring.generate(100).rotated(200)
     assert [keyring.due(now) for now in (0, 100, 200, 202.9, 203, 1e10)] == [1, 1, 1, 1, 2, 2]
+    assert [keyring.due(now, 0) for now in (0, 199.9, 200)] == [1, 1, 2]
 
 
 def test_a_counted_key_seals_no_more_than_was_reserved() -> None:
