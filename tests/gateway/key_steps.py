@@ -14,8 +14,10 @@ async def term(node: Caller) -> int:
     return int((await node.call("GET", "sys/key-status")).json()["data"]["term"])
 
 
-async def rotated(node: Node) -> int:
-    """Make a data key and wait until the node seals with it; return its number."""
+async def rotated(node: Node, *, alone: bool = True) -> int:
+    """Make a data key, wait until the node seals with it (soon if it is ``alone``), return its number."""
+    if alone:
+        node.process.core.data_keys.spread = 0
     answer = await node.call("PUT", "sys/rotate")
     assert answer.status_code == 204, answer.text
     number = await term(node)

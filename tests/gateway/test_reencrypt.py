@@ -236,7 +236,7 @@ async def test_a_process_is_killed_in_between(node: Node, second: Second, others
     """A process that dies while it seals anew, alone or beside others, leaves nothing half done."""
     url, core = node.settings.database_url, node.process.core
     wrapping = await filled(node, 400)
-    await rotated(node)
+    await rotated(node, alone=False)
 
     async def under_way() -> bool:
         rows = await sql(url, "SELECT count(*) AS left FROM kv_versions WHERE sealed_under(sealed) < 2")
@@ -279,7 +279,7 @@ async def test_writers_and_readers_go_on_meanwhile(node: Node, second: Second) -
         for number in range(2)
     ]
     for number in (2, 3):
-        assert await rotated(node) == number
+        assert await rotated(node, alone=False) == number
         await reencrypt(core)
     ended.set()
     await asyncio.gather(*clients)
