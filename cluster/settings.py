@@ -395,5 +395,6 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         name = ".".join(str(part) for part in problem["loc"])
-        lines.append(f"{name}: {problem['msg'][:1].lower()}{problem['msg'][1:]}")
+        said = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
+        lines.append(f"{name}: {said[:1].lower()}{said[1:]}")
     return "; ".join(lines)

@@ -156,6 +156,8 @@ def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
         ("[ray]\nreconnect_timeout = 1", "ray.reconnect_timeout"),
         ('trusted_proxies = ["proxy.internal"]', "trusted_proxies"),
         ('trusted_proxies = ["10.0.0.0/33"]', "trusted_proxies"),
+        ("[htp]\nport = 1", "htp: there is no such setting"),
+        ("[http]\nprt = 1", "http.prt: there is no such setting"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
