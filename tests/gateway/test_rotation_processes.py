@@ -19,7 +19,7 @@ async def test_a_process_that_stood_still_reads_what_a_new_key_sealed(node: Node
     await put(node, "a", k="old")
     assert (await second.call("GET", "secrets/a", node.root)).status_code == 200
     second.stop()
-    await rotated(node)
+    await rotated(node, alone=False)
     await put(node, "a", k="new")
     assert await sealed_under(node.settings.database_url, "a") == [1, 2]
     asked = asyncio.create_task(second.call("GET", "secrets/a", node.root))
@@ -101,7 +101,7 @@ async def test_nothing_fails_while_keys_are_rotated(node: Node, second: Second) 
         for number in range(3)
     ]
     for _ in range(3):
-        await rotated(node)
+        await rotated(node, alone=False)
         before = done
         await until(lambda before=before: _beyond(lambda: done, before + 60))
     ended.set()
