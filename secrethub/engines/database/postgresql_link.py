@@ -34,6 +34,8 @@ _WAIT_SECONDS = 10.0
 """For a connection that others have."""
 _ANSWER_SECONDS = 12.0
 _ATTEMPTS = 8
+_UNSYNCED = ("BEGIN", "SET LOCAL synchronous_commit = off")
+_SYNCED = ("COMMIT", "SELECT pg_current_xact_id()")
 _TURN = "SELECT pg_advisory_xact_lock(7305086391846017)"
 """Waits until nobody else changes roles in this way."""
 _OF_ONE_ROLE = re.compile(r"\s*(?:CREATE|ALTER)\s+(?:ROLE|USER)\b", re.IGNORECASE)
@@ -183,6 +185,7 @@ class Link:
         """Run statements in one transaction and one round trip, those that need it while nobody else does.
 
         Making a role needs it not, and takes the server longest: it tries the password against the empty one.
+        Nor does waiting for the disk, so the transaction is synced by an empty one that follows it.
 
         Args:
             statements: filled in, each one statement.
@@ -190,12 +193,18 @@ class Link:
         """
         alone = list(itertools.takewhile(_OF_ONE_ROLE.match, statements))
         rest = statements[len(alone) :]
-        # One message is one transaction. Each on lines of its own: one may end with a comment.
-        script = "\n;\n".join((*alone, *((_TURN, *rest) if rest else ())))
+        # One message is one transaction, unless it says otherwise. Each on lines of its own: one may end with
+        # a comment.
+        script = "\n;\n".join((*_UNSYNCED, *alone, _TURN, *rest, *_SYNCED) if rest else alone)
 
         async def once() -> None:
             async with self.lent(hide) as connection:
-                await connection.execute(script)
+                try:
+                    await connection.execute(script)
+                except asyncpg.PostgresError:
+                    if connection.is_in_transaction():
+                        await connection.execute("ROLLBACK")
+                    raise
 
         await self._again(once)
 
