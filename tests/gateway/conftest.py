@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -25,11 +26,17 @@ from serve.timing import USUAL, Timing
 from serve.wiring import Process
 from tests.gateway.declared import check_declared
 
+_PORTS = range(20_000, 32_000)
+"""Below those that the system gives to clients, who would take one between its choice and its use."""
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on; by chance, for many tests look for one at the same time."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def node_settings(folder: Path, database_url: str, name: str = "n1", key: str | None = None) -> NodeSettings:
