@@ -29,9 +29,11 @@ from secrethub.wire.messages import (
     CoreMessage,
     Error,
     Hello,
+    Issued,
     Message,
     Ping,
     Pong,
+    RevokeLease,
     Welcome,
 )
 from secrethub.wire.session import Request, Session
@@ -120,6 +122,9 @@ class Conversation:
                     push(message)
                 elif (waiting := self._answers.pop(request_id, None)) is not None and not waiting.done():
                     waiting.set_result(message)
+                elif isinstance(message, Issued):
+                    # Nobody waits for it any more, so nobody would ever end it.
+                    await self.send(RevokeLease(id=next(self._ids), lease_id=message.lease_id))
         except Closed as exc:
             ending = exc
             raise

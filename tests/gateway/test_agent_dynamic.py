@@ -188,6 +188,27 @@ async def test_an_agent_has_what_its_policies_allow(
     assert "canary" not in json.dumps(told, default=str)
 
 
+async def test_what_comes_too_late_is_revoked(ready: Node, target: TargetDatabase, tmp_path: Path) -> None:
+    """Credentials that nobody waits for any more when they come end at once, not with their lease."""
+    async with (
+        enrolled_host(ready, tmp_path, "nothing", paths=PATHS) as host,
+        conversing(ready, host) as conversation,
+    ):
+        before = set(await target.users())
+        asked = asyncio.create_task(made(conversation))
+        await asyncio.sleep(0)  # it asks, and Core has not answered yet
+        asked.cancel()
+        await asyncio.wait([asked])
+        assert asked.cancelled()
+
+        async def gone() -> bool:
+            told = await entries(ready.settings.database_url)
+            ended = [entry for entry in told if entry["path"] == "sys/leases/revoke"]
+            return bool(ended) and set(await target.users()) == before
+
+        await until(gone)
+
+
 async def test_an_application_does_not_notice(ready: Node, target: TargetDatabase, tmp_path: Path) -> None:
     """None of its queries fails while its credentials live for seconds only; it knows them from a file."""
     await ok(ready, "POST", f"{MOUNT}/roles/app", role(default_ttl="3s", max_ttl="3s"))
