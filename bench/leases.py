@@ -247,7 +247,7 @@ async def renewals(core: Core, url: str, root: str) -> dict[str, float]:
         answer = await perform(core, call)
         assert answer.lease_duration == 7200, answer
 
-    found = [await leases.find(core.database, core.keyring(), one) for one in identifiers[_WORK:]]
+    found = [await core.lookups.find(core.keyring(), one) for one in identifiers[_WORK:]]
     held = [one for one in found if one is not None]
 
     async def alone(one: tuple[Lease, int]) -> None:

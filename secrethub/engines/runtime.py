@@ -27,6 +27,7 @@ from secrethub.storage.authority_whole import WholeTable
 from secrethub.storage.database import Database
 from secrethub.storage.feed import Feed
 from secrethub.storage.freshness import Caches, Changed
+from secrethub.storage.lease_lookups import Lookups
 from secrethub.storage.lease_makings import Makings
 from secrethub.storage.lease_renewals import Renewals
 from secrethub.storage.ledger import Ledger
@@ -216,6 +217,7 @@ class Core:
         self.quotas = QuotaTable(self.authority, self.caches)
         self.exchange = Exchange()
         self.makings = Makings(self.database)
+        self.lookups = Lookups(self.database)
         self.renewals = Renewals(self.database)
         self.memo = DecisionMemo(self.caches)
         self.data_keys = DataKeys(self.database, self.caches, clock, self.keyring, self._fetch_keyring)

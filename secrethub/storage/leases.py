@@ -1,8 +1,8 @@
-"""Leases in the database: what a row is, and how it is looked up.
+"""Leases in the database: what a row is.
 
 Rows carry an HMAC over every column that says what a lease is, and what its engine knows is sealed to the
-lease's id and state. Deadlines are in the database's time. How leases are made, renewed and ended is in
-``lease_makings.py``, ``lease_renewals.py`` and ``lease_ends.py``.
+lease's id and state. Deadlines are in the database's time. How leases are made, found, renewed and ended is
+in ``lease_makings.py``, ``lease_lookups.py``, ``lease_renewals.py`` and ``lease_ends.py``.
 """
 
 from __future__ import annotations
@@ -31,22 +31,6 @@ _KEY = "lease"
 _LAST_REVISION = 1 << 62
 COLUMNS = """id, revision, state, mount, role, target, owner, owner_name, lineage, issued_at, renewed_at,
               expires_at, max_expires_at, renewable, sealed, mac"""
-
-
-async def find(database: Database, keyring: Keyring, identifier: str) -> tuple[Lease, int] | None:
-    """Return a live lease that has not been revoked, and the database's time; None when there is none.
-
-    Raises:
-        IntegrityFailure: its row is not authentic.
-        Unavailable: the database does not answer.
-    """
-    async with database.read() as connection:
-        row = await connection.fetchrow(
-            f"""SELECT {COLUMNS}, {NOW} AS now FROM leases
-                WHERE id = $1 AND state = 'live' AND revoked_at IS NULL AND expires_at > {NOW}""",  # noqa: S608
-            identifier,
-        )
-    return None if row is None else (verified(keyring, row), row["now"])
 
 
 async def any_of(connection: asyncpg.Connection[Any], mount: str, target: str) -> bool:

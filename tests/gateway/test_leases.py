@@ -9,6 +9,7 @@ from typing import Any
 import hvac
 import pytest
 
+from secrethub.errors import IntegrityFailure
 from secrethub.operations.leases import tell
 from secrethub.storage import lease_lists
 from tests.gateway.behind import entries, ledger_is_good, sql, until
@@ -180,6 +181,28 @@ async def test_renewals_at_the_same_time_do_not_get_in_each_others_way(leased: N
     rows = await sql(leased.settings.database_url, "SELECT revision FROM leases WHERE revoked_at IS NULL")
     assert [row["revision"] for row in rows] == [4, 4, 4]
     await ledger_is_good(leased)
+
+
+async def test_lookups_at_the_same_time_harm_no_other(leased: Node) -> None:
+    """Of lookups made together each has its own answer: what is there, is not, cannot be, or was edited."""
+    good, edited = [(await creds(leased))["lease_id"] for _ in range(2)]
+    await sql(leased.settings.database_url, "UPDATE leases SET owner = 'x' WHERE id = $1", edited)
+    core = leased.process.core
+    none, never = f"{good[:-1]}-", (f"{good}\0", f"{good}\ud800")
+    for order in ((good, good, edited, none, *never), (*never, none, edited, good, good)):
+        found = await asyncio.gather(
+            *(core.lookups.find(core.keyring(), one) for one in order), return_exceptions=True
+        )
+        for asked, got in zip(order, found, strict=True):
+            if asked == good:
+                assert isinstance(got, tuple)
+                assert got[0].id == good
+            elif asked == edited:
+                assert isinstance(got, IntegrityFailure)
+            else:
+                assert got is None
+    answer = await _lookup(leased, never[0])
+    assert (answer.status_code, answer.json()["errors"]) == (400, ["invalid lease"])
 
 
 async def test_how_many_there_are_is_known_without_counting(leased: Node, place: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from secrethub.engines.own_changes import present_fence
-from secrethub.storage import leases
 from secrethub.storage.lease_renewals import Renewals
 from secrethub.storage.state_check import Checked
 from secrethub.storage.state_leases import check_leases
@@ -43,7 +42,7 @@ async def test_leases_as_they_are(leased: Node, place: Path) -> None:
     assert found["ok"] is True, found
     assert found["state"]["unrecorded"] == 0
     core = leased.process.core
-    known = await leases.find(core.database, core.keyring(), kept)
+    known = await core.lookups.find(core.keyring(), kept)
     assert known is not None
     await core.ledger.look()
     lease, now = known

@@ -185,7 +185,7 @@ async def _mine(context: Context, named: str) -> tuple[Lease, int]:
     identifier = context.params.get("lease") or named
     if not identifier:
         raise InvalidRequest("missing lease_id")
-    found = await leases.find(core.database, core.keyring(), identifier)
+    found = await core.lookups.find(core.keyring(), identifier)
     if found is None:
         raise InvalidRequest(INVALID)
     if identity.key not in found[0].lineage and not await may_sudo(context):
