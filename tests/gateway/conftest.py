@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import socket
@@ -26,14 +27,16 @@ from serve.timing import USUAL, Timing
 from serve.wiring import Process
 from tests.gateway.declared import check_declared
 
-_PORTS = range(20_000, 32_000)
+_FIRST_PORT, _SHARE, _SHARES = 20_000, 1_500, 8
 """Below those that the system gives to clients, who would take one between its choice and its use."""
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+_TURNS = itertools.count(secrets.randbelow(_SHARE))
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on; by chance, for many tests look for one at the same time."""
+    """Return a port that nobody listens on, and that no other test of this run is about to."""
     while True:
-        port = secrets.choice(_PORTS)
+        port = _FIRST_PORT + _WORKER * _SHARE + next(_TURNS) % _SHARE
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
