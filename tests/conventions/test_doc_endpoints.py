@@ -12,20 +12,13 @@ from secrethub.engines.flat import DYNAMIC, flat_view
 from secrethub.engines.kinds import engines
 from secrethub.engines.patterns import compile_pattern
 from tests.conventions.project import ROOT, shown
+from tests.gateway.declared import METHODS
 
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DECISIONS = ROOT / "docs" / "adr"
 _WIDTH = 120
 _BLOCK = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
-_METHODS: dict[str, Method] = {
-    "GET": "read",
-    "POST": "write",
-    "PUT": "write",
-    "DELETE": "delete",
-    "LIST": "list",
-    "PATCH": "patch",
-}
-_VERB = f"(?:{'|'.join(_METHODS)})"
+_VERB = f"(?:{'|'.join(METHODS)})"
 _ENDPOINT = re.compile(rf"((?:`{_VERB}`\s)*`(?:{_VERB}\s)?)(?:/v1/)?([a-z][^\s`?]*)")
 _PATH = re.compile(r"(?<!\w)/v1/([^\s`?\"'),;]+)")
 # Where kinds are mounted from the start. Guides call what else they offer by its path below the mount.
@@ -54,10 +47,10 @@ def test_endpoints_are_declared(guide: Path) -> None:
         f"{verb} {path}"
         for verbs, path in _ENDPOINT.findall(text)
         for verb in re.findall(r"[A-Z]+", verbs)
-        if not _leads(_METHODS[verb], path)
+        if not _leads(METHODS[verb], path)
     ]
     wrong += [
-        path for path in _PATH.findall(text) if not any(_leads(method, path) for method in _METHODS.values())
+        path for path in _PATH.findall(text) if not any(_leads(method, path) for method in METHODS.values())
     ]
     assert not wrong
 

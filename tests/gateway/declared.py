@@ -13,7 +13,7 @@ from secrethub.engines.engine import Method, Operation, WholeBody
 from secrethub.engines.flat import flat_view
 from secrethub.engines.runtime import Core
 
-_METHODS: dict[str, Method] = {
+METHODS: dict[str, Method] = {
     "GET": "read",
     "POST": "write",
     "PUT": "write",
@@ -48,7 +48,7 @@ def check_declared(core: Core, verb: str, path: str, query: Any, response: httpx
 
 def _operation(core: Core, verb: str, path: str, query: Any) -> Operation | None:
     path, _, asked = path.partition("?")
-    method = _METHODS.get(verb)
+    method = METHODS.get(verb)
     found = core.mounts._found  # without reading anything, so that no test sees another state
     if method is None or found is None or "%" in path:
         return None
