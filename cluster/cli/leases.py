@@ -49,7 +49,7 @@ def renew(session: Session, lease_id: str, increment: str | None) -> None:
 
 @lease.command()
 @click.argument("lease_id")
-@click.option("--prefix", is_flag=True, help="All leases below LEASE_ID.")
+@click.option("--prefix", is_flag=True, help="All leases below LEASE_ID, or that one.")
 @click.option("--wait", is_flag=True, help="Until they are gone at their targets.")
 @click.option("--force", is_flag=True, help="With --prefix: forget those that cannot be ended.")
 @with_session

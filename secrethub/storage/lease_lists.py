@@ -97,11 +97,14 @@ async def names(database: Database, folder: str, limit: int) -> list[str]:
 
 
 async def identifiers(connection: asyncpg.Connection[Any], prefix: str, after: str, limit: int) -> list[str]:
-    """Return ids of leases and intents below a prefix, in order."""
+    """Return ids of leases and intents, in order: below a prefix of whole segments, or the one that it is."""
     rows = await connection.fetch(
-        "SELECT id FROM leases WHERE id > $1 AND id >= $2 AND id < $2 || $3 ORDER BY id LIMIT $4",
+        """(SELECT id FROM leases WHERE id = $2 AND id > $1)
+           UNION ALL
+           (SELECT id FROM leases WHERE id > $1 AND id >= $3 AND id < $3 || $4 ORDER BY id LIMIT $5)""",
         after,
         prefix,
+        prefix + "/",
         HIGHEST,
         limit,
     )

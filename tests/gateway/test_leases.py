@@ -229,10 +229,10 @@ async def test_what_is_not_renewable_is_not_renewed(leased: Node) -> None:
 
 
 async def test_leases_below_a_prefix_are_revoked(leased: Node, place: Path) -> None:
-    """revoke-prefix ends whole folders of leases and does not take a longer name for them."""
-    mine = [(await creds(leased))["data"]["username"] for _ in range(3)]
+    """revoke-prefix ends whole folders of leases, or one, and does not take a longer name for them."""
+    one, *_ = mine = [(await creds(leased))["lease_id"] for _ in range(3)]
     other = (await creds(leased, role="other"))["data"]["username"]
-    for prefix, left in (("db/creds/ap", 4), ("db/creds/app", 1)):
+    for prefix, left in ((one[:-1], 4), (one, 3), ("db/creds/ap", 3), ("db/creds/app", 1)):
         answer = await leased.call("PUT", f"sys/leases/revoke-prefix/{prefix}", json={"sync": True})
         assert answer.status_code == 204, answer.text
         assert len(files(place)) == left

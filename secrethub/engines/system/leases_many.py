@@ -271,7 +271,7 @@ async def _order(context: Context, after: str) -> list[str]:
     async with context.core.database.write() as connection:
         await hold_shared(connection, context.fence)
         # Whole segments only: nobody ends leases of "app2" who means "app".
-        found = await lease_lists.identifiers(connection, prefix + "/", after, BATCH)
+        found = await lease_lists.identifiers(connection, prefix, after, BATCH)
         await lease_ends.order(connection, found)
     return found
 
