@@ -61,6 +61,8 @@ async def make_user(context: Context, _body: None) -> Answer:
         raise InvalidRequest(f"unknown role: {name}")
     connection = await used_connection(core, context.mount_id, role.db_name)
     check_allowed(connection, name)
+    # Before there is an intent: an outage shall not leave one for each request that it refused.
+    targets_of(core).refuse_while_away(connection)
     longest = plugin_of(connection.plugin_name).longest_name
     password = await new_password(core, connection.password_policy)
 

@@ -91,6 +91,17 @@ class Targets:
         """Return what is known of a target."""
         return self.health.setdefault(key, Health())
 
+    def refuse_while_away(self, connection: Connection) -> None:
+        """Refuse to begin anything at a target that is left alone.
+
+        Raises:
+            Unavailable: it is left alone, or somebody finds out whether it answers again.
+        """
+        health = self.health_of(connection.key)
+        resting = health.breaker.rests(self._core.clock.monotonic())
+        if resting or (health.breaker.probing and health.probing):
+            raise Unavailable(f"{connection.name} does not answer; it is asked again in a moment")
+
     @asynccontextmanager
     async def use(self, connection: Connection) -> AsyncIterator[Target]:
         """Lend a target, unless it is left alone now.
@@ -100,9 +111,8 @@ class Targets:
         Raises:
             Unavailable: it does not answer, or is left alone.
         """
-        health, now = self.health_of(connection.key), self._core.clock.monotonic()
-        if health.breaker.rests(now) or (health.breaker.probing and health.probing):
-            raise Unavailable(f"{connection.name} does not answer; it is asked again in a moment")
+        self.refuse_while_away(connection)
+        health = self.health_of(connection.key)
         health.probing = probing = health.breaker.probing
         try:
             yield self._opened(connection)
