@@ -22,7 +22,7 @@ from secrethub.engines.mounts import Mount
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, Sealed, SecretHubError, Unavailable
 from secrethub.leases.lease import Lease
-from secrethub.leases.retry import Breaker, pause
+from secrethub.leases.retry import USUAL, Breaker, Retries
 from secrethub.storage import lease_ends, leases
 from secrethub.storage.ledger import Note
 
@@ -41,9 +41,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Targets:
-    """What this process knows of targets that do not answer, each as ``<mount>/<target>``."""
+    """What this process knows of targets that do not answer, each as ``<mount>/<target>``.
+
+    Attributes:
+        breakers: of those that did not answer last.
+        retries: how often it tries to end a lease.
+    """
 
     breakers: dict[str, Breaker] = field(default_factory=dict)
+    retries: Retries = USUAL
 
     def resting(self, now: float) -> list[str]:
         """Return those that are left alone."""
@@ -198,7 +204,11 @@ async def _end(core: Core, group: _Group, actor: str) -> dict[str, str]:
 
 async def _postpone(core: Core, failures: Mapping[str, str], attempts: Mapping[str, int], actor: str) -> None:
     later = [
-        (identifier, pause(attempts[identifier], random.random()), reason[:_REASON])  # noqa: S311 - jitter
+        (
+            identifier,
+            targets_of(core).retries.pause(attempts[identifier], random.random()),  # noqa: S311 - jitter
+            reason[:_REASON],
+        )
         for identifier, reason in failures.items()
     ]
     await lease_ends.postpone(core.database, later)

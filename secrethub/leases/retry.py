@@ -9,28 +9,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MOST_ATTEMPTS = 24
-"""Attempts after which a lease is a dead letter: nobody tries again by himself."""
-
-_FIRST = 1.0
-_LONGEST = 600.0
-
 _FAILURES = 3
 _FIRST_REST = 1.0
 _LONGEST_REST = 60.0
 
 
-def pause(attempts: int, chance: float) -> float | None:
-    """Return the seconds until the next attempt; None for no further one.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retries:
+    """How often, and after what pauses, the end of a lease is tried.
 
-    Args:
-        attempts: made so far, 1 or more.
-        chance: 0 to 1, at random: the second half of each pause is.
+    Attributes:
+        first: seconds after the first attempt; each pause is twice the one before.
+        longest: seconds that a pause has at most.
+        attempts: after which a lease is a dead letter: nobody tries again by himself.
     """
-    if attempts >= MOST_ATTEMPTS:
-        return None
-    most = min(_FIRST * 2.0 ** (attempts - 1), _LONGEST)
-    return most * (0.5 + chance / 2)
+
+    first: float = 1.0
+    longest: float = 600.0
+    attempts: int = 24
+
+    def pause(self, attempts: int, chance: float) -> float | None:
+        """Return the seconds until the next attempt; None for no further one.
+
+        Args:
+            attempts: made so far, 1 or more.
+            chance: 0 to 1, at random: the second half of each pause is.
+        """
+        if attempts >= self.attempts:
+            return None
+        most = min(self.first * 2.0 ** (attempts - 1), self.longest)
+        return most * (0.5 + chance / 2)
+
+
+USUAL = Retries()
+"""What servers do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

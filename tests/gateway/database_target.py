@@ -123,9 +123,11 @@ class TargetDatabase:
 async def target_database(postgres_url: str) -> AsyncIterator[TargetDatabase]:
     """Make a target; its database and its roles go afterwards."""
     name = f"target_{secrets.token_hex(6)}"
-    admin = await asyncpg.connect(postgres_url)
-    await admin.execute(f'CREATE DATABASE "{name}"')
-    await admin.execute(f"CREATE ROLE \"{name}\" LOGIN SUPERUSER PASSWORD '{CANARY}'")
+    await _execute(
+        postgres_url,
+        f'CREATE DATABASE "{name}"',
+        f"CREATE ROLE \"{name}\" LOGIN SUPERUSER PASSWORD '{CANARY}'",
+    )
     proxy = Trap(str(Path(parse_qs(urlsplit(postgres_url).query)["host"][0]) / ".s.PGSQL.5432"))
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     port = int(server.sockets[0].getsockname()[1])
@@ -135,8 +137,15 @@ async def target_database(postgres_url: str) -> AsyncIterator[TargetDatabase]:
     finally:
         target.server.close()
         proxy.cut()
-        left = await target.users()
-        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-        for role in (*left, name):
-            await admin.execute(f'DROP ROLE IF EXISTS "{role}"')
-        await admin.close()
+        left = (*await target.users(), name)
+        gone = (f'DROP ROLE IF EXISTS "{role}"' for role in left)
+        await _execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)', *gone)
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from secrethub.leases.retry import MOST_ATTEMPTS
+from secrethub.leases.retry import USUAL
 from tests.gateway.behind import sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.leased import creds, files, gone, leased, place
@@ -38,7 +38,7 @@ async def test_leases(cli: Cli, leased: Node, place: Path) -> None:
     for name in names:
         (place.parent / f"refuses-{name}").touch()
     await sql(
-        leased.settings.database_url, "UPDATE leases SET due_at = now(), attempts = $1", MOST_ATTEMPTS - 1
+        leased.settings.database_url, "UPDATE leases SET due_at = now(), attempts = $1", USUAL.attempts - 1
     )
 
     async def dead() -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from secrethub.leases.retry import MOST_ATTEMPTS
+from secrethub.leases.retry import USUAL
 from tests.gateway import lease_process
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, node_settings
@@ -163,7 +163,7 @@ async def test_dead_letters_have_reasons_and_are_tried_again_or_forgotten(leased
     for name in names:
         (place.parent / f"refuses-{name}").touch()
     url = leased.settings.database_url
-    await sql(url, "UPDATE leases SET due_at = now(), attempts = $1", MOST_ATTEMPTS - 1)
+    await sql(url, "UPDATE leases SET due_at = now(), attempts = $1", USUAL.attempts - 1)
 
     async def dead() -> Any:
         query = {"type": "irrevocable"}

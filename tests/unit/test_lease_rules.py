@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from secrethub.leases.deadlines import Terms, first_deadlines, renewed, seconds_left, terms
 from secrethub.leases.lease import Lease, lease_mac
-from secrethub.leases.retry import MOST_ATTEMPTS, Breaker, pause
+from secrethub.leases.retry import USUAL, Breaker, Retries
 
 HOUR = 3600
 MICROS = 1_000_000
@@ -77,12 +77,15 @@ def test_no_renewal_passes_the_maximum_or_the_owner(
 
 def test_pauses_grow_and_end() -> None:
     """The first pause is short, none is longer than ten minutes, and an outage of an hour ends no lease."""
-    rests = [pause(attempt, 0.0) for attempt in range(1, MOST_ATTEMPTS)]
+    attempts = range(1, USUAL.attempts)
+    rests = [USUAL.pause(attempt, 0.0) for attempt in attempts]
     assert rests[0] == 0.5
     assert rests == sorted(rests, key=lambda rest: rest or 0)
-    assert max(pause(attempt, 1.0) or 0 for attempt in range(1, MOST_ATTEMPTS)) == 600
+    assert max(USUAL.pause(attempt, 1.0) or 0 for attempt in attempts) == 600
     assert sum(rest or 0 for rest in rests) > HOUR
-    assert pause(MOST_ATTEMPTS, 0.5) is None
+    assert USUAL.pause(USUAL.attempts, 0.5) is None
+    few = Retries(first=0.1, longest=0.3, attempts=4)
+    assert [few.pause(attempt, 1.0) for attempt in range(1, 5)] == [0.1, 0.2, 0.3, None]
 
 
 def test_a_target_rests_after_failures_and_is_asked_again() -> None:
