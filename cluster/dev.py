@@ -43,6 +43,8 @@ from secrethub.errors import Misconfigured, Unavailable
 from secrethub.node import NodeSettings
 
 _LOOPBACK = "127.0.0.1"
+_LOCK = "dev.lock"
+"""In every folder that a dev has used, for good."""
 _DASHBOARD = 8265
 """Ray's usual port for it. Who asks for a free port of Serve gets one for the dashboard too."""
 
@@ -135,6 +137,10 @@ def _data_folder(wanted: Path | None, stack: AsyncExitStack) -> Path:
         if not folder.exists():
             folder.mkdir(mode=mode, parents=True)
             folder.chmod(mode)
+        elif not (folder / _LOCK).exists() and any(folder.iterdir()):
+            raise Misconfigured(
+                f"--data-dir: {folder} has files of something else; name one that is empty or new"
+            )
     except OSError as exc:
         raise Misconfigured(f"--data-dir: {exc.filename or folder}: {exc.strerror}") from exc
     return folder
@@ -143,7 +149,7 @@ def _data_folder(wanted: Path | None, stack: AsyncExitStack) -> Path:
 def _be_alone(folder: Path, stack: AsyncExitStack) -> None:
     """Make sure that no other dev uses the folder for as long as this one does."""
     try:
-        lock = Lock(folder / "dev.lock")
+        lock = Lock(folder / _LOCK)
     except OSError as exc:
         raise Misconfigured(f"--data-dir: {folder}: {exc.strerror}") from exc
     stack.callback(lock.close)

@@ -164,6 +164,24 @@ def test_an_unusable_folder_is_one_clear_line(folder: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_folder_of_something_else_is_left_alone(place: Path) -> None:
+    """A folder with files that no dev has made, such as a server's, is refused and stays as it is."""
+    state = place / "server"
+    state.mkdir()
+    (state / "cluster.key").write_text("theirs")
+    done = subprocess.run(
+        command("dev", "--single-process", "--data-dir", str(state), *PORTS),
+        env=dict(environment()),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"--data-dir: {state} has files of something else" in done.stderr
+    assert [file.name for file in state.iterdir()] == ["cluster.key"]
+
+
 def test_a_server_refuses_dev_s_database(start: Starts, place: Path) -> None:
     """A server does not start on a database that dev has made, and says why."""
     core = start("--single-process")

@@ -46,6 +46,7 @@ async def test_another_mount(cli: Cli) -> None:
     await cli(*mount, "write", "web", "--policy", "default")
     assert "web" in await cli("approle", "--mount", "auth/team/machines/", "list")
     await cli("approle", "read", "web", code=1)
+    assert "names have no `/`" in await cli("approle", "write", "UPPER/x", code=1)
     role_id = (await cli(*mount, "role-id", "web", "--plain")).strip()
     secret_id = (await cli(*mount, "secret-id", "web", "--plain")).strip()
     login = ("login", "--role-id", role_id)

@@ -46,6 +46,17 @@ async def test_rekey(cli: Cli, node: Node, tmp_path: Path) -> None:
     assert "Sealed       false" in await cli("operator", "unseal", stdin="\n".join(made["keys"][:2]))
 
 
+async def test_before_init_no_share_is_read(sealed_node: Node, tmp_path: Path) -> None:
+    """Whoever gives shares to a cluster that nobody has initialised is told so, whatever they look like."""
+    cli = Cli(sealed_node, tmp_path)
+    for share in ("no share at all", f"{'00' * 32}07"):
+        said = await cli("operator", "unseal", stdin=share, code=1)
+        assert "not initialised" in said
+        assert "operator init" in said
+    await sealed_node.initialise()
+    assert "hexadecimal" in await cli("operator", "unseal", stdin="no share at all", code=1)
+
+
 async def test_generate_root(cli: Cli, node: Node) -> None:
     """Start, give, decode: the token works, and neither it nor the password is an argument of any process."""
     begun = await cli.json("operator", "generate-root", "start", SECRETHUB_TOKEN="")

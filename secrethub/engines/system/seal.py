@@ -19,7 +19,14 @@ from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
 from secrethub.engines.system.seal_answers import HealthAnswer, LeaderAnswer, SealStatusAnswer
 from secrethub.engines.throttle import Throttle
-from secrethub.errors import InvalidRequest, PermissionDenied, SecretHubError, Unavailable, WrongShare
+from secrethub.errors import (
+    InvalidRequest,
+    NotInitialised,
+    PermissionDenied,
+    SecretHubError,
+    Unavailable,
+    WrongShare,
+)
 from secrethub.seal.shares import decode_share
 
 COMPATIBLE = "1.16.3"
@@ -282,12 +289,22 @@ async def unseal(context: Context, body: UnsealRequest) -> Answer:
             raise InvalidRequest("there is no seal migration to take part in")
         if not body.reset and not body.key:
             raise InvalidRequest("'key' must be given, or 'reset' set to true")
-        share = b"" if body.reset else decode_share(body.key)
+        share = b"" if body.reset else await _share(core, body.key)
     if body.reset:
         await core.seal.reset(origin_of(context))
     else:
         await core.seal.submit_share(share, origin_of(context))
     return await opened(context)
+
+
+async def _share(core: Core, text: str) -> bytes:
+    try:
+        return decode_share(text)
+    except InvalidRequest:
+        # Where there is no cluster no share is right, whatever it looks like.
+        if not (await core.seal.status()).initialised:
+            raise NotInitialised from None
+        raise
 
 
 async def opened(context: Context) -> Answer:
