@@ -20,7 +20,7 @@ _ADVICE = {
     "permission_denied": "check the token with `secrethub token lookup`: it may be unknown or expired, "
     "or none of its policies allows this; who may ask finds the reason with `secrethub audit why`",
     "sealed": "unseal with `secrethub operator unseal`",
-    "no_handler": "names have no `/`; what is mounted where is shown by `secrethub mount list` and `auth list`",
+    "no_handler": "names have no `/`; `secrethub mount list` and `secrethub auth list` show what is mounted",
     "not_initialised": INITIALISE,
     "unavailable": "nothing was disclosed; try again, and look at the server's log if it lasts",
     "cas_mismatch": "read the current version with `secrethub kv get` and write again",
