@@ -15,7 +15,7 @@ from typing import Any
 
 from secrethub.pki.chain import from_pem, to_pem
 from tests.gateway.behind import sql, until
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import Caller, native
 from tests.gateway.kv import ok
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 class RotationHost:
     """A host whose agent keeps ``app.env`` from a template."""
 
-    def __init__(self, node: Node, folder: Path) -> None:
+    def __init__(self, node: Caller, folder: Path) -> None:
         self.node = node
         self.folder = folder
         self.file = folder / "app.env"
@@ -66,7 +66,7 @@ class RotationHost:
 
 @contextlib.asynccontextmanager
 async def enrolled_host(
-    node: Node,
+    node: Caller,
     folder: Path,
     template: str,
     more: str = "",
@@ -128,7 +128,7 @@ async def enrolled_host(
         await host.kill()
 
 
-async def watching(node: Node, path: str = "app/db", agents: int = 1) -> None:
+async def watching(node: Caller, path: str = "app/db", agents: int = 1) -> None:
     """Wait until it is known that agents use a secret."""
 
     async def look() -> bool:
