@@ -22,6 +22,7 @@ from secrethub.client import Client, ClientSettings
 from secrethub.sensitive import Sensitive
 
 CONNECTIONS = (1, 64)
+DOORS = ("4443 (TLS)", "4000")
 SECRET = {"user": "app", "password": "x" * 24}
 _WARM_UP_SECONDS = 1.0
 
@@ -75,20 +76,19 @@ def run(kind: Kind, argv: Sequence[str]) -> int:
     parser.add_argument("--single-process", action="store_true", help="without Ray, ours and the bare app")
     options = parser.parse_args(argv)
     say: Callable[[str], Any] = (lambda _text: None) if options.json else print
-    say(f"{kind.name}: starting SecretHub and a bare ASGI app; load by {generator()}")
-    with (
-        started(single=options.single_process) as (addresses, token),
-        serving(ray=not options.single_process) as bare,
-    ):
-        doors = (
-            ("4443 (TLS)", (bare["https"], bare["uvicorn-https"], addresses.api_tls)),
-            ("4000", (bare["http"], bare["uvicorn-http"], addresses.api)),
-        )
-        lines = []
-        for door, bases in doors:
-            for connections in CONNECTIONS:
-                say(f"  {door}, {connections} connections, {options.seconds:g} s each …")
-                lines.append(_line(kind, door, connections, options.seconds, bases, token))
+    say(f"{kind.name}: load by {generator()}; SecretHub alone first, then a bare ASGI app alone")
+    with started(single=options.single_process) as (addresses, token):
+        say("  SecretHub …")
+        ours = _measured(kind, options.seconds, (addresses.api_tls, addresses.api), token)
+    with serving(ray=not options.single_process) as apps:
+        say("  the bare app …")
+        bare = _measured(kind, options.seconds, (apps["https"], apps["http"]))
+        uvicorn = _measured(kind, options.seconds, (apps["uvicorn-https"], apps["uvicorn-http"]))
+    lines = [
+        Line(door=DOORS[door], connections=connections, ours=one, bare=bare[at], uvicorn=uvicorn[at])
+        for at, one in ours.items()
+        for door, connections in (at,)
+    ]
     failed = sum(line.ours.failed + line.bare.failed + line.uvicorn.failed for line in lines)
     print(_json(kind, lines, options) if options.json else _table(lines))
     if failed:
@@ -131,21 +131,24 @@ def _prepare(client: Client) -> str:
     return str(made["client_token"])
 
 
-def _line(kind: Kind, door: str, connections: int, seconds: float, bases: Sequence[str], token: str) -> Line:
-    found = []
-    for base in bases:
-        for duration in (_WARM_UP_SECONDS, seconds):
-            load = Load(
-                base=base,
-                target=kind.target,
-                body=kind.body,
-                token=token,
-                connections=connections,
-                seconds=duration,
-            )
-            measured = measure(load)
-        found.append(measured)
-    return Line(door=door, connections=connections, bare=found[0], uvicorn=found[1], ours=found[2])
+def _measured(
+    kind: Kind, seconds: float, bases: Sequence[str], token: str = "none"
+) -> dict[tuple[int, int], Measured]:
+    """Return what was measured by the number of the door and of connections; each is warmed up first."""
+    found = {}
+    for door, base in enumerate(bases):
+        for connections in CONNECTIONS:
+            for duration in (_WARM_UP_SECONDS, seconds):
+                load = Load(
+                    base=base,
+                    target=kind.target,
+                    body=kind.body,
+                    token=token,
+                    connections=connections,
+                    seconds=duration,
+                )
+                found[door, connections] = measure(load)
+    return found
 
 
 def _table(lines: Sequence[Line]) -> str:
