@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secrethub.engines.engine import Engine, Method, Operation
-from secrethub.engines.patterns import compile_pattern
+from secrethub.engines.patterns import PatternTable
 from secrethub.errors import IntegrityFailure, NoHandler, NotFound, UnsupportedOperation
 from secrethub.storage.authority import MOUNTS, Authority
 from secrethub.storage.freshness import Caches, Changed
@@ -97,10 +97,7 @@ class MountTable:
     def __init__(self, authority: Authority, caches: Caches, engines: Mapping[str, Engine]) -> None:
         self._authority = authority
         self._engines = dict(engines)
-        self._tables = {
-            kind: [(operation, compile_pattern(operation.pattern)) for operation in engine.operations()]
-            for kind, engine in engines.items()
-        }
+        self._tables = {kind: PatternTable(engine.operations()) for kind, engine in engines.items()}
         self._caches = caches
         self._found: _Found | None = None
         caches.subscribe(self._announced)
@@ -145,7 +142,7 @@ class MountTable:
 
     def operations(self, mount: Mount) -> list[Operation]:
         """Return what a mount offers, more specific patterns first."""
-        return [operation for operation, _ in self._tables[mount.kind]]
+        return list(self._tables[mount.kind].operations)
 
     async def _load(self) -> _Found:
         moves = self._caches.authority_moves
@@ -202,12 +199,11 @@ class MountTable:
     def _within(self, mount: Mount, method: Method, rest: str) -> Route:
         engine = self._engines[mount.kind]
         known = False
-        for operation, pattern in self._tables[mount.kind]:
-            if (match := pattern.fullmatch(rest)) is not None:
-                known = True
-                if operation.method == method:
-                    params = {k: v for k, v in match.groupdict().items() if v is not None}
-                    return Route(mount=mount, engine=engine, operation=operation, params=params, known=True)
+        for operation, match in self._tables[mount.kind].matching(rest):
+            known = True
+            if operation.method == method:
+                params = {k: v for k, v in match.groupdict().items() if v is not None}
+                return Route(mount=mount, engine=engine, operation=operation, params=params, known=True)
         return Route(mount=mount, engine=engine, operation=None, params={}, known=known)
 
 

@@ -3,6 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from secrethub.engines.engine import Operation
+
+_Entry: TypeAlias = tuple[Operation, re.Pattern[str]]
+
+
+class PatternTable:
+    """Declared operations, found by the first segment of a path: engines have up to 150 patterns."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        """Compile the patterns.
+
+        Args:
+            operations: in the order in which they are tried.
+
+        Raises:
+            ValueError: a pattern uses an unknown form.
+        """
+        self.operations = tuple(operations)
+        entries = [(one, compile_pattern(one.pattern)) for one in operations]
+        named = {first for one in operations if "{" not in (first := _first(one.pattern))}
+        self._by_first = {
+            name: [entry for entry in entries if _first(entry[0].pattern) == name or _open(entry[0])]
+            for name in named
+        }
+        self._others = [entry for entry in entries if _open(entry[0])]
+
+    def matching(self, path: str) -> Iterator[tuple[Operation, re.Match[str]]]:
+        """Return the operations with a pattern of ``path``, below the mount, in their order."""
+        entries: Sequence[_Entry] = self._by_first.get(_first(path), self._others)
+        for operation, pattern in entries:
+            if (match := pattern.fullmatch(path)) is not None:
+                yield operation, match
+
+
+def _first(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _open(operation: Operation) -> bool:
+    """Tell whether the first segment of a pattern may be more than one text."""
+    return "{" in _first(operation.pattern)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
