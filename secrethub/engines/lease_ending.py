@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from secrethub.audit.masking import canonical_json
-from secrethub.engines.leasing import Held, LeasedEngine
+from secrethub.engines.leasing import Held, is_leased
 from secrethub.engines.mounts import Mount
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, Sealed, SecretHubError, Unavailable
@@ -163,7 +163,7 @@ async def _grouped(core: Core, rows: Sequence[asyncpg.Record]) -> tuple[list[_Gr
             continue
         found = await core.mounts.by_uuid(lease.mount)
         mount, engine = found if found is not None else (None, None)
-        if mount is None or not isinstance(engine, LeasedEngine):
+        if mount is None or not is_leased(engine):
             failures[lease.id] = "the mount that it was made by is gone"
             continue
         name = f"{lease.mount}/{lease.target}"

@@ -12,7 +12,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from functools import lru_cache
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from secrethub.auth.tokens import MAX_TTL
 from secrethub.engines.engine import Answer, Context
@@ -162,7 +163,18 @@ async def issue(
 
 def leased_kinds(core: Core) -> frozenset[str]:
     """Return the kinds of engine that lease things out."""
-    return frozenset(kind for kind, engine in core.mounts.engines.items() if isinstance(engine, LeasedEngine))
+    return frozenset(kind for kind, engine in core.mounts.engines.items() if is_leased(engine))
+
+
+def is_leased(engine: Any) -> TypeGuard[LeasedEngine]:
+    """Tell whether an engine leases things out."""
+    return _is_leased(engine.__class__)
+
+
+@lru_cache
+def _is_leased(kind: type) -> bool:
+    # Once for each: to look for every method of a protocol takes as long as to authenticate a lease.
+    return issubclass(kind, LeasedEngine)
 
 
 async def _take_back(core: Core, intent: Lease) -> None:

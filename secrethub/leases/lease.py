@@ -5,9 +5,10 @@ Instants are microseconds since the epoch in the database's time, so that no nod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+
+import msgspec
 
 from secrethub.crypto.digests import mac
 
@@ -17,8 +18,7 @@ State = Literal["intent", "live"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """One lease, or the intent of one, under one id.
 
     Attributes:
@@ -53,7 +53,10 @@ class Lease:
     expires_at: int
     max_expires_at: int
     renewable: bool
-    sealed: bytes = field(repr=False)
+    sealed: bytes
+
+    def __repr__(self) -> str:
+        return f"Lease({self.id!r}, revision={self.revision}, state={self.state!r})"
 
     @property
     def until(self) -> datetime:

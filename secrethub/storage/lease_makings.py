@@ -10,7 +10,6 @@ under a lock for each quota: whoever asks for a lease next, on whatever node, se
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +122,7 @@ class Makings:
             Unavailable: the database does not answer; nothing has happened at the target.
         """
         sealed = leases.sealed_data(keyring, draft.id, "intent", data)
-        draft = dataclasses.replace(draft, state="intent", revision=1, sealed=sealed)
+        draft = msgspec.structs.replace(draft, state="intent", revision=1, sealed=sealed)
         return await self._plans.do((keyring, _Plan(fence, draft, held, bound)))
 
     async def make(self, keyring: Keyring, intent: Lease, data: Mapping[str, Any]) -> Lease | None:
@@ -133,7 +132,7 @@ class Makings:
             Unavailable: the database does not answer; whether there is a lease is unknown, and the intent or
                 the lease ends in its own time.
         """
-        lease = dataclasses.replace(
+        lease = msgspec.structs.replace(
             intent,
             state="live",
             revision=intent.revision + 1,
@@ -152,7 +151,7 @@ class Makings:
             for keyring, plan in current:
                 if plan.draft.id not in full:
                     until, longest = first_deadlines(now, plan.terms)
-                    lease = dataclasses.replace(
+                    lease = msgspec.structs.replace(
                         plan.draft, issued_at=now, expires_at=until, max_expires_at=longest
                     )
                     planned[lease.id] = lease

@@ -6,10 +6,13 @@ no other.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
+
+from secrethub.audit.state import written_row
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import SecretHubError, Stale
 from secrethub.leases.lease import Lease
@@ -48,8 +51,10 @@ class Renewals:
 
     async def renew(
         self, keyring: Keyring, fence: Fence, lease: Lease, *, now: int, until: int
-    ) -> Lease | None:
-        """Let a lease end at another instant; None when it has changed, was revoked, or is over.
+    ) -> dict[str, Any] | None:
+        """Let a lease end at another instant, and return what the ledger keeps of its row.
+
+        None when it has changed, was revoked, or is over.
 
         Args:
             keyring: for the authentication.
@@ -62,9 +67,13 @@ class Renewals:
             Stale: the decision was overtaken; nothing happened.
             Unavailable: the database does not answer; it may have happened.
         """
-        changed = dataclasses.replace(lease, revision=lease.revision + 1, renewed_at=now, expires_at=until)
-        wanted = _Renewal(fence, changed, leases.authentication(keyring, changed))
-        return changed if await self._work.do(wanted) else None
+        changed = msgspec.structs.replace(
+            lease, revision=lease.revision + 1, renewed_at=now, expires_at=until
+        )
+        mac = leases.authentication(keyring, changed)
+        if not await self._work.do(_Renewal(fence, changed, mac)):
+            return None
+        return written_row(leases.TABLE, changed.id, changed.revision, mac)
 
     async def _carry_out(self, wanted: Sequence[_Renewal]) -> list[bool | SecretHubError]:
         async with self._database.write() as connection:

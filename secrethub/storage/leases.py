@@ -7,7 +7,6 @@ in ``lease_makings.py``, ``lease_lookups.py``, ``lease_renewals.py`` and ``lease
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -130,8 +129,23 @@ def verified(keyring: Keyring, row: asyncpg.Record) -> Lease:
     Raises:
         IntegrityFailure: the row is not authentic.
     """
-    fields = {field.name: row[field.name] for field in dataclasses.fields(Lease)}
-    lease = Lease(**{**fields, "lineage": tuple(row["lineage"])})
+    lease = Lease(
+        id=row["id"],
+        revision=row["revision"],
+        state=row["state"],
+        mount=row["mount"],
+        role=row["role"],
+        target=row["target"],
+        owner=row["owner"],
+        owner_name=row["owner_name"],
+        lineage=tuple(row["lineage"]),
+        issued_at=row["issued_at"],
+        renewed_at=row["renewed_at"],
+        expires_at=row["expires_at"],
+        max_expires_at=row["max_expires_at"],
+        renewable=row["renewable"],
+        sealed=row["sealed"],
+    )
     if not equal(authentication(keyring, lease), row["mac"]):
         raise IntegrityFailure(TABLE, lease.id, "the row was edited")
     return lease

@@ -14,7 +14,7 @@ import msgspec
 from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.lease_ending import end_these
-from secrethub.engines.leasing import Held, LeasedEngine
+from secrethub.engines.leasing import Held, is_leased
 from secrethub.engines.question import question_of
 from secrethub.engines.system.answers import LeaseAnswer
 from secrethub.engines.token.known import lineage_of
@@ -122,14 +122,14 @@ async def renew(context: Context, body: RenewLease) -> Answer:
         raise InvalidRequest("the lease has reached its maximum")
     if until > lease.expires_at:
         found = await core.mounts.by_uuid(lease.mount)
-        if found is None or not isinstance(found[1], LeasedEngine):
+        if found is None or not is_leased(found[1]):
             raise InvalidRequest("the mount that the lease was made by is gone")
         held = Held(lease=lease, data=leases.opened_data(core.keyring(), lease))
         await found[1].extend(core, found[0], held, instant(until))
-    changed = await core.renewals.renew(core.keyring(), context.fence, lease, now=now, until=until)
-    if changed is None:
+    written = await core.renewals.renew(core.keyring(), context.fence, lease, now=now, until=until)
+    if written is None:
         raise Stale("the lease has changed")
-    context.fence.written.append(leases.written(core.keyring(), changed))
+    context.fence.written.append(written)
     left = seconds_left(now, until)
     warnings = ("the lease does not last as long as was asked for: it, or its owner, ends before",)
     return Answer(
