@@ -84,7 +84,8 @@ class Process:
         self._keys = KeySync(self.core, name)
         self._metrics = NodeMetrics(self.core, name, timing)
         self._checkpoints = CheckpointWatch(self.core)
-        self._agents = AgentGateway() if "agents" in parts and settings.agents is not None else None
+        has_agents = "agents" in parts and settings.agents is not None
+        self._agents = AgentGateway(orders=timing.orders) if has_agents else None
         self._tls: TlsIdentity | None = None
         self._listeners: list[HttpListener] = []
         self._tasks: list[asyncio.Task[None]] = []

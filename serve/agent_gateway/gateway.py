@@ -34,7 +34,7 @@ from serve.agent_gateway.admission import Admission, Later, Visits
 from serve.agent_gateway.connection import AgentConnection, Refused
 from serve.agent_gateway.identity import take_identity
 from serve.agent_gateway.listener import AgentListener, allow_descriptors, bind
-from serve.agent_gateway.orders import tell_of_orders
+from serve.agent_gateway.orders import OrderWatch
 from serve.agent_gateway.uses import UsesWriter
 from serve.agent_gateway.witnesses import Witnesses
 
@@ -60,6 +60,7 @@ class AgentGateway:
         rate: float = 400.0,
         burst: float = 1_000.0,
         limits: Limits | None = None,
+        orders: float = 10.0,
     ) -> None:
         """Prepare.
 
@@ -68,11 +69,13 @@ class AgentGateway:
             rate: agents let in a second in the long run.
             burst: agents let in at once.
             limits: bounds of each session.
+            orders: seconds between looks for orders of which nothing was heard.
         """
         self._capacity = capacity
         self._admission = Admission(rate=rate, burst=burst, capacity=capacity)
         self._visits = Visits(every=_VISIT_EVERY, burst=_VISITS, known=capacity)
         self._limits = limits
+        self._order_pause = orders
         self._bound: socket.socket | None = None
         self._listener: AgentListener | None = None
         self._task: asyncio.Task[None] | None = None
@@ -141,6 +144,7 @@ class AgentGateway:
         )
         uses = UsesWriter(core.database)
         witnesses = Witnesses(core, handles, newest)
+        self._orders = OrderWatch(core.database, core.caches, pause=self._order_pause)
         self._supervisor = SessionSupervisor(
             access=CoreAccess(core, uses, witnesses),
             observer=self,
@@ -154,7 +158,7 @@ class AgentGateway:
                 "registrar": self._registrar.run,
                 "uses": uses.run,
                 "witnesses": witnesses.run,
-                "orders": lambda: tell_of_orders(core.database, self._supervisor),
+                "orders": lambda: self._orders.run(self._supervisor),
             },
         )
         self._unsubscribe = core.caches.subscribe(self._announced)
@@ -175,6 +179,7 @@ class AgentGateway:
         if self._task is None:
             return
         self._unsubscribe()
+        self._orders.close()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         elsewhere = self._core.settings.agent_urls[1:]

@@ -18,6 +18,7 @@ from agent.conversation import converse
 from agent.state import open_state
 from secrethub.errors import NotFound, SecretHubError
 from secrethub.wire.messages import AnswerOrder, Noted, Ordered, TakeOrder
+from serve.timing import Timing
 from tests.gateway.behind import entries, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put
@@ -87,6 +88,8 @@ def answering(number: int, order: str, attempt: int) -> AnswerOrder:
     return AnswerOrder(id=number, order=order, step="create", attempt=attempt, outcome="done")
 
 
+# Each is heard of; nobody waits for a look.
+@pytest.mark.parametrize("timing", [Timing(orders=3600.0)])
 async def test_each_step_is_told_with_what_it_is_about(node: Node, host: CommandHost) -> None:
     """In order, with one id, and values on the standard input only; what failed for now is called again."""
     host.on("verify", "[ -e once ] || { touch once; exit 75; }")
