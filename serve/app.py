@@ -29,7 +29,7 @@ from serve.answers import encoded, failure, over
 from serve.at_once import AtOnce
 from serve.client_address import ClientAddress
 from serve.client_certificates import PEER
-from serve.cycle import Cycle, header_lines
+from serve.cycle import TRANSPORT, Cycle, header_lines
 from serve.doors import HostCheck
 from serve.errors import ANSWER_HEADERS, answer_error
 from serve.flow import Send, send_flow
@@ -140,9 +140,9 @@ class Application:
             await send({"type": "websocket.close", "code": 1008})
             return
         request_id = new_uuid()
-        delivered = None
+        answer = None
         try:
-            status, body, extra, delivered = await self._answer(scope, receive, send, request_id)
+            status, body, extra, answer = await self._answer(scope, receive, send, request_id)
             if status == 0:
                 return
         except asyncio.CancelledError:
@@ -156,17 +156,21 @@ class Application:
         headers = [*over(self._headers, extra), (b"x-request-id", request_id.encode())]
         if status not in _LENGTHLESS:
             headers.append((b"content-length", str(len(body)).encode()))
+        untold = scope["method"] == "HEAD" or _is_gone(scope)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-        if delivered is not None:
+        after = None
+        if answer is not None:
+            after = answer.undelivered if untold else answer.delivered
+        if after is not None:
             try:
-                await delivered()
+                await after()
             except SecretHubError as exc:
                 _log.warning("after request %s was answered: %s: %s", request_id, exc.code, exc)
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
-    ) -> tuple[int, bytes, list[tuple[bytes, bytes]], Callable[[], Awaitable[None]] | None]:
+    ) -> tuple[int, bytes, list[tuple[bytes, bytes]], Answer | None]:
         raw = scope.get("raw_path") or quote(scope["path"], safe="/").encode()
         try:
             call = await self._read(scope, receive, request_id, raw)
@@ -194,7 +198,7 @@ class Application:
         if answer.document is not None:
             kind = (b"content-type", answer.document.media_type.encode("ascii"))
             return 200, answer.document.content, [kind], None
-        return *encoded(answer, call.path, request_id), [], answer.delivered
+        return *encoded(answer, call.path, request_id), [], answer
 
     async def _read(self, scope: Scope, receive: Receive, request_id: str, raw: bytes) -> Call:
         """Return what is asked for.
@@ -250,6 +254,12 @@ class Application:
             _, line, _ = answer_error(exc, request_id)
             await send({"type": "http.response.body", "body": line + b"\n", "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _is_gone(scope: Scope) -> bool:
+    """Tell whether the client has gone away: what is written to it then is lost in silence."""
+    transport = scope.get(TRANSPORT)
+    return transport is not None and transport.is_closing()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

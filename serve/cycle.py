@@ -11,6 +11,9 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+TRANSPORT = "secrethub.transport"
+"""In a request's scope on the direct listeners: the transport that its answer is written to."""
+
 
 class Cycle(RequestResponseCycle):
     """As uvicorn's; the head waits for the first part of the body."""

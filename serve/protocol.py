@@ -28,7 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from secrethub.errors import InvalidRequest
 from secrethub.ids import new_uuid
 from serve.client_certificates import PEER, peer_chain
-from serve.cycle import Cycle
+from serve.cycle import TRANSPORT, Cycle
 from serve.errors import ANSWER_HEADERS, answer_error
 from serve.timing import Timing
 
@@ -168,6 +168,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._cancel()
         self._arriving = True
+        self.scope[TRANSPORT] = self.transport  # type: ignore[literal-required]
         if self._peer:
             self.scope[PEER] = self._peer  # type: ignore[literal-required]
         super().on_headers_complete()

@@ -199,6 +199,14 @@ class Access(Protocol):
         """
         ...
 
+    async def abandon(self, peer: Peer, lease_id: str) -> None:
+        """Have a lease ended that was made for the peer, who was gone before it was told of it.
+
+        Raises:
+            SecretHubError: not now; it ends by itself.
+        """
+        ...
+
     async def take_order(self, peer: Peer, held: tuple[str, ...]) -> Order | None:
         """Return a command that the peer is to run, decided and recorded; None for none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import TypeAlias
@@ -56,6 +57,13 @@ async def answered(access: Access, peer: Peer, message: Errand) -> wire.CoreMess
                 return wire.Noted(id=message.id)
     except SecretHubError as exc:
         return refusal(message.id, exc)
+
+
+async def take_back(access: Access, peer: Peer, message: wire.CoreMessage) -> None:
+    """Undo what an answer that did not get away tells of. A lease that is not undone now ends by itself."""
+    if isinstance(message, wire.Issued):
+        with contextlib.suppress(SecretHubError):
+            await access.abandon(peer, message.lease_id)
 
 
 async def _read(access: Access, peer: Peer, message: wire.Read) -> wire.Result:

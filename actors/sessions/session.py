@@ -16,7 +16,7 @@ from datetime import datetime
 
 from actors.sessions.condition import Condition, condition_of, report_of
 from actors.sessions.ports import Peer, Transport
-from actors.sessions.requests import Errand, answered, decide_watches, refusal
+from actors.sessions.requests import Errand, answered, decide_watches, refusal, take_back
 from actors.sessions.rules import Ask, End, Remind, examine, renewal_due
 from actors.sessions.showing import Showing
 from actors.sessions.standing import Standing
@@ -365,7 +365,10 @@ class AgentSession:
     async def _answer(self, request: int, message: wire.CoreMessage) -> None:
         try:
             await self._send(message)
-        except TooLarge as exc:
+        except (TooLarge, ConnectionError, ProtocolViolation) as exc:
+            await take_back(self._around.access, self.peer, message)
+            if not isinstance(exc, TooLarge):
+                raise
             await self._send(refusal(request, exc))
 
     async def _push(self, message: wire.CoreMessage) -> None:

@@ -179,9 +179,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         code: an HTTP-like outcome only where the operation's own protocol asks for it (health).
         detail: what the ledger records about the outcome beside masked data: never a secret.
         stream: progress and result, one value at a time, instead of ``data``.
-        document: what is answered as it is, without an envelope, instead of ``data``.
-        flow: likewise, but made while it is sent.
-        delivered: called once the answer was handed over; what it does must bear being left out.
+        document, flow: answered as it is, without an envelope, instead of ``data``; a flow is made meanwhile.
+        delivered, undelivered: called once it was handed over, or nobody was there; may be left out.
     """
 
     data: Mapping[str, Any] | None = None
@@ -199,6 +198,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     document: Document | None = None
     flow: Flow | None = None
     delivered: Callable[[], Awaitable[None]] | None = None
+    undelivered: Callable[[], Awaitable[None]] | None = None
 
     def __repr__(self) -> str:
         return f"Answer(missing={self.missing}, detail={self.detail!r})"

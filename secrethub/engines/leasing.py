@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from secrethub.auth.tokens import MAX_TTL
@@ -26,6 +26,7 @@ from secrethub.leases.deadlines import Terms, seconds_left, terms
 from secrethub.leases.lease import Lease
 from secrethub.storage import lease_ends, leases
 from secrethub.storage.authority_rows import micros
+from secrethub.storage.ledger import Note
 
 ACT_SECONDS = 20.0
 """That an engine has for its target; much less than the intent's grace, after which it is undone."""
@@ -158,7 +159,37 @@ async def issue(
         renewable=lease.renewable,
         lease_duration=ttl,
         detail={"lease": lease.id, "ttl": ttl},
+        undelivered=partial(abandon, core, lease.id, _actor(context)),
     )
+
+
+async def abandon(core: Core, lease_id: str, actor: str) -> None:
+    """Have a lease ended that nobody knows of, for who asked for it was gone before the answer.
+
+    Args:
+        core: this process.
+        lease_id: of the lease.
+        actor: who asked for it, as the ledger names it.
+
+    Raises:
+        Unavailable, Sealed: it cannot be ordered now; the lease ends by itself.
+    """
+    await core.ledger.append(
+        Note(
+            kind="event",
+            request_id="",
+            actor=actor,
+            operation="lease.abandon",
+            path=lease_id,
+            outcome="ordered",
+            reason="nobody was there to take the answer",
+            client="",
+            door="",
+            detail="{}",
+        )
+    )
+    async with core.database.write() as connection:
+        await lease_ends.order(connection, [lease_id])
 
 
 def leased_kinds(core: Core) -> frozenset[str]:
@@ -181,6 +212,12 @@ async def _take_back(core: Core, intent: Lease) -> None:
     """Have an intent undone now. If that cannot be said, it is after its grace."""
     with contextlib.suppress(SecretHubError):
         await lease_ends.give_up(core.database, intent.id)
+
+
+def _actor(context: Context) -> str:
+    identity = context.identity
+    assert identity is not None
+    return f"{identity.kind}:{identity.key[:36]}:{identity.name}"
 
 
 def _terms(context: Context, plan: Plan) -> Terms:

@@ -6,8 +6,6 @@ answer without content is given as it is.
 
 from __future__ import annotations
 
-import msgspec
-
 from secrethub.auth.digests import accessor_digest, token_digest
 from secrethub.engines.engine import Answer, Fence, Operation
 from secrethub.engines.own_changes import present_fence
@@ -77,5 +75,5 @@ async def wrapped(core: Core, call: Call, answer: Answer, fence: Fence, *, done:
                     "ttl": info.ttl,
                 },
             }
-            return msgspec.structs.replace(Answer(), wrap_info=info, detail=detail)
+            return Answer(wrap_info=info, detail=detail, undelivered=answer.undelivered)
     raise Unavailable("the change was made, but its answer could not be wrapped")

@@ -13,6 +13,7 @@ from secrethub.engines.agents.records import agent_policies, load
 from secrethub.engines.agents.renewal import renew_agent_certificate
 from secrethub.engines.bindings import Subject
 from secrethub.engines.flat import flat_view
+from secrethub.engines.leasing import abandon
 from secrethub.engines.runtime import Core
 from secrethub.errors import (
     IntegrityFailure,
@@ -209,6 +210,10 @@ class CoreAccess:
     async def revoke_lease(self, peer: Peer, lease_id: str) -> None:
         """End a lease."""
         await leases.revoke_lease(self._core, peer, lease_id)
+
+    async def abandon(self, peer: Peer, lease_id: str) -> None:
+        """Have a lease ended that nobody knows of."""
+        await abandon(self._core, lease_id, f"agent:{peer.agent_id}")
 
     async def take_order(self, peer: Peer, held: tuple[str, ...]) -> Order | None:
         """Hand an order over."""
