@@ -287,6 +287,14 @@ async def test_hvac(node: Node, tmp_path: Path) -> None:
             nobody.write_data("auth/cert/login", data={})
         nobody.adapter.close()
 
+    def delete_role() -> None:
+        admin = hvac.Client(url=url, token=node.root, verify=str(trusted))
+        admin.auth.cert.delete_certificate_role("web")
+        with pytest.raises(exceptions.InvalidPath):
+            admin.auth.cert.read_ca_certificate_role("web")
+        admin.adapter.close()
+
     await asyncio.to_thread(write_role)
     await until_trusted(node, client, tmp_path)
     await asyncio.to_thread(log_in)
+    await asyncio.to_thread(delete_role)

@@ -304,9 +304,36 @@ async def test_other_tokens(node: Node) -> None:
         api.delete_role("ci")
         with pytest.raises(exceptions.InvalidPath):
             api.read_role("ci")
+        assert api.tidy().status_code == 202
         found = client.sys.get_capabilities(paths=["secret/data/a"], token=batch["client_token"])
         assert found["capabilities"] == ["deny"]
         assert client.sys.get_capabilities(["a"])["a"] == ["root"]
+
+    await with_client(node, work)
+
+
+async def test_the_clients_own_names(node: Node) -> None:
+    """What hvac offers of tokens outside its classes: a wrapped login, renewal, each way of revoking."""
+
+    def work(client: hvac.Client) -> None:
+        api = client.auth.token
+        made = [api.create(policies=["default"], ttl="1h")["auth"] for _ in range(3)]
+        tokens = [one["client_token"] for one in made]
+        assert client.renew_token(tokens[0], increment="90m")["auth"]["lease_duration"] == 5400
+        client.revoke_token(tokens[0])
+        client.revoke_token(tokens[1], orphan=True)
+        client.revoke_token(made[2]["accessor"], accessor=True)
+        for token in tokens:
+            with pytest.raises(exceptions.Forbidden):
+                client.lookup_token(token)
+        wrapped = api.create(policies=["default"], wrap_ttl="60s")["wrap_info"]
+        opened = client.auth_cubbyhole(wrapped["token"])["auth"]
+        assert client.token == opened["client_token"]
+        assert client.lookup_token()["data"]["accessor"] == wrapped["wrapped_accessor"]
+        client.token = node.root
+        client.write_data("auth/userpass/users/ada", data={"password": "correct horse battery"})
+        client.login("/v1/auth/userpass/login/ada", json={"password": "correct horse battery"})
+        assert client.lookup_token()["data"]["path"] == "auth/userpass/login/ada"
 
     await with_client(node, work)
 

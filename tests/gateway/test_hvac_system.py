@@ -145,3 +145,46 @@ async def test_quotas(node: Node) -> None:
         assert kv.read_secret_version("a", raise_on_deleted_version=True)["data"]["data"] == {"k": "v"}
 
     await with_client(node, work)
+
+
+async def test_what_is_not_here_is_said_so(node: Node) -> None:
+    """Vault's engines, methods and paths that are not here are refused as what does not exist."""
+    csr = "-----BEGIN CERTIFICATE REQUEST-----"
+
+    def work(client: hvac.Client) -> None:
+        for path in (
+            "sys/rekey/backup",
+            "sys/rekey/recovery-key-backup",
+            "sys/namespaces",
+            "sys/policies/egp",
+            "sys/storage/raft/configuration",
+            "sys/raw/core/keyring",
+            "sys/replication/status",
+            "sys/plugins/catalog",
+            "sys/config/cors",
+            "sys/pprof",
+            "sys/monitor",
+            "sys/license/status",
+            "auth/cert/crls/one",
+            "identity/entity/id",
+            "transit/keys/one",
+            "pki/crl",
+            "pki/roles/web",
+        ):
+            with pytest.raises(exceptions.InvalidPath, match="no handler for route"):
+                client.adapter.get(f"/v1/{path}")
+        for path in ("pki/sign/default", "pki/revoke", "pki/root/generate/internal", "transit/encrypt/one"):
+            with pytest.raises(exceptions.InvalidPath, match="no handler for route"):
+                client.write_data(path, data={"csr": csr, "serial_number": "1"})
+        for kind in ("transit", "ssh", "identity", "rabbitmq"):
+            with pytest.raises(exceptions.InvalidRequest):
+                client.sys.enable_secrets_engine(kind)
+        for kind in ("ldap", "jwt", "aws", "github"):
+            with pytest.raises(exceptions.InvalidRequest):
+                client.sys.enable_auth_method(kind)
+        spaced = hvac.Client(url=client.url, token=node.root, namespace="team")
+        with pytest.raises(exceptions.InvalidRequest, match="no namespaces"):
+            spaced.read("secret/data/a")
+        spaced.adapter.close()
+
+    await with_client(node, work)
