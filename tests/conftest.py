@@ -20,6 +20,7 @@ import pytest
 
 from cluster.postgres import EmbeddedPostgres
 from tests.folders import traversable
+from tests.shared import end_unused
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ _TEMPLATE = "migrated"
 
 _CLUSTERS = (
     "tests/ray/",
-    *(f"tests/e2e/test_{name}.py" for name in ("canaries", "chaos", "demo", "dev", "two_nodes")),
+    # What shares a cluster stands together.
+    *(f"tests/e2e/test_{name}.py" for name in ("canaries", "chaos", "dev", "demo", "two_nodes")),
 )
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
@@ -56,7 +58,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes longest first, so that no worker has nothing left to do meanwhile."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_CLUSTERS))
+
+    def place(item: pytest.Item) -> int:
+        found = (at for at, start in enumerate(_CLUSTERS) if item.nodeid.startswith(start))
+        return next(found, len(_CLUSTERS))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """End what no later test uses."""
+    end_unused(item)
 
 
 @pytest.fixture(scope="session")

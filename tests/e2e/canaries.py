@@ -62,11 +62,11 @@ class Canaries:
             raise TypeError(type(key).__name__)
         self.key(what, number.to_bytes((number.bit_length() + 7) // 8, "big"), *allowed)
 
-    def cluster(self, database_url: str, shares: Iterable[bytes]) -> None:
-        """Remember the shares and every key that they lead to."""
+    def cluster(self, database_url: str, shares: Iterable[bytes], *allowed: Path) -> None:
+        """Remember the shares, which may lie in the files ``allowed``, and every key that they lead to."""
         given = list(shares)
         for share in given:
-            self.key("unseal share", share)
+            self.key("unseal share", share, *allowed)
         for what, key in asyncio.run(_keys(database_url, given)):
             self.key(what, key)
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.development import Development
 from tests.folders import traversable
+from tests.shared import until_last_use
 
 MINUTES = "SECRETHUB_SOAK_MINUTES"
 """Variable that says for how long ``./dev soak`` goes on."""
@@ -50,15 +51,13 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def development() -> Iterator[Development]:
+def development(request: pytest.FixtureRequest) -> Iterator[Development]:
     """One ``secrethub dev`` with Ray for all tests that leave it unsealed and working."""
-    with traversable() as folder:
-        made = Development(folder)
-        try:
-            made.begin()
-            yield made
-        finally:
-            made.end()
+    with until_last_use(request) as stack:
+        made = Development(stack.enter_context(traversable()))
+        stack.callback(made.end)
+        made.begin()
+        yield made
 
 
 @pytest.fixture(scope="module")

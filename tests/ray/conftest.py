@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import tempfile
@@ -18,6 +19,7 @@ import pytest
 
 from actors.handles import RayHandles, SealClient
 from secrethub.node import VARIABLE, NodeSettings, write_node_file
+from tests.shared import until_last_use
 
 NODE = "n1"
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -66,13 +68,15 @@ def _ray_database(postgres_url: str, _template: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def cluster(_ray_database: str) -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest, _ray_database: str) -> Iterator[Cluster]:
     """A private single-node Ray with token authentication, and the tree in it."""
-    # A short path, because Ray's sockets live below it; only its owner may enter.
-    with tempfile.TemporaryDirectory(prefix="shray-", ignore_cleanup_errors=True) as name:
-        yield from _cluster(Path(name), _ray_database)
+    with until_last_use(request) as stack:
+        # A short path, because Ray's sockets live below it; only its owner may enter.
+        folder = tempfile.TemporaryDirectory(prefix="shray-", ignore_cleanup_errors=True)
+        yield stack.enter_context(_cluster(Path(stack.enter_context(folder)), _ray_database))
 
 
+@contextlib.contextmanager
 def _cluster(folder: Path, database_url: str) -> Iterator[Cluster]:
     (folder / "empty").mkdir()
     psk = secrets.token_bytes(32)
