@@ -14,6 +14,8 @@ from botocore.exceptions import ClientError
 from moto.iam.models import iam_backends
 from moto.server import ThreadedMotoServer
 
+from tests.gateway.conftest import NOBODY
+
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/deploy"
@@ -110,9 +112,9 @@ class Target:
 
     def begin_anew(self) -> None:
         """Forget everything; make ours, two roles, a policy and a group."""
-        httpx2.post(f"{self.url}/moto-api/reset").raise_for_status()
+        httpx2.post(f"{self.url}/moto-api/reset", verify=NOBODY).raise_for_status()
         # Until the counter is used up anybody may do anything, as the account's owner must at first.
-        httpx2.post(f"{self.url}/moto-api/reset-auth", content=b"1000").raise_for_status()
+        httpx2.post(f"{self.url}/moto-api/reset-auth", content=b"1000", verify=NOBODY).raise_for_status()
         iam = self.client("iam", "owner", "owner")
         iam.create_user(UserName="secrethub")
         statement = [{"Effect": "Allow", "Action": _OURS, "Resource": "*"}]
@@ -128,7 +130,7 @@ class Target:
             iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)
         made = iam.create_access_key(UserName="secrethub")["AccessKey"]
         self.access_key, self.secret_key = made["AccessKeyId"], made["SecretAccessKey"]
-        httpx2.post(f"{self.url}/moto-api/reset-auth", content=b"0").raise_for_status()
+        httpx2.post(f"{self.url}/moto-api/reset-auth", content=b"0", verify=NOBODY).raise_for_status()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.gateway.archives import old_entries, run
 from tests.gateway.behind import ledger_is_good, sql
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import NOBODY, Node, node_settings, running
 from tests.gateway.kv import ok
 
 REGION = "eu-central-1"
@@ -56,8 +56,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     try:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
-        httpx2.post(f"{url}/moto-api/reset").raise_for_status()
-        httpx2.post(f"{url}/moto-api/reset-auth", content=b"100").raise_for_status()
+        httpx2.post(f"{url}/moto-api/reset", verify=NOBODY).raise_for_status()
+        httpx2.post(f"{url}/moto-api/reset-auth", content=b"100", verify=NOBODY).raise_for_status()
         session = boto3.session.Session(
             aws_access_key_id="setup", aws_secret_access_key="setup", region_name=REGION
         )
@@ -75,10 +75,10 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["ambient"]["SecretAccessKey"])
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         monkeypatch.setenv("AWS_PROFILE", "none")
-        httpx2.post(f"{url}/moto-api/reset-auth", content=b"0").raise_for_status()
+        httpx2.post(f"{url}/moto-api/reset-auth", content=b"0", verify=NOBODY).raise_for_status()
         yield Cloud(url, keys["archive"])
     finally:
-        httpx2.post(f"{url}/moto-api/reset-auth", content=b"1000000000").raise_for_status()
+        httpx2.post(f"{url}/moto-api/reset-auth", content=b"1000000000", verify=NOBODY).raise_for_status()
         server.stop()
 
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serve.timing import Timing
 from serve.wiring import Process
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import NOBODY, Node, native
 from tests.gateway.raw_http import GUARD
 
 
@@ -24,7 +24,7 @@ def families(text: str) -> dict[str, Metric]:
 
 async def scraped(node: Node) -> httpx2.Response:
     assert node.settings.metrics is not None
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(verify=NOBODY) as client:
         return await client.get(f"http://127.0.0.1:{node.settings.metrics.port}/metrics")
 
 
@@ -165,7 +165,7 @@ async def test_the_port_serves_nothing_else(node: Node) -> None:
 async def test_head_tells_that_metrics_are_there(node: Node) -> None:
     """HEAD answers as GET does, without the text."""
     assert node.settings.metrics is not None
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(verify=NOBODY) as client:
         answer = await client.head(f"http://127.0.0.1:{node.settings.metrics.port}/metrics")
     assert (answer.status_code, answer.content) == (200, b"")
     assert int(answer.headers["content-length"]) > 100
