@@ -1,8 +1,11 @@
-"""What a write to a row of authority costs the database."""
+"""What it costs the database to announce changes and to find them."""
 
 from __future__ import annotations
 
 import asyncpg
+from offices import founded
+
+_SCANS = "SELECT seq_scan, idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'changes'"
 
 
 async def test_announced_without_going_through_all_buckets(database_url: str) -> None:
@@ -29,3 +32,34 @@ async def test_announced_without_going_through_all_buckets(database_url: str) ->
     assert scans is not None
     assert tuple(scans) == (0, 8)
     assert sorted(row["version"] for row in told) == list(range(1, 9))
+
+
+async def test_changes_are_found_without_going_through_all(database_url: str) -> None:
+    """A connection that began with hardly any changes finds the newest of many by their index."""
+    await founded(database_url)
+    connection = await asyncpg.connect(database_url)
+    try:
+        since = await connection.fetchval("SELECT pg_current_snapshot()::text")
+        # As often as PostgreSQL waits before it keeps a plan, and more.
+        for _ in range(10):
+            await connection.fetch("SELECT * FROM freshness($1)", since)
+        await connection.execute(
+            """INSERT INTO changes (kind, key, version)
+               SELECT 'authority', 'x/' || n, 1 FROM generate_series(1, 9999) AS n"""
+        )
+        since = await connection.fetchval("SELECT pg_current_snapshot()::text")
+        async with connection.transaction():
+            await connection.execute(
+                "INSERT INTO changes (kind, key, version) VALUES ('authority', 'x/new', 1)"
+            )
+            before = await connection.fetchrow(_SCANS)
+            for _ in range(10):
+                found = await connection.fetch("SELECT * FROM freshness($1)", since)
+            after = await connection.fetchrow(_SCANS)
+    finally:
+        await connection.close()
+    assert before is not None
+    assert after is not None
+    assert after["seq_scan"] == before["seq_scan"]
+    assert after["idx_scan"] > before["idx_scan"]
+    assert [row["key"] for row in found] == ["x/new"]
