@@ -178,12 +178,20 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     for before in range(3):
         mixed = b"x" * before + value.encode() + b"y"
         for form in (mixed, mixed.hex().encode(), mixed.hex().upper().encode(), base64.b64encode(mixed)):
-            assert list(canaries.within("here", b"before " + form + b" after")), form
+            for start in range(8):
+                assert list(canaries.within("here", b" " * start + form)), (start, form)
+                assert list(canaries.within("here", b" " * start + form + b" after")), (start, form)
     assert not list(canaries.within("here", b"canary and nothing more"))
     (tmp_path / "kept").write_text(value)
     assert canaries.in_files(tmp_path)
     canaries.text("planted", value, tmp_path / "kept")
     assert not canaries.in_files(tmp_path)
+    key, short = secrets.token_bytes(32), "canary"
+    canaries.key("a key", key)
+    canaries.text("something short", short)
+    for start in range(8):
+        for part in (key[:16], key[16:], short.encode()):
+            assert list(canaries.within("here", b" " * start + part)), (start, part)
 
 
 def test_no_secret_is_found_where_it_must_not_be(development: Development, host: Host) -> None:
