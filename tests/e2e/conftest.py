@@ -39,8 +39,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def watched() -> float:
-    """Seconds that a cluster is watched after a loss; ``./dev soak`` asks for more."""
-    return 60.0 * float(os.environ.get(MINUTES, "0.25"))
+    """Seconds that a cluster is watched after a loss, before what was lost starts again and is watched, too.
+
+    ``./dev soak`` asks for more.
+    """
+    return 60.0 * float(os.environ.get(MINUTES, "0.1"))
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,6 @@ from tests.e2e.processes import until
 
 Kind = Literal["read", "write"]
 
-_PAUSE = 0.02
-"""Seconds between two requests of one client: a steady load, not the greatest."""
 _TIMEOUT = 10.0
 _TOGETHER = 8
 
@@ -72,9 +70,12 @@ class Load:
         token: may read and write ``secrets/load/**``.
         readers: clients that read.
         writers: clients that write.
+        pause: seconds between two turns of one client, on average: a steady load, not the greatest.
     """
 
-    def __init__(self, url: str, token: str, *, readers: int = 4, writers: int = 2) -> None:
+    def __init__(
+        self, url: str, token: str, *, readers: int = 4, writers: int = 2, pause: float = 0.02
+    ) -> None:
         self.promises = Promises()
         self.began = 0.0
         self.ended = 0.0
@@ -82,6 +83,7 @@ class Load:
         self._headers = {"X-Vault-Token": token}
         self._readers = readers
         self._writers = writers
+        self._pause = pause
         self._events: list[Event] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
@@ -172,7 +174,7 @@ class Load:
         async with self._client(self._url) as client:
             while not self._stop.is_set():
                 await step(client)
-                await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))
+                await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))
 
     async def _writing(self, client: httpx2.AsyncClient, number: int) -> None:
         value = f"{number}-{len(self._events)}-{random.getrandbits(32):08x}"

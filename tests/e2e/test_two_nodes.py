@@ -152,7 +152,8 @@ def survives(
     with Api(left.api, cluster.root_token) as api:
         api.put_secret("app/survivor", value="before")
         there, here = (hosts(at.name, "app/survivor", at) for at in (lost, left))
-        with Load(left.api, cluster.root_token) as load:
+        # Ten times a second each: a start beside it takes all that a small machine has.
+        with Load(left.api, cluster.root_token, pause=0.1) as load:
             until(lambda: load.answered > 100, "the load runs")
             count = lost.kill()
             killed_at = time.monotonic()
