@@ -100,7 +100,6 @@ class AsyncClient:
             response = await (await self._client()).request(
                 request.method,
                 endpoint.base + request.target,
-                params=request.query,
                 content=request.content(),
                 headers=request.headers(token.reveal() if token else None, self._settings.wrap_ttl),
             )

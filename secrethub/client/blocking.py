@@ -133,7 +133,6 @@ class Client:
         with self._client().stream(
             request.method,
             endpoint.base + request.target,
-            params=request.query,
             content=request.content(),
             headers=request.headers(token.reveal() if token else None, self._settings.wrap_ttl),
         ) as response:

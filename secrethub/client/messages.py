@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from secrethub.client.errors import ApiError, BadSettings
 
@@ -38,19 +38,27 @@ class Request:
 
     @property
     def target(self) -> str:
-        """The path, quoted for a URL.
+        """The path and the query, quoted for a URL.
 
         Raises:
-            BadSettings: the path is empty or would leave ``/v1/``.
+            BadSettings: the path is empty or would leave ``/v1/``, or something is not Unicode text.
         """
         path = self.path.lstrip("/")
         if not path or any(part in {".", ".."} for part in path.split("/")):
             raise BadSettings(f"{self.path!r} is no path of a secret or an endpoint")
-        return quote(path, safe="/-._~")
+        place = quote(_utf8(path), safe="/-._~")
+        if not self.query:
+            return place
+        values = {name: _utf8(value) for name, value in self.query.items()}
+        return f"{place}?{urlencode(values, quote_via=quote)}"
 
     def content(self) -> bytes | None:
-        """The body as sent."""
-        return None if self.body is None else json.dumps(self.body, ensure_ascii=False).encode()
+        """The body as sent.
+
+        Raises:
+            BadSettings: something in it is not Unicode text.
+        """
+        return None if self.body is None else _utf8(json.dumps(self.body, ensure_ascii=False))
 
     def headers(self, token: str | None, wrap_ttl: str | None = None) -> dict[str, str]:
         """The headers as sent; the token travels here and nowhere else.
@@ -75,6 +83,16 @@ class Request:
                 raise BadSettings("the time to keep an answer wrapped is written like 300 or 5m")
             headers["X-Vault-Wrap-TTL"] = wrap_ttl
         return headers
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # Not its cause: that holds the whole text.
+        raise BadSettings(
+            "what is to be sent is not text (UTF-8); encode binary values, e.g. base64"
+        ) from None
 
 
 def read(path: str, **query: str | int | None) -> Request:

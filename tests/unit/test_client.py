@@ -218,6 +218,23 @@ def test_paths_that_leave_the_api_are_refused_before_sending(path: str) -> None:
         api.read(path)
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        build.read("secrets/canary\udcff"),
+        build.read("secret/search", q="canary\udcff"),
+        build.write("secrets/a", {"data": {"k": "canary\ud800"}}),
+        build.patch("secrets/a", {"data": {"canary\udcff": 1}}),
+    ],
+)
+def test_what_is_not_unicode_is_refused_before_sending(request_: build.Request) -> None:
+    """Bytes of another encoding in an argument, and halves of surrogate pairs in JSON; none of it is shown."""
+    with client(lambda _: pytest.fail("sent")) as api, pytest.raises(BadSettings) as caught:
+        api.send(request_)
+    assert "UTF-8" in str(caught.value)
+    assert "canary" not in f"{caught.value} {caught.value.__cause__!r}"
+
+
 @pytest.mark.parametrize("token", ["with space", "new\nline", "ünïcode", "x" * 9000])
 def test_a_token_that_cannot_be_one_is_refused_without_showing_it(token: str) -> None:
     """Header injection through a token is impossible, and the message does not repeat it."""
