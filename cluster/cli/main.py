@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. ``status`` has its own: 2 sealed, 3
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ _COMMANDS = {
     "audit": ("cluster.cli.audit:audit", "Verify the audit ledger, and search it."),
 }
 
+_NOT_WRITTEN = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
+"""What an output that takes no more says. Errors of files have a name, those of streams have none."""
+
 
 @click.command(
     cls=LazyGroup,
@@ -72,6 +76,7 @@ def cli(ctx: click.Context, /, **defaults: str | None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    _replace_closed()
     try:
         code = cli.main(args=list(argv), prog_name="secrethub", standalone_mode=False)
         sys.stdout.flush()
@@ -82,10 +87,28 @@ def run(argv: Sequence[str]) -> int:
         click.echo("Aborted.", err=True)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has enough. The interpreter must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # whoever read our output has enough
+        return 1
+    except OSError as exc:
+        if exc.errno not in _NOT_WRITTEN or exc.filename is not None:
+            raise
+        _write_no_more()
+        click.echo(f"Error: standard output: {exc.strerror}", err=True)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _replace_closed() -> None:
+    """Open standard input and output where they were closed, such that reading and writing fail."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), encoding="utf-8")
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+
+
+def _write_no_more() -> None:
+    """Let what is left in the buffer go nowhere: the interpreter must not fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

@@ -223,6 +223,24 @@ def test_without_the_server_installed_dev_says_what_to_install() -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--help > /dev/full", "standard output: No space left on device"),
+        ("kv --help > /dev/full", "standard output: No space left on device"),
+        ("--help >&-", "standard output: Bad file descriptor"),
+        ("kv put a password=- <&-", "standard input: Bad file descriptor"),
+        ("login --method token <&-", "standard input: Bad file descriptor"),
+    ],
+)
+def test_streams_that_are_full_or_closed_fail_in_one_line(words: str, said: str) -> None:
+    """An answer that could not be written is exit code 1; a closed standard input is no empty secret."""
+    start = f'{sys.executable} -c "from cluster.cli.main import main; main()" {words}'
+    done = subprocess.run(["/bin/sh", "-c", start], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {said}\n"
+
+
 @pytest.mark.parametrize(("words", "found"), [("secrethub po", "policy"), ("secrethub kv g", "get")])
 def test_the_shell_completes_commands(words: str, found: str) -> None:
     """Completion knows the commands of every group."""

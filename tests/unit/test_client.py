@@ -228,7 +228,7 @@ def test_paths_that_leave_the_api_are_refused_before_sending(path: str) -> None:
     ],
 )
 def test_what_is_not_unicode_is_refused_before_sending(request_: build.Request) -> None:
-    """Bytes of another encoding in an argument, and halves of surrogate pairs in JSON; none of it is shown."""
+    """Bytes of another encoding in an argument, halves of surrogate pairs in JSON; none of it is shown."""
     with client(lambda _: pytest.fail("sent")) as api, pytest.raises(BadSettings) as caught:
         api.send(request_)
     assert "UTF-8" in str(caught.value)
