@@ -7,6 +7,7 @@ of one migrated template database.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import signal
 from collections.abc import Coroutine, Iterator
@@ -96,8 +97,21 @@ def _template(postgres_url: str) -> str:
 @pytest.fixture
 def database_url(postgres_url: str, _template: str) -> Iterator[str]:
     """URL of a migrated, empty database of this test alone; dropped afterwards."""
+    with _database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(postgres_url: str, _template: str) -> Iterator[str]:
+    """URL of a database that tests of one module share; dropped after them."""
+    with _database(postgres_url) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _database(postgres_url: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
-    _run(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{_template}" STRATEGY FILE_COPY'))
+    _run(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{_TEMPLATE}" STRATEGY FILE_COPY'))
     try:
         yield on_database(postgres_url, name)
     finally:

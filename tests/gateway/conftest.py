@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import pytest_asyncio
 
 from actors import wiring
 from actors.local import LocalTree
@@ -190,6 +191,22 @@ async def node(sealed_node: Node) -> Node:
     await sealed_node.initialise()
     await sealed_node.unseal()
     return sealed_node
+
+
+SHARING = pytest.mark.asyncio(loop_scope="module")
+"""For tests that ask a ``shared_node``: they run in the loop in which it does."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_node(
+    shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Node]:
+    """A node for tests that change nothing which others of their module see: starting one takes 0.2 s."""
+    settings = node_settings(tmp_path_factory.mktemp("shared"), shared_database_url)
+    async with running(settings) as node:
+        await node.initialise()
+        await node.unseal()
+        yield node
 
 
 def native(*paths: str, capabilities: tuple[str, ...] = ("read",), effect: str = "allow") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+import pytest_asyncio
 from authority_core import Running, running
 from cryptography.hazmat.primitives import serialization
 
@@ -67,6 +68,15 @@ async def enrolling_hub(url: str, folder: Path) -> AsyncIterator[Running]:
     async with running(url, folder) as started:
         await started.ask("write", "sys/policies/acl/enrolling", {"policy": ENROLLING})
         await started.ask("write", "secret/data/app/db", {"data": {"password": "canary-1"}})
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_hub(
+    shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Running]:
+    """One process for tests that change nothing which others of their module see."""
+    async with enrolling_hub(shared_database_url, tmp_path_factory.mktemp("shared")) as started:
         yield started
 
 

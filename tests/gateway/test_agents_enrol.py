@@ -15,7 +15,7 @@ from authority_core import AGENT_URL, Running
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import AttributeOID, NameOID
-from enrolled_hosts import Host, certificate_of, enrolling_hub, host_of, read, sql
+from enrolled_hosts import Host, certificate_of, enrolling_hub, host_of, read, shared_hub, sql
 
 from secrethub.errors import (
     InvalidRequest,
@@ -28,6 +28,9 @@ from secrethub.operations.transport_ca import load_trust
 from secrethub.pki import chain, keys
 from secrethub.pki.csr import make_request
 from secrethub.storage.enrollments import MOST_PER_TOKEN
+from tests.gateway.conftest import SHARING
+
+__all__ = ["shared_hub"]  # the fixture
 
 
 @pytest.fixture
@@ -158,9 +161,11 @@ async def test_a_nonce_lapses(hub: Running, host: Host) -> None:
         await host.enroll(csr=csr)
 
 
+@SHARING
 @pytest.mark.parametrize("nonce", [None, "", "guess", "A" * 32, "n\u0000x"])
-async def test_no_nonce_no_certificate(hub: Running, host: Host, nonce: str | None) -> None:
+async def test_no_nonce_no_certificate(shared_hub: Running, nonce: str | None) -> None:
     """A request without the nonce, or with one of its own, is refused."""
+    host = await host_of(shared_hub, "web")
     await host.begin()
     with pytest.raises(PermissionDenied):
         await host.enroll(csr=make_request(host.key, nonce))
@@ -204,6 +209,7 @@ async def test_a_token_cannot_fill_the_table(hub: Running, host: Host) -> None:
     assert (await sql(hub, "SELECT count(*) AS n FROM enrollments"))[0]["n"] == 1
 
 
+@SHARING
 @pytest.mark.parametrize(
     "name",
     [
@@ -221,13 +227,15 @@ async def test_a_token_cannot_fill_the_table(hub: Running, host: Host) -> None:
         "secrethub://x",
     ],
 )
-async def test_names_cannot_carry_anything_else(hub: Running, host: Host, name: str) -> None:
+async def test_names_cannot_carry_anything_else(shared_hub: Running, name: str) -> None:
     """A name is letters, digits, '_', '.' and '-': nothing that a path, log or template would read."""
+    host = await host_of(shared_hub, "web")
     with pytest.raises(InvalidRequest):
         await host.enroll(name=name)
-    assert await sql(hub, "SELECT 1 FROM agents") == []
+    assert await sql(shared_hub, "SELECT 1 FROM agents") == []
 
 
+@SHARING
 @pytest.mark.parametrize(
     "more",
     [
@@ -245,12 +253,13 @@ async def test_names_cannot_carry_anything_else(hub: Running, host: Host, name: 
         {"csr": "x" * 20_000},
     ],
 )
-async def test_the_body_is_strict(hub: Running, host: Host, more: dict[str, Any]) -> None:
+async def test_the_body_is_strict(shared_hub: Running, more: dict[str, Any]) -> None:
     """Unknown keys, such as an id, a role or a lifetime of one's own, and bad values are refused."""
+    host = await host_of(shared_hub, "web")
     with pytest.raises(InvalidRequest):
         await host.enroll(**more)
     with pytest.raises(InvalidRequest):
-        await hub.ask("write", "agents/enroll/begin", {"nonce": "mine"}, token=host.token)
+        await shared_hub.ask("write", "agents/enroll/begin", {"nonce": "mine"}, token=host.token)
 
 
 async def test_only_approle_logins_enrol(hub: Running, host: Host) -> None:

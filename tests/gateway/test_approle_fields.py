@@ -10,7 +10,7 @@ import pytest
 from secrethub.engines.engine import Answer
 from tests.gateway.approle_steps import FAILED, from_address, login, role, secret_id
 from tests.gateway.authority_core import MovingClock
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import SHARING, Node
 
 ROLE = "auth/approle/role/app"
 
@@ -23,6 +23,7 @@ def clock(node: Node) -> MovingClock:
     return moving
 
 
+@SHARING
 @pytest.mark.parametrize(
     ("path", "given", "read", "erased"),
     [
@@ -52,20 +53,21 @@ def clock(node: Node) -> MovingClock:
     ],
 )
 async def test_each_setting_has_a_path(
-    node: Node, path: str, given: dict[str, Any], read: dict[str, Any], erased: Any
+    shared_node: Node, path: str, given: dict[str, Any], read: dict[str, Any], erased: Any
 ) -> None:
     """A setting is written, read and brought back to a new role's under its own path, and only it."""
-    await role(node, token_no_default_policy=True)
-    before = (await node.call("GET", ROLE)).json()["data"]
-    assert (await node.call("POST", f"{ROLE}/{path}", json=given)).status_code == 204
-    assert (await node.call("GET", f"{ROLE}/{path}")).json()["data"] == read
-    assert (await node.call("DELETE", f"{ROLE}/{path}")).status_code == 204
-    assert (await node.call("GET", f"{ROLE}/{path}")).json()["data"] == dict.fromkeys(read, erased)
-    assert (await node.call("GET", ROLE)).json()["data"] == before
-    assert (await node.call("POST", f"{ROLE}/{path}", json={})).status_code == 400
-    assert (await node.call("POST", f"auth/approle/role/none/{path}", json=given)).status_code == 404
-    assert (await node.call("GET", f"auth/approle/role/none/{path}")).status_code == 404
-    assert (await node.call("DELETE", f"auth/approle/role/none/{path}")).status_code == 404
+    await role(shared_node, token_no_default_policy=True)
+    before = (await shared_node.call("GET", ROLE)).json()["data"]
+    assert (await shared_node.call("POST", f"{ROLE}/{path}", json=given)).status_code == 204
+    assert (await shared_node.call("GET", f"{ROLE}/{path}")).json()["data"] == read
+    assert (await shared_node.call("DELETE", f"{ROLE}/{path}")).status_code == 204
+    assert (await shared_node.call("GET", f"{ROLE}/{path}")).json()["data"] == dict.fromkeys(read, erased)
+    assert (await shared_node.call("GET", ROLE)).json()["data"] == before
+    assert (await shared_node.call("POST", f"{ROLE}/{path}", json={})).status_code == 400
+    assert (await shared_node.call("POST", f"auth/approle/role/none/{path}", json=given)).status_code == 404
+    assert (await shared_node.call("GET", f"auth/approle/role/none/{path}")).status_code == 404
+    assert (await shared_node.call("DELETE", f"auth/approle/role/none/{path}")).status_code == 404
+    assert (await shared_node.call("DELETE", ROLE)).status_code == 204
 
 
 async def test_the_right_to_one_setting_is_no_right_to_another(node: Node) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from authority_core import Running
-from enrolled_hosts import Host, certificate_of, enrolling_hub, host_of, read, refused, sql
+from enrolled_hosts import Host, certificate_of, enrolling_hub, host_of, read, refused, shared_hub, sql
 
 from secrethub.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from tests.gateway.behind import mount_id
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
+
+__all__ = ["shared_hub"]  # the fixture
 
 OTHER = native("secrets/other/**", capabilities=("read", "list"))
 BIND = "sys/policies/bindings/other"
@@ -225,6 +227,7 @@ async def test_what_is_told(hub: Running) -> None:
     assert token not in everything
 
 
+@SHARING
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -250,12 +253,13 @@ async def test_what_is_told(hub: Running) -> None:
         ("sys/policies/bindings/bad name", {"role": "web"}),
     ],
 )
-async def test_what_cannot_be_bound(hub: Running, path: str, body: dict[str, Any]) -> None:
+async def test_what_cannot_be_bound(shared_hub: Running, path: str, body: dict[str, Any]) -> None:
     """Anything that is not one living subject and one written policy is refused, and nothing is kept."""
-    await hub.role("web", "enrolling")
+    await shared_hub.ask("write", "sys/policies/acl/other", {"policy": OTHER})
+    await shared_hub.role("web", "enrolling")
     with pytest.raises((InvalidRequest, Conflict)):
-        await hub.ask("write", path, body)
-    assert await sql(hub, "SELECT 1 FROM bindings") == []
+        await shared_hub.ask("write", path, body)
+    assert await sql(shared_hub, "SELECT 1 FROM bindings") == []
 
 
 async def test_wrapping_tokens_and_too_many(hub: Running) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.gateway.behind import sql
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.kv import ok, status
 
 
@@ -43,6 +43,7 @@ async def test_values(store: Node) -> None:
     assert rows[0]["n"] == 2
 
 
+@SHARING
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -55,14 +56,17 @@ async def test_values(store: Node) -> None:
         ({"k": "v"}, 2764800),
     ],
 )
-async def test_when_to_ask_again(store: Node, value: dict[str, object], seconds: int) -> None:
+async def test_when_to_ask_again(shared_node: Node, value: dict[str, object], seconds: int) -> None:
     """A value says itself for how long it is good; otherwise the mount does."""
+    store = shared_node
+    await ok(store, "POST", "sys/mounts/one", {"type": "kv"})
     await ok(store, "POST", "one/a", value)
     answer = (await store.call("GET", "one/a")).json()
     assert (answer["data"], answer["lease_duration"]) == (value, seconds)
     await ok(store, "POST", "sys/mounts/one/tune", {"default_lease_ttl": "5m"})
     answer = (await store.call("GET", "one/a")).json()
     assert answer["lease_duration"] == (300 if seconds == 2764800 else seconds)
+    await ok(store, "DELETE", "sys/mounts/one")
 
 
 async def test_policies(store: Node) -> None:

@@ -12,7 +12,7 @@ from secrethub.engines.engine import Fence
 from secrethub.operations.tidy import tidy
 from secrethub.storage.authority import MOUNTS
 from tests.gateway.behind import sql
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 
 
 async def test_default_mounts(node: Node) -> None:
@@ -119,6 +119,7 @@ async def test_kinds_that_cannot_be_mounted(node: Node) -> None:
     assert (await node.call("GET", "new/data/x")).status_code == 404
 
 
+@SHARING
 @pytest.mark.parametrize(
     ("body", "version"),
     [
@@ -130,11 +131,12 @@ async def test_kinds_that_cannot_be_mounted(node: Node) -> None:
         ({"type": "kv-v2", "options": {"version": "2"}}, "2"),
     ],
 )
-async def test_versions_of_key_value_stores(node: Node, body: dict[str, Any], version: str) -> None:
+async def test_versions_of_key_value_stores(shared_node: Node, body: dict[str, Any], version: str) -> None:
     """A store has the version that is asked for, the first one if none is, as in Vault."""
-    assert (await node.call("POST", "sys/mounts/new", json=body)).status_code == 204
-    shown = (await node.call("GET", "sys/internal/ui/mounts/new/x")).json()["data"]
+    assert (await shared_node.call("POST", "sys/mounts/new", json=body)).status_code == 204
+    shown = (await shared_node.call("GET", "sys/internal/ui/mounts/new/x")).json()["data"]
     assert (shown["type"], shown["options"]) == ("kv", {"version": version})
+    assert (await shared_node.call("DELETE", "sys/mounts/new")).status_code == 204
 
 
 async def test_the_store_of_the_flat_view_has_versions(node: Node) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from authority_core import Running, running
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -38,12 +39,22 @@ from secrethub.operations.transport_ca import (
 )
 from secrethub.pki import chain, issuing, keys, names, profiles
 from secrethub.storage.authority import CERTIFICATE_AUTHORITIES, MOUNTS
+from tests.gateway.conftest import SHARING
 
 
 @pytest.fixture
 async def hub(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
     """One process on a fresh cluster."""
     async with running(database_url, tmp_path) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_hub(
+    shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Running]:
+    """One process for tests that change nothing which others see."""
+    async with running(shared_database_url, tmp_path_factory.mktemp("shared")) as started:
         yield started
 
 
@@ -113,6 +124,7 @@ async def test_private_keys_are_kept_nowhere(hub: Running) -> None:
         assert base64.b64encode(raw).decode()[4:-8] not in dump
 
 
+@SHARING
 @pytest.mark.parametrize(
     "body",
     [
@@ -155,11 +167,11 @@ async def test_private_keys_are_kept_nowhere(hub: Running) -> None:
     ],
     ids=lambda body: json.dumps(body)[:60],
 )
-async def test_what_the_default_role_does_not_allow(hub: Running, body: dict[str, Any]) -> None:
+async def test_what_the_default_role_does_not_allow(shared_hub: Running, body: dict[str, Any]) -> None:
     """Bad names, URIs, networks, impossible lifetimes and other roles are refused; nothing is issued."""
     with pytest.raises(InvalidRequest):
-        await hub.ask("write", "pki/issue", body)
-    assert await _sql(hub, "SELECT 1 FROM certificates") == []
+        await shared_hub.ask("write", "pki/issue", body)
+    assert await _sql(shared_hub, "SELECT 1 FROM certificates") == []
 
 
 async def test_a_lifetime_above_the_roles_is_cut(hub: Running) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 
 _REKEY = {"secret_shares": 1, "secret_threshold": 1}
 
@@ -107,12 +107,13 @@ async def test_a_rekey_interrupts_nobody(node: Node) -> None:
     assert codes == {200}
 
 
+@SHARING
 @pytest.mark.parametrize("extra", [{"pgp_keys": ["x"]}, {"backup": True}, {"secret_threshold": 9}, {"no": 1}])
-async def test_what_is_not_done_is_refused(node: Node, extra: dict[str, Any]) -> None:
+async def test_what_is_not_done_is_refused(shared_node: Node, extra: dict[str, Any]) -> None:
     """Nothing begins with encrypted shares, a backup of them, impossible numbers or unknown fields."""
-    answer = await node.call("PUT", "sys/rekey/init", json={**_REKEY, **extra})
+    answer = await shared_node.call("PUT", "sys/rekey/init", json={**_REKEY, **extra})
     assert answer.status_code == 400, answer.text
-    assert (await node.call("GET", "sys/rekey/init")).json()["started"] is False
+    assert (await shared_node.call("GET", "sys/rekey/init")).json()["started"] is False
 
 
 async def test_nothing_of_this_through_the_ingress(node: Node) -> None:

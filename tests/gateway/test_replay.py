@@ -14,7 +14,7 @@ from enrolled_hosts import certificate_of, enrolling_hub, host_of
 from secrethub.engines.system import replay as replaying
 from secrethub.errors import PermissionDenied
 from tests.gateway.behind import fill_ledger
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.shell import Cli, cli
 
 __all__ = ["cli"]  # the fixture
@@ -142,6 +142,7 @@ async def test_pages(hub: tuple[Node, str]) -> None:
     assert (await replayed(node, NOTHING, since="2100-01-01T00:00:00Z"))["looked_at"] == 0
 
 
+@SHARING
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -161,10 +162,10 @@ async def test_pages(hub: tuple[Node, str]) -> None:
         {"limit": 5},
     ],
 )
-async def test_what_cannot_be_replayed(node: Node, wrong: dict[str, Any]) -> None:
+async def test_what_cannot_be_replayed(shared_node: Node, wrong: dict[str, Any]) -> None:
     """What is no question is refused with a reason."""
     body = {"name": "app", "policy": NOTHING, **wrong}
-    answer = await node.call("POST", "sys/policies/replay", json=body)
+    answer = await shared_node.call("POST", "sys/policies/replay", json=body)
     assert answer.status_code == 400, answer.text
 
 

@@ -14,7 +14,7 @@ from secrethub.operations.transport_ca import issue_gateway_certificate
 from secrethub.storage.data_keys import MAX_USES
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import entries, ledger_is_good, sql, until
-from tests.gateway.conftest import Node, native, node_settings
+from tests.gateway.conftest import SHARING, Node, native, node_settings
 from tests.gateway.key_steps import got, put, rotated, sealed_under, seals_with, term
 from tests.gateway.pair import healthy
 from tests.gateway.second_process import started
@@ -74,6 +74,7 @@ async def test_who_rotates_needs_sudo(node: Node) -> None:
     assert await term(node) == 1
 
 
+@SHARING
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -84,12 +85,12 @@ async def test_who_rotates_needs_sudo(node: Node) -> None:
         ({"enabled": "perhaps"}, ""),
     ],
 )
-async def test_impossible_settings_are_refused(node: Node, body: dict[str, Any], reason: str) -> None:
+async def test_impossible_settings_are_refused(shared_node: Node, body: dict[str, Any], reason: str) -> None:
     """Settings beyond their limits answer 400 and change nothing."""
-    answer = await node.call("POST", "sys/rotate/config", json=body)
+    answer = await shared_node.call("POST", "sys/rotate/config", json=body)
     assert answer.status_code == 400
     assert reason in answer.json()["errors"][0]
-    found = (await node.call("GET", "sys/rotate/config")).json()["data"]
+    found = (await shared_node.call("GET", "sys/rotate/config")).json()["data"]
     assert found == {"enabled": True, "interval": 0, "max_operations": MOST}
 
 

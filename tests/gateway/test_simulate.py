@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 
 HCL = 'path "secret/data/app/*" { capabilities = ["read"] }'
 
@@ -89,6 +89,7 @@ async def test_proposed_documents_and_circumstances(node: Node) -> None:
     assert (await tried(node, policies=["root"], path="sys/seal", capability="update"))["allowed"] is True
 
 
+@SHARING
 @pytest.mark.parametrize(
     "body",
     [
@@ -103,9 +104,9 @@ async def test_proposed_documents_and_circumstances(node: Node) -> None:
         {"path": "a", "documents": [HCL] * 65},
     ],
 )
-async def test_what_cannot_be_tried(node: Node, body: dict[str, Any]) -> None:
+async def test_what_cannot_be_tried(shared_node: Node, body: dict[str, Any]) -> None:
     """What is not a question is refused with a reason."""
-    answer = await node.call("POST", "sys/policies/simulate", json=body)
+    answer = await shared_node.call("POST", "sys/policies/simulate", json=body)
     assert answer.status_code == 400
     assert answer.json()["errors"][0]
 

@@ -12,7 +12,8 @@ from secrethub.auth.digests import token_digest
 from secrethub.storage.authority import CUBBYHOLES, TOKENS
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import entries, ledger_is_good, sql
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
+from tests.gateway.kv import ok
 from tests.gateway.test_tamper import put_back, reported, saved
 
 INFO = {"token", "accessor", "ttl", "creation_time", "creation_path", "wrapped_accessor"}
@@ -182,17 +183,21 @@ async def test_one_of_many_opens_it(hub: Node) -> None:
         assert sum("canary-wrapped" in answer.text for answer in answers) == 1
 
 
+@SHARING
 @pytest.mark.parametrize("ttl", ["0", "0s", ""])
-async def test_no_time_is_no_wrapping(hub: Node, ttl: str) -> None:
+async def test_no_time_is_no_wrapping(shared_node: Node, ttl: str) -> None:
     """A time of nothing asks for nothing."""
-    answer = await wrap(hub, "GET", "secrets/app/db", ttl=ttl)
+    await ok(shared_node, "POST", "secrets/app/db", {"data": {"k": "canary-wrapped"}})
+    answer = await wrap(shared_node, "GET", "secrets/app/db", ttl=ttl)
     assert answer.json()["data"]["data"] == {"k": "canary-wrapped"}
 
 
+@SHARING
 @pytest.mark.parametrize("ttl", ["-1", "soon", "769h", "1.5", "true", "500ms"])
-async def test_times_that_cannot_be(hub: Node, ttl: str) -> None:
+async def test_times_that_cannot_be(shared_node: Node, ttl: str) -> None:
     """A time that is none is refused, for the answer must not come in clear."""
-    answer = await wrap(hub, "GET", "secrets/app/db", ttl=ttl)
+    await ok(shared_node, "POST", "secrets/app/db", {"data": {"k": "canary-wrapped"}})
+    answer = await wrap(shared_node, "GET", "secrets/app/db", ttl=ttl)
     assert answer.status_code == 400
     assert "canary" not in answer.text
 
