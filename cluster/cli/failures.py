@@ -40,9 +40,10 @@ def explain(error: ClientError, advice: Mapping[str, str] | None = None) -> str:
         advice: what to do next, by the error's code, where it is not the usual.
     """
     if isinstance(error, NotReached):
-        if error.sent:
-            return f"No answer from {error}. A change may have been made: check before repeating it."
-        return f"No answer from {error}. Is the server running, and is --address (SECRETHUB_ADDR) right?"
+        what = f"No answer from {error}{'' if str(error).endswith('?') else '.'}"
+        if error.may_have_changed:
+            return f"{what} A change may have been made: check before repeating it."
+        return f"{what} Is the server running, and is --address (SECRETHUB_ADDR) right?"
     if isinstance(error, NotTrusted):
         return (
             f"{error}. Name the right root with --ca-file (SECRETHUB_CACERT) or --ca-sha256. A node that "

@@ -96,7 +96,7 @@ class AsyncClient:
 
     async def _once(self, request: Request) -> Reply:
         endpoint, token = self._settings.endpoint, self._settings.token
-        with as_client_error(endpoint):
+        with as_client_error(endpoint, request):
             response = await (await self._client()).request(
                 request.method,
                 endpoint.base + request.target,

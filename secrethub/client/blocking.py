@@ -106,7 +106,7 @@ class Client:
             NotReached: no answer came, or it broke off.
             NotTrusted: the server's certificate is not the expected one.
         """
-        with as_client_error(self._settings.endpoint), self._stream(request) as response:
+        with as_client_error(self._settings.endpoint, request), self._stream(request) as response:
             if not 200 <= response.status_code < 300:
                 interpret(response.status_code, response.headers, response.read())
             yield response.iter_lines()
@@ -118,13 +118,13 @@ class Client:
         Raises:
             ApiError, NotReached, NotTrusted: as :meth:`lines`.
         """
-        with as_client_error(self._settings.endpoint), self._stream(request) as response:
+        with as_client_error(self._settings.endpoint, request), self._stream(request) as response:
             if not 200 <= response.status_code < 300:
                 interpret(response.status_code, response.headers, response.read())
             yield response.iter_bytes()
 
     def _once(self, request: Request) -> Reply:
-        with as_client_error(self._settings.endpoint), self._stream(request) as response:
+        with as_client_error(self._settings.endpoint, request), self._stream(request) as response:
             return interpret(response.status_code, response.headers, response.read())
 
     @contextmanager

@@ -29,13 +29,13 @@ class NotReached(ClientError):
     """No answer came.
 
     Attributes:
-        sent: whether the request may have been received, so that a change may have happened.
+        may_have_changed: whether a request that changes something may have been received.
     """
 
-    def __init__(self, message: str, sent: bool = False) -> None:
-        super().__init__(message, sent)
+    def __init__(self, message: str, may_have_changed: bool = False) -> None:
+        super().__init__(message, may_have_changed)
         self.message = message
-        self.sent = sent
+        self.may_have_changed = may_have_changed
 
     def __str__(self) -> str:
         return self.message

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import httpx2
 
 from secrethub.client.errors import NotReached, NotTrusted
+from secrethub.client.messages import Request
 from secrethub.client.settings import ClientSettings, Endpoint
 
 
@@ -23,8 +24,9 @@ def limits() -> httpx2.Limits:
 
 
 @contextmanager
-def as_client_error(endpoint: Endpoint) -> Iterator[None]:
+def as_client_error(endpoint: Endpoint, request: Request) -> Iterator[None]:
     """Turn what httpx2 raises into :mod:`secrethub.client.errors`."""
+    may_have_changed = not request.safe
     try:
         yield
     except httpx2.ConnectError as exc:
@@ -34,10 +36,10 @@ def as_client_error(endpoint: Endpoint) -> Iterator[None]:
     except (httpx2.ConnectTimeout, httpx2.PoolTimeout) as exc:
         raise NotReached(f"{endpoint.url}: no connection in time") from exc
     except httpx2.TimeoutException as exc:
-        raise NotReached(f"{endpoint.url}: no answer in time", True) from exc
+        raise NotReached(f"{endpoint.url}: no answer in time", may_have_changed) from exc
     except httpx2.TransportError as exc:
         hint = "; does it speak https://?" if _cut_off(exc) and endpoint.scheme == "http" else ""
-        raise NotReached(f"{endpoint.url}: {_reason(exc)}{hint}", True) from exc
+        raise NotReached(f"{endpoint.url}: {_reason(exc)}{hint}", may_have_changed) from exc
 
 
 def _certificate(exc: BaseException) -> str:

@@ -86,7 +86,8 @@ def test_yaml_quotes_what_would_be_read_as_something_else(word: str) -> None:
         (ApiError(404, "", ()), ["not found", "name or path"]),
         (ApiError(400, "invalid_request", ("first\nsecond",)), ["first second"]),
         (NotReached("http://127.0.0.1:1: Connection refused"), ["Connection refused", "SECRETHUB_ADDR"]),
-        (NotReached("https://c:1: no answer in time", True), ["no answer in time", "may have been made"]),
+        (NotReached("https://c:1: no answer in time", True), ["in time. A change may have been made"]),
+        (NotReached("http://c:1: closed; does it speak https://?"), ["does it speak https://? Is the"]),
         (NotTrusted("https://c:1: certificate not trusted"), ["--ca-file", "--ca-sha256"]),
     ],
 )

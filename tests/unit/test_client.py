@@ -151,8 +151,8 @@ def test_redirects_are_not_followed() -> None:
     assert (len(seen), caught.value.status) == (1, 307)
 
 
-def test_a_lost_connection_says_whether_the_request_was_sent() -> None:
-    """A refused connection sent nothing; a timeout while reading may have."""
+def test_a_lost_connection_says_whether_something_may_have_changed() -> None:
+    """A refused connection sent nothing; a change that timed out may have been made, a read changes nothing."""
 
     def refuse(_request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("refused")
@@ -160,10 +160,14 @@ def test_a_lost_connection_says_whether_the_request_was_sent() -> None:
     def hang(_request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadTimeout("slow")
 
-    for handler, sent in ((refuse, False), (hang, True)):
+    for handler, request, changed in (
+        (refuse, build.write("secrets/a"), False),
+        (hang, build.write("secrets/a"), True),
+        (hang, build.read("secrets/a"), False),
+    ):
         with client(handler, attempts=1) as api, pytest.raises(NotReached) as caught:
-            api.write("secrets/a")
-        assert caught.value.sent is sent
+            api.send(request)
+        assert caught.value.may_have_changed is changed
 
 
 def test_nothing_that_is_shown_or_logged_holds_the_token_or_a_body(caplog: pytest.LogCaptureFixture) -> None:
