@@ -83,6 +83,8 @@ def patch(session: Session, path: str, pairs: tuple[str, ...], source: str | Non
 def get(session: Session, path: str, version: int | None, field: str | None) -> None:
     """Read a secret."""
     place = secret_path(path)
+    if field is not None and session.options.get("wrap_ttl"):
+        raise click.UsageError("a wrapped answer has no fields: leave --wrap-ttl (SECRETHUB_WRAP_TTL) out")
     with session.client() as client:
         found = client.read(place, version=version).data
     data, metadata = found.get("data") or {}, found.get("metadata") or {}

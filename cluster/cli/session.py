@@ -72,7 +72,8 @@ class Session:
     def client(self, *, anonymous: bool = False, advice: Mapping[str, str] | None = None) -> Iterator[Client]:
         """Open a client; what goes wrong inside becomes one line for people.
 
-        With ``--wrap-ttl`` the first answer with content ends the command: what is shown is how to open it.
+        With ``--wrap-ttl`` the first answer with content ends the command: what is shown is how to open it,
+        with the command's ``--plain`` the wrapping token alone.
 
         Args:
             anonymous: send no token (init, unseal, login, status).
@@ -90,7 +91,10 @@ class Session:
                 try:
                     yield client
                 except Wrapped as exc:
-                    self.show(exc.info)
+                    if click.get_current_context().params.get("plain"):
+                        click.echo(exc.info["token"])
+                    else:
+                        self.show(exc.info)
                     raise click.exceptions.Exit(0) from None
                 except ApiError as exc:
                     if while_uninitialised(exc, client):

@@ -28,22 +28,14 @@ def wrap(session: Session, pairs: tuple[str, ...], source: str | None, ttl: str 
 
     A value is written key=@file or key=- (standard input) where it is secret.
     """
-    from cluster.cli.wrapped import Wrapped
-
+    del plain  # the session prints what is kept
     if bool(pairs) == (source is not None):
         raise click.UsageError("give fields, or --json FILE")
     body = read_pairs(pairs) if source is None else read_object(source)
     chosen = ttl or session.options.get("wrap_ttl") or "5m"
     asking = replace(session, options={**session.options, "wrap_ttl": chosen})
     with asking.client() as client:
-        try:
-            client.write("sys/wrapping/wrap", body)
-        except Wrapped as exc:
-            if plain:
-                click.echo(exc.info["token"])
-            else:
-                session.show(exc.info)
-            return
+        client.write("sys/wrapping/wrap", body)
     raise click.ClickException("the server's answer holds no wrapping token")
 
 

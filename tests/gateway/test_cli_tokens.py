@@ -73,4 +73,8 @@ async def test_any_command_wrapped(cli: Cli) -> None:
     made = await cli.json("token", "create", "--policy", "a", SECRETHUB_WRAP_TTL="5m")
     assert "wrapped_accessor" in made
     await cli("kv", "get", "app/db", "--wrap-ttl", "1 m", code=1)
+    alone = await cli("token", "create", "--policy", "a", "--plain", "--wrap-ttl", "5m")
+    assert "client_token" in await cli("unwrap", stdin=alone)
+    said = await cli("kv", "get", "app/db", "--field", "k", SECRETHUB_WRAP_TTL="5m", code=2)
+    assert "SECRETHUB_WRAP_TTL" in said
     await cli.node.call("PUT", "sys/policies/acl/x", json={"policy": native("secrets/a")})

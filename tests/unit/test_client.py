@@ -152,7 +152,7 @@ def test_redirects_are_not_followed() -> None:
 
 
 def test_a_lost_connection_says_whether_something_may_have_changed() -> None:
-    """A refused connection sent nothing; a change that timed out may have been made, a read changes nothing."""
+    """A refused connection sent nothing; a change that timed out may have been made; a read is none."""
 
     def refuse(_request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("refused")
