@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from secrethub.engines.lease_ending import BATCH, end_due
+from secrethub.engines.lease_ending import end_due
 from secrethub.engines.lease_quotas import bound
 from secrethub.engines.runtime import Core
 from secrethub.errors import SecretHubError
 from secrethub.storage import lease_ends, lease_lists
 from secrethub.storage.lease_makings import leases_within
 
-_LONGEST_WAIT = 0.5
-"""Seconds between two looks: a lease may have been revoked by way of another process."""
+_LONGEST_WAIT = 0.1
+"""Seconds between two looks, each at one entry of an index: a lease may have been revoked elsewhere."""
 _SHORTEST_WAIT = 0.02
+_OTHERS_SECONDS = 0.5
+"""For what is due and belongs to a target that rests, or to somebody else."""
 _TROUBLE_SECONDS = 1.0
 _TELL_SECONDS = 10.0
 
@@ -32,22 +34,23 @@ async def end_leases(core: Core) -> None:
     while True:
         await core.opened.wait()
         try:
-            tried = await end_due(core)
+            due = await lease_ends.next_due(core.database)
+            tried = await end_due(core) if due is not None and due <= 0 else 0
             if core.clock.monotonic() - told >= _TELL_SECONDS:
                 told = core.clock.monotonic()
                 await tell(core)
-            wait = 0.0 if tried == BATCH else _bounded(await lease_ends.next_due(core.database))
+            wait = 0.0 if tried else _wait(due)
         except SecretHubError as exc:
             _log.warning("leases cannot be ended now: %s", exc.code)
             wait = _TROUBLE_SECONDS
         await asyncio.sleep(wait)
 
 
-def _bounded(due: float | None) -> float:
-    """Return how long to wait; what is due already belongs to a target that rests, or to somebody else."""
-    if due is None or due <= 0:
+def _wait(due: float | None) -> float:
+    """Return how long to wait where nothing could be claimed, although something may be due."""
+    if due is None:
         return _LONGEST_WAIT
-    return min(max(due, _SHORTEST_WAIT), _LONGEST_WAIT)
+    return min(max(due, _SHORTEST_WAIT), _LONGEST_WAIT) if due > 0 else _OTHERS_SECONDS
 
 
 async def tell(core: Core) -> None:
