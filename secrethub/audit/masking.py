@@ -37,6 +37,7 @@ _PREFIX = "hmac-sha256:"
 _MASK_SIZE = 80
 _Plain: TypeAlias = Mapping[str, Any]
 _NOTHING_PLAIN: _Plain = {}
+_LEAVES = frozenset({str, int, float, bool})
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 _WHOLE = msgspec.json.Encoder(order="deterministic")
@@ -100,18 +101,20 @@ class _Masking:
         """Mask ``value``; ``plain`` has the readable places below, None makes this one readable."""
         if value is None:
             return None
-        if isinstance(value, Mapping):
-            if depth >= MAX_DEPTH or not self._fits(len(value), value):
-                return self._whole(value)
-            below = _NOTHING_PLAIN if plain is None else plain
-            return {
-                str(name): self.value(item, below.get(name, _NOTHING_PLAIN), depth + 1)
-                for name, item in value.items()
-            }
-        if isinstance(value, (list, tuple)):
-            if depth >= MAX_DEPTH or not self._fits(len(value)):
-                return self._whole(value)
-            return [self.value(item, plain, depth + 1) for item in value]
+        # Most are leaves, and to ask whether one is a mapping takes as long as to mask it.
+        if type(value) not in _LEAVES:
+            if isinstance(value, Mapping):
+                if depth >= MAX_DEPTH or not self._fits(len(value), value):
+                    return self._whole(value)
+                below = _NOTHING_PLAIN if plain is None else plain
+                return {
+                    str(name): self.value(item, below.get(name, _NOTHING_PLAIN), depth + 1)
+                    for name, item in value.items()
+                }
+            if isinstance(value, (list, tuple)):
+                if depth >= MAX_DEPTH or not self._fits(len(value)):
+                    return self._whole(value)
+                return [self.value(item, plain, depth + 1) for item in value]
         if plain is None and self._readable(value):
             return value
         return _digest(self._key, _leaf_bytes(value))

@@ -76,9 +76,10 @@ def _shown(names: list[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
+def _fields(kind: type[msgspec.Struct]) -> dict[str, frozenset[Any]]:
+    """Return what each field may be, None apart."""
     hints = get_type_hints(kind)
-    return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(kind)}
+    return {field.encode_name: _members(hints[field.name]) for field in msgspec.structs.fields(kind)}
 
 
 def _object(call: Call) -> dict[str, Any]:
@@ -115,8 +116,7 @@ def _check_depth(body: bytes) -> None:
         raise InvalidRequest("the body is nested too deep")
 
 
-def _coerced(value: Any, hint: Any, name: str, unknown: list[str]) -> Any:
-    wanted = _members(hint)
+def _coerced(value: Any, wanted: frozenset[Any], name: str, unknown: list[str]) -> Any:
     if isinstance(value, dict):
         for kind in wanted:
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
@@ -136,7 +136,7 @@ def _coerced(value: Any, hint: Any, name: str, unknown: list[str]) -> Any:
     return value
 
 
-def _from_text(value: str, wanted: set[Any], name: str) -> Any:
+def _from_text(value: str, wanted: frozenset[Any], name: str) -> Any:
     if any(get_origin(w) in {list, tuple} for w in wanted):
         return [part.strip() for part in value.split(",") if part.strip()]
     if bool in wanted and value.lower() in {"true", "false", "1", "0", "t", "f"}:
@@ -146,7 +146,7 @@ def _from_text(value: str, wanted: set[Any], name: str) -> Any:
     raise InvalidRequest(f"invalid body: {name!r} has no valid value")
 
 
-def _members(hint: Any) -> set[Any]:
+def _members(hint: Any) -> frozenset[Any]:
     if get_origin(hint) in {Union, types.UnionType}:
-        return set(get_args(hint)) - {type(None)}
-    return {hint}
+        return frozenset(get_args(hint)) - {type(None)}
+    return frozenset({hint})
