@@ -156,6 +156,16 @@ class Database:
         except _UNSTORABLE as exc:
             raise InvalidRequest("a text holds a character that cannot be stored") from exc
 
+    async def once(self, statement: str, *values: Any) -> list[asyncpg.Record]:
+        """Run one statement that is a transaction by itself, in one round trip, and return its rows.
+
+        Raises:
+            Unavailable: the database does not answer; the outcome is unknown.
+            InvalidRequest: a text cannot be stored.
+        """
+        async with self.read() as connection:
+            return list(await connection.fetch(statement, *values))
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[asyncpg.Connection[Any]]:
         """Lend a connection inside one transaction, committed when the block ends without an error.

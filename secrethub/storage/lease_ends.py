@@ -86,21 +86,18 @@ async def claim(
     # Not clock_timestamp(), which changes within a statement: an index could not be asked for it.
     which = "due_at <= statement_timestamp()" if only is None else _CHOSEN
     given = [] if only is None else [list(only)]
-    async with database.write() as connection:
-        return list(
-            await connection.fetch(
-                f"""WITH due AS (
-                        SELECT id FROM leases WHERE {which} AND mount || '/' || target <> ALL($2::text[])
-                        ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-                    UPDATE leases SET due_at = clock_timestamp() + make_interval(secs => $3),
-                        attempts = attempts + 1
-                    FROM due WHERE leases.id = due.id RETURNING leases.*""",  # noqa: S608 - ours
-                limit,
-                list(but),
-                CLAIM_SECONDS,
-                *given,
-            )
-        )
+    return await database.once(
+        f"""WITH due AS (
+                SELECT id FROM leases WHERE {which} AND mount || '/' || target <> ALL($2::text[])
+                ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+            UPDATE leases SET due_at = clock_timestamp() + make_interval(secs => $3),
+                attempts = attempts + 1
+            FROM due WHERE leases.id = due.id RETURNING leases.*""",  # noqa: S608 - ours
+        limit,
+        list(but),
+        CLAIM_SECONDS,
+        *given,
+    )
 
 
 async def next_due(database: Database) -> float | None:
@@ -123,8 +120,7 @@ async def ended(database: Database, identifiers: Sequence[str]) -> None:
     Raises:
         Unavailable: the database does not answer; they are ended once more.
     """
-    async with database.write() as connection:
-        await connection.execute("DELETE FROM leases WHERE id = ANY($1::text[])", list(identifiers))
+    await database.once("DELETE FROM leases WHERE id = ANY($1::text[])", list(identifiers))
 
 
 async def postpone(database: Database, failures: Sequence[tuple[str, float | None, str]]) -> None:

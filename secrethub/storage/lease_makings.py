@@ -164,15 +164,14 @@ class Makings:
         ]
 
     async def _make(self, wanted: Sequence[tuple[Keyring, Lease]]) -> list[bool | SecretHubError]:
-        async with self._database.write() as connection:
-            rows = await connection.fetch(
-                _MAKE,
-                [lease.id for _, lease in wanted],
-                [lease.revision for _, lease in wanted],
-                [lease.sealed for _, lease in wanted],
-                [leases.authentication(keyring, lease) for keyring, lease in wanted],
-                [lease.expires_at for _, lease in wanted],
-            )
+        rows = await self._database.once(
+            _MAKE,
+            [lease.id for _, lease in wanted],
+            [lease.revision for _, lease in wanted],
+            [lease.sealed for _, lease in wanted],
+            [leases.authentication(keyring, lease) for keyring, lease in wanted],
+            [lease.expires_at for _, lease in wanted],
+        )
         done = {row["id"] for row in rows}
         return [lease.id in done for _, lease in wanted]
 

@@ -18,19 +18,10 @@ from secrethub.errors import SecretHubError, Stale
 from secrethub.leases.lease import Lease
 from secrethub.storage import leases
 from secrethub.storage.database import Database
-from secrethub.storage.fence import Fence, hold_shared_for
+from secrethub.storage.fence import Fence
 from secrethub.storage.shared_work import SharedWork
 
-_RENEW = f"""WITH held AS (
-        SELECT l.id FROM leases l JOIN unnest($1::text[], $2::bigint[]) AS w(id, revision)
-            ON l.id = w.id AND l.revision = w.revision
-        WHERE state = 'live' AND revoked_at IS NULL AND expires_at > {leases.NOW}
-        ORDER BY l.id FOR NO KEY UPDATE OF l)
-    UPDATE leases SET revision = u.revision + 1, renewed_at = u.renewed_at, expires_at = u.expires_at,
-        mac = u.mac, due_at = to_timestamp(u.expires_at / 1000000.0)
-    FROM held JOIN unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
-        AS u(id, revision, renewed_at, expires_at, mac) USING (id)
-    WHERE leases.id = held.id RETURNING leases.id"""  # noqa: S608 - a constant of ours
+_RENEW = "SELECT lease, result FROM leases_renew($1, $2, $3, $4, $5, $6, $7)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +67,18 @@ class Renewals:
         return written_row(leases.TABLE, changed.id, changed.revision, mac)
 
     async def _carry_out(self, wanted: Sequence[_Renewal]) -> list[bool | SecretHubError]:
-        async with self._database.write() as connection:
-            holds = await hold_shared_for(connection, [one.fence for one in wanted])
-            current = [one for one, held in zip(wanted, holds, strict=True) if held]
-            rows = await connection.fetch(
-                _RENEW,
-                [one.lease.id for one in current],
-                [one.lease.revision - 1 for one in current],
-                [one.lease.renewed_at for one in current],
-                [one.lease.expires_at for one in current],
-                [one.mac for one in current],
-            )
-        done = {row["id"] for row in rows}
+        rows = await self._database.once(
+            _RENEW,
+            [one.lease.id for one in wanted],
+            [one.lease.revision for one in wanted],
+            [one.lease.renewed_at for one in wanted],
+            [one.lease.expires_at for one in wanted],
+            [one.mac for one in wanted],
+            [one.fence.generation for one in wanted],
+            [one.fence.seal_epoch for one in wanted],
+        )
+        results = {row["lease"]: row["result"] for row in rows}
         return [
-            one.lease.id in done if held else Stale("authority moved on")
-            for one, held in zip(wanted, holds, strict=True)
+            Stale("authority moved on") if result == "stale" else result == "done"
+            for result in (results.get(one.lease.id) for one in wanted)
         ]

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import hvac
+import msgspec
 import pytest
 
-from secrethub.errors import IntegrityFailure
+from secrethub.engines.own_changes import present_fence
+from secrethub.errors import IntegrityFailure, Stale
 from secrethub.operations.leases import tell
 from secrethub.storage import lease_lists
 from tests.gateway.behind import entries, ledger_is_good, sql, until
@@ -181,6 +183,43 @@ async def test_renewals_at_the_same_time_do_not_get_in_each_others_way(leased: N
     rows = await sql(leased.settings.database_url, "SELECT revision FROM leases WHERE revoked_at IS NULL")
     assert [row["revision"] for row in rows] == [4, 4, 4]
     await ledger_is_good(leased)
+
+
+async def test_a_renewal_that_was_overtaken_harms_no_other(leased: Node) -> None:
+    """Of renewals made together those are refused whose decision, seal epoch or lease is not present."""
+    made = [(await creds(leased))["lease_id"] for _ in range(5)]
+    core = leased.process.core
+    found = [await core.lookups.find(core.keyring(), one) for one in made]
+    known = [one for one in found if one is not None]
+    await leased.call("PUT", "sys/leases/revoke", json={"lease_id": made[3]})
+    await core.ledger.look()
+    present = present_fence(core, [])
+    fences = (
+        present,
+        msgspec.structs.replace(present, generation=present.generation - 1),
+        msgspec.structs.replace(present, seal_epoch=present.seal_epoch + 1),
+        present,
+        present,
+    )
+    overtaken = msgspec.structs.replace(known[4][0], revision=known[4][0].revision + 1)
+    asked = [*(lease for lease, _ in known[:4]), overtaken]
+    got = await asyncio.gather(
+        *(
+            core.renewals.renew(core.keyring(), fence, lease, now=known[0][1], until=lease.expires_at + 1)
+            for fence, lease in zip(fences, asked, strict=True)
+        ),
+        return_exceptions=True,
+    )
+    written = got[0]
+    assert isinstance(written, dict)
+    assert (written["key"], written["revision"]) == (made[0], 3)
+    assert [type(one) for one in got[1:3]] == [Stale, Stale]
+    assert got[3:] == [None, None]
+    rows = await sql(leased.settings.database_url, "SELECT id FROM leases WHERE renewed_at > 0")
+    assert [row["id"] for row in rows] == [made[0]]
+    again = await core.lookups.find(core.keyring(), made[0])
+    assert again is not None
+    assert again[0].expires_at == known[0][0].expires_at + 1
 
 
 async def test_lookups_at_the_same_time_harm_no_other(leased: Node) -> None:
