@@ -33,13 +33,12 @@ from secrethub.engines.engine import Engine
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_node_file, write_node_file
 from serve.wiring import Process
+from tests.gateway.forking import FORKING
 
 _LENGTH = 4
 _NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """The door is plain HTTP: no authority is read."""
 _READY_SECONDS = 60
-_FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload([__name__])
 
 
 async def _send(writer: asyncio.StreamWriter, value: object) -> None:
@@ -181,9 +180,9 @@ async def started(
     folder = Path(settings.run_dir)
     write_node_file(folder / "node.json", settings)
     async with offered(handles, folder / "actors.sock"):
-        heard, tells = _FORKING.Pipe(duplex=False)
+        heard, tells = FORKING.Pipe(duplex=False)
         given = (tells, str(folder / "node.json"), str(folder / "actors.sock"), *words)
-        child = _FORKING.Process(target=program or run, args=given)
+        child = FORKING.Process(target=program or run, args=given)
         child.start()
         tells.close()  # so that the end of the process is heard
         try:
