@@ -33,7 +33,7 @@ async def shown(context: Context, names: Iterable[str]) -> list[str]:
     """
     assert context.identity is not None
     folder = context.path + "/"
-    limit, after = whole_number(context.query.get("limit"), name="limit"), context.query.get("after", "")
+    limit, after = page(context)
     told = await without_denied(
         (name for name in names if name > after),
         await context.core.policies.compiled(context.identity),
@@ -42,6 +42,15 @@ async def shown(context: Context, names: Iterable[str]) -> list[str]:
         when=context.when,
     )
     return told[:limit]
+
+
+def page(context: Context) -> tuple[int | None, str]:
+    """Return how many names are asked for, None for all, and the one behind which they begin.
+
+    Raises:
+        InvalidRequest: ``limit`` is no number.
+    """
+    return whole_number(context.query.get("limit"), name="limit"), context.query.get("after", "")
 
 
 def whole_number(text: str | None, *, name: str = "version") -> int | None:

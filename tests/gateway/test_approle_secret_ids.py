@@ -64,6 +64,30 @@ async def test_lookup(node: Node) -> None:
     assert endless.json()["data"]["expiration_time"] == "0001-01-01T00:00:00Z"
 
 
+async def test_a_list_in_pages(node: Node, clock: MovingClock) -> None:
+    """Pages tell the accessors of the role that are good, in order, each once."""
+    await role(node)
+    await role(node, "other")
+    made = [(await secret_id(node))["secret_id_accessor"] for _ in range(5)]
+    await secret_id(node, "other")
+    for _ in range(5):
+        await secret_id(node, ttl="1m")
+    clock.ahead += timedelta(minutes=1)
+    assert (await node.call("LIST", f"{ROLE}/secret-id")).json()["data"]["keys"] == sorted(made)
+    told: list[str] = []
+    while True:
+        query = {"list": "true", "limit": "2", "after": told[-1] if told else ""}
+        answer = await node.call("GET", f"{ROLE}/secret-id", params=query)
+        if answer.status_code == 404:
+            break
+        keys = answer.json()["data"]["keys"]
+        assert len(keys) == min(2, 5 - len(told))
+        told += keys
+    assert told == sorted(made)
+    refused = await node.call("GET", f"{ROLE}/secret-id", params={"list": "true", "limit": "two"})
+    assert refused.status_code == 400
+
+
 async def test_what_is_not_there(node: Node, clock: MovingClock) -> None:
     """Unknown and expired ones answer as in Vault, and one role tells nothing of another's."""
     await role(node)

@@ -140,6 +140,41 @@ async def test_revoking_an_orphanage_needs_sudo(node: Node) -> None:
     assert made["accessor"] not in keys
 
 
+async def test_accessors_in_pages(node: Node) -> None:
+    """Pages tell each accessor once, and go on behind a token that was revoked meanwhile."""
+    made = [(await create(node, policies=["a"]))["accessor"] for _ in range(6)]
+    whole = (await node.call("LIST", "auth/token/accessors")).json()["data"]["keys"]
+    assert len(whole) == 7
+    assert set(made) < set(whole)
+    told: list[str] = []
+    while True:
+        query = {"list": "true", "limit": "2", "after": told[-1] if told else ""}
+        answer = await node.call("GET", "auth/token/accessors", params=query)
+        if answer.status_code == 404:
+            break
+        keys = answer.json()["data"]["keys"]
+        assert 1 <= len(keys) <= 2
+        told += keys
+        gone = next(name for name in reversed(told) if name in made)
+        await write(node, "revoke-accessor", accessor=gone)
+    assert told == whole
+    for query in ({"limit": "-1"}, {"limit": "x"}):
+        refused = await node.call("GET", "auth/token/accessors", params={"list": "true", **query})
+        assert refused.status_code == 400
+
+
+async def test_an_accessor_of_another_token_is_not_listed(node: Node) -> None:
+    """A database writer cannot put one token's accessor in the place of another's."""
+    await create(node, policies=["a"])
+    await sql(
+        node.settings.database_url,
+        """UPDATE accessors SET body = jsonb_set(body, '{token}', (
+               SELECT body->'token' FROM accessors WHERE key = (SELECT max(key) FROM accessors)))
+           WHERE key = (SELECT min(key) FROM accessors)""",
+    )
+    assert (await node.call("LIST", "auth/token/accessors")).status_code == 500
+
+
 async def test_sudo_makes_what_others_may_not(node: Node) -> None:
     """With sudo on the path a token makes orphans, periodic ones, and others' policies, but never root."""
     wide = native("auth/token/create", capabilities=("update", "sudo"))

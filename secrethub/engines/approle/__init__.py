@@ -14,6 +14,7 @@ from secrethub.engines.approle.login import Login, claimed_role, login
 from secrethub.engines.approle.roles import role_operations
 from secrethub.engines.approle.tidying import tidy
 from secrethub.engines.engine import Handler, Method, Operation
+from secrethub.engines.listing import PAGES
 
 _PLAIN = frozenset({"ttl", "num_uses", "cidr_list", "token_bound_cidrs", "secret_id_accessor"})
 
@@ -70,6 +71,7 @@ def _secret_id_operations() -> tuple[Operation, ...]:
             handler=secret_ids.list_secret_ids,
             response=Names,
             capability="list",
+            query=PAGES,
             summary="List accessors of SecretIDs.",
         ),
         *(

@@ -8,13 +8,15 @@ from typing import Any
 
 import msgspec
 
+from secrethub.auth.digests import accessor_digest
 from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.answers import Names
 from secrethub.engines.engine import Answer, Capability, Context, Method, Operation
+from secrethub.engines.listing import PAGES, page
 from secrethub.engines.token.known import bound_to, find_by_accessor, find_token, good_token, lineage_of
 from secrethub.errors import DecryptionFailed, IntegrityFailure, NotFound, PermissionDenied
-from secrethub.storage.authority import TOKENS, Row
+from secrethub.storage.authority import ACCESSORS, TOKENS, Row
 from secrethub.wire.durations import format_rfc3339
 
 _PAGE = 1000
@@ -113,6 +115,7 @@ def lookup_operations() -> tuple[Operation, ...]:
             handler=list_accessors,
             response=Names,
             capability="list",
+            query=PAGES,
             sudo=True,
             summary="List the accessors of all service tokens.",
         ),
@@ -191,35 +194,53 @@ async def lookup_accessor(context: Context, body: AccessorNamed) -> Answer:
 
 
 async def list_accessors(context: Context, _body: None) -> Answer:
-    """Answer the accessors of all tokens that have not expired, sorted.
+    """Answer the accessors of the tokens that have not expired, in an order of no meaning, or a page of them.
 
     Each is sealed to its token's row, so none can be invented; that one is missing is not noticed here.
+
+    Raises:
+        NotFound: there are none, or none behind ``after``.
+        IntegrityFailure: one was edited.
     """
     core = context.core
     context.depends("issued", f"{TOKENS.name}/")
     keyring = core.keyring()
+    asked, last = page(context)
+    most = min(asked or _MOST_ACCESSORS, _MOST_ACCESSORS)
     found: list[str] = []
-    after: str | None = ""
-    while after is not None and len(found) < _MOST_ACCESSORS:
+    # In the order of their digests a page goes on also behind a token that is gone meanwhile.
+    after: str | None = accessor_digest(keyring, last) if last else ""
+    while after is not None and len(found) < most:
+        wanted = min(_PAGE, most - len(found))
         async with core.database.read() as connection:
             rows = await connection.fetch(
-                """SELECT key, body->>'accessor' AS accessor FROM tokens
-                   WHERE key > $1 AND (expires_at IS NULL OR expires_at > $2) ORDER BY key LIMIT $3""",
+                """SELECT a.key AS place, t.key, t.body->>'accessor' AS accessor
+                   FROM accessors a JOIN tokens t ON t.key = a.body->>'token'
+                   WHERE a.key > $1 AND (t.expires_at IS NULL OR t.expires_at > $2)
+                   ORDER BY a.key LIMIT $3""",
                 after,
                 context.now,
-                _PAGE,
+                wanted,
             )
-        for row in rows:
-            try:
-                found.append(open_accessor(keyring, row["key"], row))
-            except (DecryptionFailed, ValueError) as exc:
-                raise IntegrityFailure(TOKENS.name, row["key"], "its accessor was edited") from exc
-        after = rows[-1]["key"] if len(rows) == _PAGE else None
+        found.extend(_authentic(keyring, row) for row in rows)
+        after = rows[-1]["place"] if len(rows) == wanted else None
         await asyncio.sleep(0)
     if not found:
         raise NotFound("no accessors")
-    more = () if after is None else (f"only {_MOST_ACCESSORS} accessors are shown",)
-    return Answer(data={"keys": sorted(found)}, warnings=more)
+    cut = after is not None and asked is None
+    more = (f"only {_MOST_ACCESSORS} accessors are shown; after=<the last> goes on",) if cut else ()
+    return Answer(data={"keys": found}, warnings=more)
+
+
+def _authentic(keyring: Keyring, row: Any) -> str:
+    """Return the accessor that is sealed in a token's row, which was found by the accessor's digest."""
+    try:
+        accessor = open_accessor(keyring, row["key"], row)
+    except (DecryptionFailed, ValueError) as exc:
+        raise IntegrityFailure(TOKENS.name, row["key"], "its accessor was edited") from exc
+    if accessor_digest(keyring, accessor) != row["place"]:
+        raise IntegrityFailure(ACCESSORS.name, row["place"], "it names another accessor's token")
+    return accessor
 
 
 async def _told(context: Context, row: Row, token: str) -> Answer:
