@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. ``status`` has its own: 2 sealed, 3
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -39,9 +38,6 @@ _COMMANDS = {
     "agent": ("cluster.cli.agent:agent", "Run an agent on this host, look after enrolled ones."),
     "audit": ("cluster.cli.audit:audit", "Verify the audit ledger, and search it."),
 }
-
-_NOT_WRITTEN = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
-"""What an output that takes no more says. Errors of files have a name, those of streams have none."""
 
 
 @click.command(
@@ -90,7 +86,7 @@ def run(argv: Sequence[str]) -> int:
         _write_no_more()  # whoever read our output has enough
         return 1
     except OSError as exc:
-        if exc.errno not in _NOT_WRITTEN or exc.filename is not None:
+        if not _while_writing(exc):
             raise
         _write_no_more()
         click.echo(f"Error: standard output: {exc.strerror}", err=True)
@@ -104,6 +100,14 @@ def _replace_closed() -> None:
         sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), encoding="utf-8")
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+
+
+def _while_writing(exc: OSError) -> bool:
+    """Tell whether an answer could not be written: a full disk may also be met by a server, elsewhere."""
+    place = exc.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_code in {click.echo.__code__, run.__code__}
 
 
 def _write_no_more() -> None:
