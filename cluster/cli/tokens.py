@@ -62,8 +62,8 @@ def create(
 ) -> None:
     """Create a token, a child of the caller's.
 
-    Without --policy it gets the caller's policies. The name of a policy that does not exist is taken as
-    it is and grants nothing until such a policy is written.
+    Without --policy it gets the caller's policies. The name of a policy that does not exist is taken with
+    a warning and grants nothing until such a policy is written.
     """
     if role and orphan:
         raise click.UsageError("--orphan: a role says so itself")

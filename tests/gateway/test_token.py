@@ -168,6 +168,18 @@ async def test_creating_while_the_parent_is_revoked(node: Node) -> None:
             assert await status(node, answer.json()["auth"]["client_token"]) == 403
 
 
+async def test_a_misspelt_policy_is_told(node: Node) -> None:
+    """A policy that is asked for and does not exist is given with a warning; what is inherited has none."""
+    await node.call("PUT", "sys/policies/acl/make", json={"policy": MAKES})
+    made = await node.call("POST", "auth/token/create", json={"policies": ["make", "mkae"]})
+    assert made.json()["warnings"] == ['policy "mkae" does not exist']
+    assert made.json()["auth"]["policies"] == ["default", "make", "mkae"]
+    child = await node.call("POST", "auth/token/create", made.json()["auth"]["client_token"], json={})
+    assert child.json()["warnings"] is None
+    rooted = await node.call("POST", "auth/token/create", json={"policies": ["root", "Make"]})
+    assert rooted.json()["warnings"] is None
+
+
 async def test_lifetimes_have_a_maximum(node: Node) -> None:
     """Nothing lives longer than the system's or its own maximum, and who asked for more is told."""
     long = await node.call("POST", "auth/token/create", json={"policies": ["a"], "ttl": "8760h"})

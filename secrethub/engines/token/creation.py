@@ -120,6 +120,7 @@ async def _create(
     )
     if batch and ROOT in names:
         raise InvalidRequest("batch tokens cannot be root tokens")
+    unknown = await _unknown(context, body, names)
     life = _lifetime(body, role, root=ROOT in names)
     if not life.ttl and identity.expires_at is not None:
         raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens")
@@ -154,7 +155,7 @@ async def _create(
             )
     return Answer(
         auth=auth,
-        warnings=life.warnings,
+        warnings=(*life.warnings, *(f'policy "{name}" does not exist' for name in unknown)),
         detail={
             "policies": list(names),
             "ttl": life.ttl,
@@ -198,7 +199,7 @@ def _check(body: CreateToken, *, sudo: bool) -> None:
         if getattr(body, name):
             raise InvalidRequest(f"{name} is not supported")
     if not 0 <= body.num_uses <= _MAX_USES:
-        raise InvalidRequest("number of uses cannot be negative")
+        raise InvalidRequest(f"num_uses is between 0 and {_MAX_USES}")
     if parse_duration(body.period or 0) and not sudo:
         raise PermissionDenied("root or sudo privileges required to create periodic token")
 
@@ -239,6 +240,14 @@ def _lifetime(body: CreateToken, role: TokenRole | None, *, root: bool) -> Lifet
     if root and not asked and not explicit and not period:
         return Lifetime()
     return lifetime(asked, explicit, period)
+
+
+async def _unknown(context: Context, body: CreateToken, names: tuple[str, ...]) -> list[str]:
+    """Return the policies that are not there, if any were asked for: one may be misspelt."""
+    if not body.policies:
+        return []
+    read = context.core.policies.read
+    return [name for name in names if name != ROOT and await read(name) is None]
 
 
 def _uses(body: CreateToken, role: TokenRole | None) -> int:

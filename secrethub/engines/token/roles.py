@@ -333,5 +333,5 @@ def _type(given: str) -> str:
 
 def _uses(given: int) -> int:
     if not 0 <= given <= _MAX_USES:
-        raise InvalidRequest("token_num_uses cannot be negative")
+        raise InvalidRequest(f"token_num_uses is between 0 and {_MAX_USES}")
     return given
