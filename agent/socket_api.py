@@ -113,6 +113,7 @@ class SocketApi:
         if peer is None or application is None:
             _log.warning("refused", extra={"path": path, **_who(peer)})
             raise PermissionDenied
+        _check(head.headers)
         if mount := _MOUNTS.fullmatch(path):
             return _mount(mount[1])
         if application.may_have_made(path):
@@ -189,16 +190,31 @@ def _mount(name: str) -> Reply:
     return Reply(status=200, body=encode_envelope(str(uuid.uuid4()), data))
 
 
+def _check(headers: Mapping[str, str]) -> None:
+    """Refuse what a header asks for and the agent does not do.
+
+    Raises:
+        InvalidRequest: a wrapped answer, which would be given in clear, or a namespace.
+    """
+    if headers.get("x-vault-wrap-ttl", "0") not in {"", "0", "0s"}:
+        raise InvalidRequest("the agent wraps no answers: ask Core")
+    if headers.get("x-vault-namespace", "").strip("/") not in {"", "root"}:
+        raise InvalidRequest("there are no namespaces")
+
+
 def _version(query: bytes) -> int | None:
     """Return the version that a query asks for; 0 and nothing mean the newest.
 
     Raises:
-        InvalidRequest: it is no version, or a listing is asked for.
+        InvalidRequest: it is no version, a listing is asked for, or a name is given twice.
     """
     try:
-        fields = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=16))
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=16)
     except ValueError as exc:
         raise InvalidRequest("the query cannot be read") from exc
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise InvalidRequest("the query string has a name twice")
     if fields.get("list", "false") != "false":
         raise InvalidRequest("the agent does not list secrets")
     text = fields.get("version", "0")

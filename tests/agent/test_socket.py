@@ -356,6 +356,18 @@ async def test_odd_paths_are_refused(door: Socket, core: CorePeer, target: str, 
     ]
 
 
+async def test_what_a_header_asks_for_is_not_ignored(door: Socket) -> None:
+    """A secret that was to be wrapped is not given in clear, nor one of a namespace, nor of two versions."""
+    await door.start(OWN)
+    for header in ("X-Vault-Wrap-TTL: 60", "X-Vault-Namespace: team"):
+        status, body = await door.curl(f"/v1/{PATH}", "-H", header)
+        assert (status, body["code"]) == (400, "invalid_request")
+        assert "canary" not in json.dumps(body)
+    assert (await door.curl(f"/v1/{PATH}?version=1&version=7"))[0] == 400
+    for header in ("X-Vault-Wrap-TTL: 0", "X-Vault-Namespace: root/", "X-Vault-Request: true"):
+        assert (await door.curl(f"/v1/{PATH}", "-H", header))[0] == 200
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "LIST", "PATCH", "OPTIONS"])
 async def test_the_agent_only_reads(door: Socket, method: str) -> None:
     """Every other method is refused, with or without a body."""
