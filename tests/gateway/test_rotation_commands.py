@@ -22,8 +22,12 @@ from serve.timing import Timing
 from tests.gateway.behind import entries, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put
+from tests.gateway.pair import second
 from tests.gateway.rotation_hosts import RotationHost, enrolled_host
 from tests.gateway.rotations import configured, ended, fields, history, rotated
+from tests.gateway.second_process import Second
+
+__all__ = ["second"]  # the fixture
 
 PATH = "secrets/app/db"
 GUARD = 30.0
@@ -116,6 +120,16 @@ async def test_each_step_is_told_with_what_it_is_about(node: Node, host: Command
     assert [entry["detail"]["step"] for entry in given] == ["create", "verify", "verify", "retire"]
     assert value not in json.dumps(ledger, default=str)
     assert await sql(node.settings.database_url, "SELECT 1 FROM agent_orders") == []
+
+
+@pytest.mark.parametrize("timing", [Timing(orders=3600.0)])
+async def test_another_process_carries_the_rotation_on(node: Node, host: CommandHost, second: Second) -> None:
+    """The process that the agent is connected to hears of orders that another one has written."""
+    await node.tree.workplace.take_back()
+    await configure(node)
+    assert (await rotated(node, PATH))["outcome"] == "done"
+    assert host.steps() == ["create", "verify", "retire"]
+    assert second.child.is_alive()
 
 
 async def test_what_fails_is_undone_and_told_without_values(node: Node, host: CommandHost) -> None:
