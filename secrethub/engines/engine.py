@@ -34,8 +34,7 @@ Method = Literal["read", "write", "delete", "list", "patch"]
 Capability = Literal["create", "read", "update", "patch", "delete", "list", "sudo"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks, resolved live for this decision.
 
     Attributes:
@@ -68,7 +67,7 @@ class Identity:
     entity: str = ""
     lineage: tuple[str, ...] = ()
     life: int = 0
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = {}
     batch: bool = False
     uses_left: int | None = None
     bound_cidrs: tuple[str, ...] = ()

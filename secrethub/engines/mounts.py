@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from secrethub.engines.engine import Engine, Method, Operation
 from secrethub.engines.patterns import PatternTable
 from secrethub.errors import IntegrityFailure, NoHandler, NotFound, UnsupportedOperation
@@ -80,8 +82,7 @@ class _Found:
     broken: Mapping[int, IntegrityFailure]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A request's way: mount, operation (None when the path is unknown) and captured parameters."""
 
     mount: Mount
