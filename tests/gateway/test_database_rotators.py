@@ -21,7 +21,7 @@ __all__ = ["leasing", "target"]  # the fixtures
 
 PATH = "secrets/app/db"
 CONNECTION = f"{MOUNT}/config/db"
-TIMES = 50
+TIMES = 25
 
 
 @pytest.fixture
