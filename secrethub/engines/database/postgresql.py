@@ -161,7 +161,7 @@ class PostgresqlTarget:
         self._link.close()
 
     async def _verifier(self, password: str) -> str:
-        """Return what is kept of a password: a millisecond's work, on another core."""
+        """Return what is kept of a password: half a millisecond's work, on another core."""
         return await asyncio.to_thread(verifier, password, os.urandom(16), self._iterations)
 
 
