@@ -245,6 +245,18 @@ async def test_logins_of_a_role(node: Node) -> None:
     assert [await attempt("other") for _ in range(6)] == [400] * 6
 
 
+async def test_a_limit_that_is_too_strict_can_be_put_right(node: Node) -> None:
+    """Quotas, rekeys, root tokens, health and seal status are answered when nothing else is."""
+    await limited(node, "all", 1)
+    assert await admitted(node, "secret/data/a", 20, node.root) < 20
+    assert await status(node, "GET", "secret/data/a") == 429
+    for path in ("sys/rekey/init", "sys/generate-root/attempt", "sys/health", "sys/seal-status"):
+        assert await status(node, "GET", path) == 200, path
+    assert await status(node, "GET", "sys/quotas/rate-limit/all") == 200
+    await ok(node, "DELETE", "sys/quotas/rate-limit/all")
+    assert await status(node, "GET", "secret/data/a") == 404
+
+
 async def test_an_interval_that_blocks(node: Node) -> None:
     """Once it was too much nothing is admitted for the block interval, although the budget fills again."""
     token = await node.token("reader", native("secrets/**"))

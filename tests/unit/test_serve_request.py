@@ -45,6 +45,15 @@ def test_queries_come_back(query: dict[str, str]) -> None:
         )
 
 
+def test_a_query_has_its_bounds() -> None:
+    """64 parameters are read; one more, or a name twice even with the same value, is refused."""
+    names = [f"n{number}" for number in range(65)]
+    assert len(read_query("&".join(f"{name}=" for name in names[:64]).encode())) == 64
+    for raw in ("&".join(f"{name}=" for name in names), "version=1&version=1", "version=1&versio%6e=2"):
+        with pytest.raises(InvalidRequest):
+            read_query(raw.encode())
+
+
 @given(st.binary(max_size=60))
 def test_any_query_is_read_or_refused(raw: bytes) -> None:
     """No bytes make a query anything but parameters or a refusal."""
