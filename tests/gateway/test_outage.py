@@ -133,6 +133,27 @@ async def _as_before(node: Node, token: str) -> None:
     assert status["sealed"] is False
 
 
+async def test_budgets_after_a_crash(node: Node, server: Server) -> None:
+    """A crash of PostgreSQL makes the budgets of rate limits whole, and no more than that."""
+    # Nothing comes back while the test runs.
+    body = {"rate": 20, "path": "secret/data/limited", "interval": "720h", "group_by": "none"}
+    assert (await node.call("POST", "sys/quotas/rate-limit/few", json=body)).status_code == 204
+    assert await _admitted(node, 10) == 10
+    given_back = "SELECT 1 FROM quota_levels WHERE abs(level - 10) < 0.5"
+    await until(lambda: sql(server.url, given_back))
+    await server.kill()
+    await server.start_again()
+    await until(lambda: _healthy(node))
+    assert 19 <= await _admitted(node, 40) <= 20
+
+
+async def _admitted(node: Node, times: int) -> int:
+    """Read what is limited so many times, and return how often that was let through."""
+    codes = [(await node.call("GET", "secret/data/limited")).status_code for _ in range(times)]
+    assert set(codes) <= {404, 429}
+    return codes.count(404)
+
+
 async def test_a_killed_server(node: Node, server: Server) -> None:
     """While PostgreSQL is gone everything is 503 and health answers; when it is back all is as before."""
     token = await node.token("reader", native("secrets/a"))
