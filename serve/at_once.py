@@ -7,6 +7,7 @@ between them would cost as much as the read. Whatever is not as expected goes th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from serve.cycle import Cycle
 
 if TYPE_CHECKING:
     from serve.app import Application
+
+_log = logging.getLogger(__name__)
 
 
 class AtOnce:
@@ -76,7 +79,11 @@ class AtOnce:
 
     def _fail(self, exc: Exception) -> None:
         self._count(exc.code if isinstance(exc, SecretHubError) else "internal")
-        self._cycle.answer(*self._application.failed(exc, self._read.call.request_id))
+        try:
+            self._cycle.answer(*self._application.failed(exc, self._read.call.request_id))
+        except Exception:  # noqa: BLE001 - as above
+            # Whoever wrote entries in the same group waits to be told after this one.
+            _log.exception("request %s could not be answered", self._read.call.request_id)
 
     def _count(self, outcome: str) -> None:
         seconds = time.monotonic() - self._started

@@ -7,14 +7,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
+import pytest
+import uvloop
 
 from secrethub.storage.freshness import LOCK
 from tests.gateway.behind import refusing, sql
 from tests.gateway.conftest import Node, native
-from tests.gateway.raw_http import GUARD, Reply, request, wire
+from tests.gateway.raw_http import GUARD, Reply, ask, request, wire
 
 _READ = "/v1/secrets/at-hand"
 _DONE = "SELECT count(*) AS n FROM audit_entries WHERE operation = 'kv.read' AND outcome = 'done'"
+
+
+pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy"')
+
+
+@pytest.fixture
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The server's event loop: its transports fail where asyncio's say nothing."""
+    return uvloop.EventLoopPolicy()
 
 
 async def _reader(node: Node, **options: str) -> str:
@@ -36,10 +47,10 @@ async def _stalled(node: Node) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def _waiting(node: Node) -> None:
-    """Return when a request waits for its entry."""
+async def _waiting(node: Node, requests: int = 1) -> None:
+    """Return when so many requests wait for their entries."""
     async with asyncio.timeout(GUARD):
-        while node.process.core.ledger.open < 1:  # noqa: ASYNC110 - a number, which nobody announces
+        while node.process.core.ledger.open < requests:  # noqa: ASYNC110 - a number, which nobody announces
             await asyncio.sleep(0.005)
 
 
@@ -205,3 +216,25 @@ async def test_one_that_does_not_read_its_answers(node: Node) -> None:
                 answered = now
                 await asyncio.sleep(0.05)
         assert (await sql(node.settings.database_url, _DONE))[0]["n"] < asked
+
+
+async def test_a_client_that_leaves_while_several_answers_are_owed_harms_nobody(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who wrote an entry in the same group as a client that sent many requests and went away is answered."""
+    header = await _reader(node)
+    async with wire(node) as first, wire(node) as other:
+        async with _stalled(node):
+            await first.send(request(_READ, header))
+            await _waiting(node)  # its entry is a group of its own: the next ones share one
+            async with wire(node) as leaving:
+                await leaving.send(request() + request(_READ, header) * 3)
+                assert (await leaving.reply()).status == 200
+                await _waiting(node, 2)
+            for _ in range(3):  # by then the server has seen it go
+                assert (await ask(node, request())).status == 200
+            await other.send(request(_READ, header))
+            await _waiting(node, 3)
+        for connection in (first, other):
+            assert (await connection.reply()).status == 200
+    assert "closed" not in caplog.text
