@@ -23,7 +23,11 @@ def until_last_use(request: pytest.FixtureRequest) -> Iterator[contextlib.ExitSt
 
 def end_unused(item: pytest.Item) -> None:
     """Close the stacks of the fixtures whose last test was ``item``."""
-    for name, stack in item.session.stash.get(_OPEN, {}).items():
-        using = (each for each in reversed(item.session.items) if name in getattr(each, "fixturenames", ()))
-        if next(using, None) is item:
-            stack.close()
+    opened = item.session.stash.get(_OPEN, {})
+    for name in [name for name in opened if _last_user(item.session, name) is item]:
+        opened.pop(name).close()
+
+
+def _last_user(session: pytest.Session, name: str) -> pytest.Item | None:
+    using = (item for item in reversed(session.items) if name in getattr(item, "fixturenames", ()))
+    return next(using, None)
