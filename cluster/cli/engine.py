@@ -78,6 +78,17 @@ def show_strays(session: Session, mount: str, path: str, *, remove: bool) -> Non
         raise click.exceptions.Exit(1)
 
 
+def show_health(session: Session, mount: str, path: str, *, check: bool) -> None:
+    """Show how a target was found; ends with 1 when it was asked now and is not well."""
+    path = f"{_at(mount)}/{path}"
+    with session.client() as client:
+        found = client.write(path).data if check else client.read(path).data
+    rows = tuple((one["at"], f"{one['seconds']:.3f}", one["error"] or "well") for one in found["checks"])
+    session.show(found, Table(columns=("At", "Seconds", "How"), rows=rows))
+    if check and not found["healthy"]:
+        raise click.exceptions.Exit(1)
+
+
 def show_list(session: Session, mount: str, kind: str) -> None:
     """Show the names of what a mount has of a kind."""
     with session.client() as client:

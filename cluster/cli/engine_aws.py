@@ -11,6 +11,7 @@ from cluster.cli.engine import (
     given,
     mounted_at,
     show_creds,
+    show_health,
     show_list,
     show_one,
     show_strays,
@@ -72,6 +73,15 @@ def check(session: Session, mount: str) -> None:
     with session.client() as client:
         found = client.write(f"{mount.strip('/')}/config/check").data
     session.show(found)
+
+
+@aws.command()
+@click.option("--check", is_flag=True, help="Ask AWS now.")
+@_mounted
+@with_session
+def health(session: Session, mount: str, *, check: bool) -> None:
+    """Show how AWS was found lately by the node that answers."""
+    show_health(session, mount, "health", check=check)
 
 
 @root.command()

@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from cluster.cli.engine import delete_one, given, mounted, show_list, show_one, write_one
+from cluster.cli.engine import delete_one, given, mounted, show_health, show_list, show_one, write_one
 from cluster.cli.inputs import read_secret, read_text
-from cluster.cli.output import Table
 from cluster.cli.session import Session, with_session
 
 
@@ -111,10 +110,4 @@ def rotate_root(session: Session, mount: str, name: str) -> None:
 @with_session
 def health(session: Session, mount: str, name: str, *, check: bool) -> None:
     """Show how a database was found lately by the node that answers."""
-    path = f"{mount.strip('/')}/health/{name}"
-    with session.client() as client:
-        found = client.write(path).data if check else client.read(path).data
-    rows = tuple((one["at"], f"{one['seconds']:.3f}", one["error"] or "well") for one in found["checks"])
-    session.show(found, Table(columns=("At", "Seconds", "How"), rows=rows))
-    if check and not found["healthy"]:
-        raise click.exceptions.Exit(1)
+    show_health(session, mount, f"health/{name}", check=check)

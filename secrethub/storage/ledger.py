@@ -362,12 +362,16 @@ class Ledger:
 
 def _tell(batch: Iterable[tuple[Note, Waiter]], failure: SecretHubError | None) -> None:
     for _, waiter in batch:
-        if waiter.done():
-            continue
-        if failure is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(failure)
+        try:
+            if waiter.done():
+                continue
+            if failure is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(failure)
+        except Exception:  # noqa: BLE001 - whatever it is
+            # It promised not to; those after it have a right to their answers all the same.
+            _log.exception("one who waits for an entry could not be told")
 
 
 def _now() -> float:

@@ -8,7 +8,7 @@ from datetime import datetime
 from secrethub.engines.aws.config import config_operations
 from secrethub.engines.aws.creds import TARGET, creds_operations, end_creds, extend_creds
 from secrethub.engines.aws.roles import role_operations
-from secrethub.engines.aws.root import root_key, root_of
+from secrethub.engines.aws.root import is_root, root_of
 from secrethub.engines.aws.rotating import rotating_operations
 from secrethub.engines.aws.strays import drop_strays, stray_operations, strays
 from secrethub.engines.engine import Operation
@@ -52,7 +52,7 @@ class AwsEngine:
 
     def stray_rule(self, row: Row) -> StrayRule | None:
         """Return how the account is searched."""
-        if row.key != root_key(row.key.split("/")[0]):
+        if not is_root(row):
             return None
         found = root_of(row)
         return StrayRule(target=TARGET, seconds=found.stray_check, remove=found.remove_strays)

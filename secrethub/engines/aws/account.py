@@ -8,7 +8,7 @@ sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from secrethub.engines.aws.root import Root, used_root
 from secrethub.engines.outbound import WebTarget, allowed_addresses, parse_url
 from secrethub.engines.runtime import Core
+from secrethub.engines.target_health import Busy, Check, Health
 from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.node import NodeSettings
 from secrethub.sensitive import Sensitive
@@ -50,7 +51,12 @@ class Account:
     """AWS as one access key sees it."""
 
     def __init__(
-        self, settings: NodeSettings, root: Root, secret: Sensitive[str], pool: ThreadPoolExecutor
+        self,
+        settings: NodeSettings,
+        root: Root,
+        secret: Sensitive[str],
+        pool: ThreadPoolExecutor,
+        health: Health,
     ) -> None:
         """Prepare; nothing is connected to yet.
 
@@ -59,18 +65,20 @@ class Account:
             root: who we are, and where the services are.
             secret: proves it.
             pool: threads.
+            health: what is known of whether AWS answers this mount.
         """
         self._settings = settings
         self._root = root
         self._secret = secret
         self._pool = pool
+        self.health = health
         self._clients: dict[str, tuple[Any, WebTarget]] = {}
 
     def __repr__(self) -> str:
         return f"Account({self._root.access_key!r})"
 
     async def call(self, service: str, method: str, **arguments: Any) -> dict[str, Any]:
-        """Return the answer of a service.
+        """Return the answer of a service, unless AWS is left alone now.
 
         Args:
             service: ``iam`` or ``sts``.
@@ -82,15 +90,27 @@ class Account:
             Unavailable: it cannot be reached, or has too much to do; nothing has happened.
             TimeoutError: it did not answer, and may have done what it was asked for.
         """
-        client, target = await self._client(service)
-        try:
-            await allowed_addresses(self._settings, target.host, target.port, secure=target.scheme == "https")
-        except OSError as exc:
-            raise Unavailable(f"the name {target.host} is not known") from exc
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._pool, lambda: _called(f"{service}:{method}", lambda: getattr(client, method)(**arguments))
-        )
+        async with self.health.used():
+            client, target = await self._client(service)
+            try:
+                await allowed_addresses(
+                    self._settings, target.host, target.port, secure=target.scheme == "https"
+                )
+            except OSError as exc:
+                raise Unavailable(f"the name {target.host} is not known") from exc
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(
+                self._pool,
+                lambda: _called(f"{service}:{method}", lambda: getattr(client, method)(**arguments)),
+            )
+
+    async def who(self) -> dict[str, Any]:
+        """Return who AWS says that we are, which takes no permission there. Raises as :meth:`call`."""
+        return await self.call("sts", "get_caller_identity")
+
+    async def check(self, *, at_once: bool = False) -> Check:
+        """Find out whether AWS answers and takes our key; ``at_once`` also while it is left alone."""
+        return await self.health.check(self.who, at_once=at_once)
 
     async def _client(self, service: str) -> tuple[Any, WebTarget]:
         found = self._clients.get(service)
@@ -130,6 +150,7 @@ class Accounts:
         self._core = core
         self._open: dict[str, tuple[int, Account]] = {}
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._health: dict[str, Health] = {}
         core.keys.on_wipe(self.close)
 
     def close(self) -> None:
@@ -150,7 +171,25 @@ class Accounts:
         pool = self._pools.get(mount)
         if pool is None:
             pool = self._pools[mount] = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="aws")
-        return Account(self._core.settings, root, secret, pool)
+        return Account(self._core.settings, root, secret, pool, self.health_of(mount))
+
+    def health_of(self, mount: str) -> Health:
+        """Return what is known of whether AWS answers a mount."""
+        found = self._health.get(mount)
+        if found is None:
+            clock = self._core.clock
+            # As if it had been asked just now: whoever writes a configuration does not ask AWS.
+            found = self._health[mount] = Health("AWS", clock, checked=clock.monotonic())
+        return found
+
+    def keep_only(self, mounts: Collection[str]) -> None:
+        """Forget every mount but these."""
+        for mount in (self._open.keys() | self._health.keys() | self._pools.keys()) - set(mounts):
+            self._open.pop(mount, None)
+            self._health.pop(mount, None)
+            pool = self._pools.pop(mount, None)
+            if pool is not None:
+                pool.shutdown(wait=False)
 
 
 def accounts_of(core: Core) -> Accounts:
@@ -199,7 +238,7 @@ def _called(what: str, call: Callable[[], Any]) -> dict[str, Any]:
         code = str(exc.response.get("Error", {}).get("Code", ""))
         status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in _THROTTLED:
-            raise Unavailable(f"AWS is asked too often: {what}: {code}") from exc
+            raise Busy(f"AWS is asked too often: {what}: {code}") from exc
         if status >= _SERVER_ERROR:
             raise TimeoutError(f"{what}: {code}") from exc
         raise Refused(f"AWS refuses {what}: {code}", code) from exc

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.answers import Nothing
-from secrethub.engines.aws.account import MOST_RETRIES, account_of, check_endpoint
+from secrethub.engines.aws.account import MOST_RETRIES, Account, account_of, check_endpoint
 from secrethub.engines.aws.root import FORM, Root, find_root, root_key, root_of, used_root
 from secrethub.engines.database.usernames import check_template
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key
 from secrethub.engines.reconciling import interval
 from secrethub.engines.runtime import Core
+from secrethub.engines.target_health import HealthOfTarget
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
 from secrethub.storage.authority import ENGINE_CONFIGS
 from secrethub.storage.authority_rows import micros
@@ -136,6 +137,25 @@ def config_operations() -> tuple[Operation, ...]:
             summary="Ask AWS who we are.",
         ),
         Operation(
+            name="aws.health.read",
+            method="read",
+            pattern="health",
+            handler=read_health,
+            response=HealthOfTarget,
+            capability="read",
+            summary="Read how AWS was found lately by this node.",
+        ),
+        Operation(
+            name="aws.health.check",
+            method="write",
+            pattern="health",
+            handler=check_health,
+            response=HealthOfTarget,
+            capability="update",
+            changes=True,
+            summary="Find out now whether AWS answers and takes our key.",
+        ),
+        Operation(
             name="aws.lease.read",
             method="read",
             pattern="config/lease",
@@ -231,11 +251,29 @@ async def check_root(context: Context, _body: None) -> Answer:
     """
     await used_root(context.core, context.mount_id)
     account = await account_of(context.core, context.mount_id)
+    account.health.wake()
     try:
-        found = await account.call("sts", "get_caller_identity")
+        found = await account.who()
     except TimeoutError as exc:
         raise Unavailable(f"AWS did not answer in time: {exc}") from exc
     return Answer(data={"account": found["Account"], "arn": found["Arn"], "user_id": found["UserId"]})
+
+
+async def read_health(context: Context, _body: None) -> Answer:
+    """Answer what this node knows of whether AWS answers."""
+    return Answer(data=await _health(context, await account_of(context.core, context.mount_id)))
+
+
+async def check_health(context: Context, _body: None) -> Answer:
+    """Ask AWS now, also when it is left alone, and answer what is known then."""
+    account = await account_of(context.core, context.mount_id)
+    await account.check(at_once=True)
+    return Answer(data=await _health(context, account))
+
+
+async def _health(context: Context, account: Account) -> dict[str, Any]:
+    core = context.core
+    return await account.health.told(core.database, core.settings.node, root_key(context.mount_id))
 
 
 async def lease_of(core: Core, mount: str) -> LeaseBounds:

@@ -99,6 +99,8 @@ async def make_creds(context: Context, body: AskCreds) -> Answer:
         raise InvalidRequest(f"Role {name!r} not found")
     root = await used_root(core, context.mount_id)
     account = accounts_of(core).of(context.mount_id, root)
+    # Before there is an intent: an outage shall not leave one for each request that it refused.
+    account.health.refuse_while_away()
     assumed = _assumed(role, body.role_arn)
     named: dict[str, str] = {}
 

@@ -96,6 +96,11 @@ def root_key(mount: str) -> str:
     return kept_key(mount, FORM, ROOT)
 
 
+def is_root(row: Row) -> bool:
+    """Tell whether a row of engines' configurations says who we are at AWS."""
+    return row.key == root_key(row.key.split("/")[0])
+
+
 def root_of(row: Row) -> Root:
     """Return what a row describes."""
     return msgspec.convert({**row.body, "key": row.key, "revision": row.revision}, Root)

@@ -19,34 +19,6 @@ class ConnectionAnswer(msgspec.Struct, frozen=True):
     password_policy: str
 
 
-class Check(msgspec.Struct, frozen=True):
-    """A look at a target."""
-
-    at: str
-    seconds: float
-    error: str
-
-
-class StraySearch(msgspec.Struct, frozen=True):
-    """What the last search for users without a lease left there, and why a later one failed."""
-
-    at: str | None
-    found: int
-    names: list[str]
-    error: str
-
-
-class HealthOfTarget(msgspec.Struct, frozen=True):
-    """How a target fares, as this node has seen it, the newest check first; strays as the cluster has."""
-
-    node: str
-    healthy: bool | None
-    breaker: str
-    failures: int
-    checks: list[Check]
-    strays: StraySearch | None
-
-
 class RoleAnswer(msgspec.Struct, frozen=True):
     """A role; times in seconds."""
 

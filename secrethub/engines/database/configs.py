@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.answers import Names, Nothing
-from secrethub.engines.database.answers import ConnectionAnswer, HealthOfTarget
+from secrethub.engines.database.answers import ConnectionAnswer
 from secrethub.engines.database.connection import (
     FORM,
     Connection,
@@ -29,10 +29,11 @@ from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key, kept_names
 from secrethub.engines.listing import PAGES
 from secrethub.engines.reconciling import interval
+from secrethub.engines.target_health import HealthOfTarget
 from secrethub.errors import InvalidRequest, Unavailable
-from secrethub.storage import leases, stray_checks
+from secrethub.storage import leases
 from secrethub.storage.authority import ENGINE_CONFIGS
-from secrethub.wire.durations import format_rfc3339, parse_duration
+from secrethub.wire.durations import parse_duration
 
 _CONFIG = "config/{name}"
 _HEALTH = "health/{name}"
@@ -302,31 +303,8 @@ async def check_health(context: Context, _body: None) -> Answer:
 
 
 async def _health(context: Context, found: Connection) -> dict[str, Any]:
-    health = targets_of(context.core).health_of(found.key)
-    checks = [
-        {"at": format_rfc3339(check.at), "seconds": round(check.seconds, 3), "error": check.error}
-        for check in reversed(health.checks)
-    ]
-    state = "closed"
-    if health.breaker.probing:
-        state = "open" if health.breaker.rests(context.core.clock.monotonic()) else "half-open"
-    return {
-        "node": context.core.settings.node,
-        "healthy": None if not checks else not checks[0]["error"],
-        "breaker": state,
-        "failures": health.breaker.failures,
-        "checks": checks,
-        "strays": await _last_search(context, found.key),
-    }
-
-
-async def _last_search(context: Context, key: str) -> dict[str, Any] | None:
-    """Return what the cluster's last search for users without a lease found; None when there was none."""
-    row = await stray_checks.last(context.core.database, key)
-    if row is None or (row["checked_at"] is None and not row["error"]):
-        return None
-    at = None if row["checked_at"] is None else format_rfc3339(row["checked_at"])
-    return {"at": at, "found": row["strays"], "names": list(row["names"]), "error": row["error"]}
+    core = context.core
+    return await targets_of(core).health_of(found).told(core.database, core.settings.node, found.key)
 
 
 async def _named(context: Context) -> Connection:

@@ -62,7 +62,7 @@ async def make_user(context: Context, _body: None) -> Answer:
     connection = await used_connection(core, context.mount_id, role.db_name)
     check_allowed(connection, name)
     # Before there is an intent: an outage shall not leave one for each request that it refused.
-    targets_of(core).refuse_while_away(connection)
+    targets_of(core).health_of(connection).refuse_while_away()
     longest = plugin_of(connection.plugin_name).longest_name
     password = await new_password(core, connection.password_policy)
 

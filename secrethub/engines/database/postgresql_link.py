@@ -23,8 +23,9 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from secrethub.engines.database.postgresql_place import parse_place, tls_context
-from secrethub.engines.database.target import Busy, Setup, WrongPassword
+from secrethub.engines.database.target import Setup, WrongPassword
 from secrethub.engines.outbound import allowed_addresses
+from secrethub.engines.target_health import Busy
 from secrethub.errors import InvalidRequest, SecretHubError, Unavailable
 
 T = TypeVar("T")

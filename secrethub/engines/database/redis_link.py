@@ -18,8 +18,9 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from secrethub.engines.database.postgresql_place import tls_context
 from secrethub.engines.database.redis_rules import parse_place
-from secrethub.engines.database.target import Busy, Setup, WrongPassword
+from secrethub.engines.database.target import Setup, WrongPassword
 from secrethub.engines.outbound import allowed_addresses
+from secrethub.engines.target_health import Busy
 from secrethub.errors import InvalidRequest, Unavailable
 
 _CONNECT_SECONDS = 5.0

@@ -9,17 +9,13 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from secrethub.errors import InvalidRequest, Unavailable
+from secrethub.errors import InvalidRequest
 from secrethub.node import NodeSettings
 from secrethub.sensitive import Sensitive
 
 
 class WrongPassword(InvalidRequest):
     """The target does not let a user in with this password."""
-
-
-class Busy(Unavailable):
-    """All connections to a target are in use; the target itself is well."""
 
 
 Owned = Literal["reassign", "drop"]
