@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -60,14 +61,19 @@ async def fill_ledger(node: Node, count: int, detail: str = "{}", actor: str = "
     await asyncio.gather(*(node.process.core.ledger.append(note) for _ in range(count)))
 
 
-async def until(condition: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:
-    """Return the first result of ``condition`` that is true."""
+async def until(condition: Callable[[], Awaitable[T]], seconds: float = 30.0, *, patient: bool = True) -> T:
+    """Return the first result of ``condition`` that is true.
+
+    Asking costs a connection to the database or a request, so what takes more than a second is asked for less
+    often, unless it must be found before it is over (``patient=False``).
+    """
+    started = time.monotonic()
     async with asyncio.timeout(seconds):
         while True:
             result = await condition()
             if result:
                 return result
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1 if patient and time.monotonic() - started > 1 else 0.02)
 
 
 async def entries(url: str, **fields: str) -> list[dict[str, Any]]:

@@ -312,7 +312,7 @@ async def test_a_server_killed_while_values_are_sealed_anew(node: Node, server: 
         return bool((await sql(server.url, stale))[0]["left"] < many)
 
     working = asyncio.create_task(reencrypt(core))
-    await until(begun)
+    await until(begun, patient=False)
     await server.kill()
     with pytest.raises(Unavailable):
         await working

@@ -243,7 +243,7 @@ async def test_a_process_is_killed_in_between(node: Node, second: Second, others
         return bool(rows[0]["left"] < 180)
 
     helping = [asyncio.create_task(reencrypt(core)) for _ in range(others)]
-    await until(under_way)
+    await until(under_way, patient=False)
     second.kill()
     await asyncio.gather(*helping)
     await reencrypt(core)
