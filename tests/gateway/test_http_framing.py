@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from serve.timing import Timing
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import SHARING, Node
 from tests.gateway.raw_http import ask, request, wire
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -84,31 +84,33 @@ async def test_http_1_0_is_answered_and_closed(sealed_node: Node) -> None:
         assert await connection.rest() == b""
 
 
-async def test_pipelined_requests_are_answered_in_order(node: Node) -> None:
+@SHARING
+async def test_pipelined_requests_are_answered_in_order(shared_node: Node) -> None:
     """Requests that come in one packet, LIST among them, are each answered, in their order."""
-    token = f"X-Vault-Token: {node.root}"
-    async with wire(node) as connection:
+    token = f"X-Vault-Token: {shared_node.root}"
+    async with wire(shared_node) as connection:
         await connection.send(
             request("/v1/auth/token/lookup-self", token)
             + request("/v1/sys/policies/acl", token, method="LIST")
-            + request("/v1/secrets/pipelined", token, method="POST", body=b'{"data": {"k": "LIST /v1/"}}')
-            + request("/v1/secrets/pipelined", token)
+            + request("/v1/secrets/pipelined/a", token, method="POST", body=b'{"data": {"k": "LIST /v1/"}}')
+            + request("/v1/secrets/pipelined/a", token)
             + b"\r\n"
-            + request("/v1/secrets", token, method="LIST")
+            + request("/v1/secrets/pipelined", token, method="LIST")
         )
         answers = [(await connection.reply()).json()["data"] for _ in range(5)]
-    assert answers[0]["id"] == node.root
+    assert answers[0]["id"] == shared_node.root
     assert answers[1]["keys"] == ["default", "root"]
     assert answers[2]["version"] == 1
     assert answers[3]["data"] == {"k": "LIST /v1/"}
-    assert answers[4]["keys"] == ["pipelined"]
+    assert answers[4]["keys"] == ["a"]
 
 
-async def test_list_split_across_packets(node: Node) -> None:
+@SHARING
+async def test_list_split_across_packets(shared_node: Node) -> None:
     """LIST works wherever TCP cuts it, as the first request and after others."""
-    asked = request("/v1/sys/policies/acl", f"X-Vault-Token: {node.root}", method="LIST")
+    asked = request("/v1/sys/policies/acl", f"X-Vault-Token: {shared_node.root}", method="LIST")
     for cut in range(1, 8):
-        async with wire(node) as connection:
+        async with wire(shared_node) as connection:
             for _ in range(2):
                 await connection.send(asked[:cut], asked[cut:])
                 assert (await connection.reply()).json()["data"]["keys"] == ["default", "root"]
@@ -117,32 +119,35 @@ async def test_list_split_across_packets(node: Node) -> None:
             assert (await connection.reply()).json()["data"]["keys"] == ["default", "root"]
 
 
-async def test_bytes_one_by_one(node: Node) -> None:
+@SHARING
+async def test_bytes_one_by_one(shared_node: Node) -> None:
     """A request that arrives byte by byte is a request."""
-    asked = request("/v1/sys/policies/acl", f"X-Vault-Token: {node.root}", method="LIST")
-    async with wire(node) as connection:
+    asked = request("/v1/sys/policies/acl", f"X-Vault-Token: {shared_node.root}", method="LIST")
+    async with wire(shared_node) as connection:
         for byte in asked:
             await connection.send(bytes([byte]))
         assert (await connection.reply()).json()["data"]["keys"] == ["default", "root"]
 
 
-async def test_the_stand_in_for_list_is_no_list(node: Node) -> None:
+@SHARING
+async def test_the_stand_in_for_list_is_no_list(shared_node: Node) -> None:
     """The verb that the parser sees for LIST means nothing when a client sends it."""
-    path, token = "/v1/sys/policies/acl", f"X-Vault-Token: {node.root}"
+    path, token = "/v1/sys/policies/acl", f"X-Vault-Token: {shared_node.root}"
     asked, listed = request(path, token, method="LINK"), request(path, token, method="LIST")
     for before in (b"", b"\r\n", b"\r\n\r\n"):
-        assert (await ask(node, before + asked)).status == 405
-    async with wire(node) as connection:
+        assert (await ask(shared_node, before + asked)).status == 405
+    async with wire(shared_node) as connection:
         await connection.send(listed + asked + request(path, token) + listed)
         assert [(await connection.reply()).status for _ in range(4)] == [200, 405, 405, 200]
 
 
-async def test_a_body_that_looks_like_list_stays_as_it_is(node: Node) -> None:
+@SHARING
+async def test_a_body_that_looks_like_list_stays_as_it_is(shared_node: Node) -> None:
     """Only the verb of a request is replaced, never bytes of a body."""
     body = b'{"data":\r\n\r\n{"k": "a\\r\\n\\r\\nLIST b"}}\r\n\r\n'
-    token = f"X-Vault-Token: {node.root}"
+    token = f"X-Vault-Token: {shared_node.root}"
     for parts in ((body,), (body[:10], body[10:]), tuple(bytes([byte]) for byte in body)):
-        async with wire(node) as connection:
+        async with wire(shared_node) as connection:
             head = request("/v1/secrets/looks", token, f"Content-Length: {len(body)}", method="POST")
             await connection.send(head, *parts)
             assert (await connection.reply()).status == 200
@@ -151,10 +156,11 @@ async def test_a_body_that_looks_like_list_stays_as_it_is(node: Node) -> None:
     assert kept == {"k": "a\r\n\r\nLIST b"}
 
 
-async def test_answers_that_are_owed_come_before_the_end(node: Node) -> None:
+@SHARING
+async def test_answers_that_are_owed_come_before_the_end(shared_node: Node) -> None:
     """Rubbish after good requests takes nothing from their answers, and is not answered itself."""
-    token = f"X-Vault-Token: {node.root}"
-    async with wire(node) as connection:
+    token = f"X-Vault-Token: {shared_node.root}"
+    async with wire(shared_node) as connection:
         await connection.send(
             request("/v1/secrets/owed", token, method="POST", body=b'{"data": {"n": 1}}')
             + request("/v1/secrets/owed", token)
@@ -165,13 +171,14 @@ async def test_answers_that_are_owed_come_before_the_end(node: Node) -> None:
         last = await connection.reply()
         assert last.json()["data"]["data"] == {"n": 1}
         assert await connection.rest() == b""
-    assert (await node.call("GET", "secrets/owed")).status_code == 200
+    assert (await shared_node.call("GET", "secrets/owed")).status_code == 200
 
 
-async def test_a_change_with_a_broken_body_is_not_carried_out(node: Node) -> None:
+@SHARING
+async def test_a_change_with_a_broken_body_is_not_carried_out(shared_node: Node) -> None:
     """A request whose chunks break off in rubbish changes nothing, and the one before it is answered."""
-    token = f"X-Vault-Token: {node.root}"
-    async with wire(node) as connection:
+    token = f"X-Vault-Token: {shared_node.root}"
+    async with wire(shared_node) as connection:
         await connection.send(
             request()
             + request("/v1/secrets/broken", token, CHUNKED, method="POST")
@@ -179,42 +186,45 @@ async def test_a_change_with_a_broken_body_is_not_carried_out(node: Node) -> Non
         )
         assert (await connection.reply()).status == 200
         assert await connection.rest() == b""
-    assert (await node.call("GET", "secrets/broken")).status_code == 404
+    assert (await shared_node.call("GET", "secrets/broken")).status_code == 404
 
 
-async def test_a_change_whose_client_goes_away_is_not_carried_out(node: Node) -> None:
+@SHARING
+async def test_a_change_whose_client_goes_away_is_not_carried_out(shared_node: Node) -> None:
     """Half a body is no body."""
-    async with wire(node) as connection:
+    async with wire(shared_node) as connection:
         head = request(
-            "/v1/secrets/half", f"X-Vault-Token: {node.root}", "Content-Length: 500", method="POST"
+            "/v1/secrets/half", f"X-Vault-Token: {shared_node.root}", "Content-Length: 500", method="POST"
         )
         await connection.send(head + b'{"data": {"n": 1}}')
-    assert (await node.call("GET", "secrets/half")).status_code == 404
+    assert (await shared_node.call("GET", "secrets/half")).status_code == 404
 
 
-async def test_trailers_are_no_headers(node: Node) -> None:
+@SHARING
+async def test_trailers_are_no_headers(shared_node: Node) -> None:
     """Fields after the body bring neither a token nor a Host that the head did not have."""
     body = "2\r\n{}\r\n0\r\n"
-    token = f"X-Vault-Token: {node.root}"
+    token = f"X-Vault-Token: {shared_node.root}"
     late_token = request("/v1/auth/token/create", CHUNKED, method="POST") + f"{body}{token}\r\n\r\n".encode()
-    assert (await ask(node, late_token)).status == 403
+    assert (await ask(shared_node, late_token)).status == 403
     late_host = (
         request("/v1/auth/token/create", token, CHUNKED, method="POST", host="evil.example")
         + f"{body}Host: localhost\r\n\r\n".encode()
     )
-    assert (await ask(node, late_host)).status == 400
+    assert (await ask(shared_node, late_host)).status == 400
 
 
-async def test_an_upgrade_is_not_taken_and_hides_no_body(node: Node) -> None:
+@SHARING
+async def test_an_upgrade_is_not_taken_and_hides_no_body(shared_node: Node) -> None:
     """A client that offers HTTP/2 is answered in HTTP/1.1, body and following requests included."""
     offer = (
         "Connection: Upgrade, HTTP2-Settings",
         "Upgrade: h2c",
         "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
     )
-    token = f"X-Vault-Token: {node.root}"
+    token = f"X-Vault-Token: {shared_node.root}"
     asked = request("/v1/secrets/h2c", token, *offer, method="POST", body=b'{"data": {"n": 1}}')
-    async with wire(node) as connection:
+    async with wire(shared_node) as connection:
         await connection.send(asked)
         assert (await connection.reply()).json()["data"]["version"] == 1
         await connection.send(request("/v1/secrets/h2c", token, *offer))
@@ -223,13 +233,14 @@ async def test_an_upgrade_is_not_taken_and_hides_no_body(node: Node) -> None:
         await connection.send(asked[:cut], asked[cut:])
         assert (await connection.reply()).status == 400
         assert await connection.rest() == b""
-    assert (await node.call("GET", "secrets/h2c")).json()["data"]["metadata"]["version"] == 1
+    assert (await shared_node.call("GET", "secrets/h2c")).json()["data"]["metadata"]["version"] == 1
 
 
-async def test_chosen_status_leaves_nothing_on_the_connection(node: Node) -> None:
+@SHARING
+async def test_chosen_status_leaves_nothing_on_the_connection(shared_node: Node) -> None:
     """Whatever status a health check chooses, the next answer begins where this one ends."""
     for status in (200, 204, 205, 304, 599):
-        async with wire(node) as connection:
+        async with wire(shared_node) as connection:
             health = request(f"/v1/sys/health?activecode={status}")
             await connection.send(health + request("/v1/sys/seal-status"))
             first = await connection.reply()
@@ -258,11 +269,12 @@ async def test_a_head_below_the_limit_is_read(sealed_node: Node) -> None:
     assert (await ask(sealed_node, request("/v1/sys/health", "X-Long: " + "a" * 40_000))).status == 501
 
 
-async def test_declared_body_above_the_limit(node: Node) -> None:
+@SHARING
+async def test_declared_body_above_the_limit(shared_node: Node) -> None:
     """A body that says it is too large is refused before it is read; the connection goes on."""
-    body = b"x" * (node.settings.max_body + 1)
-    token = f"X-Vault-Token: {node.root}"
-    async with wire(node) as connection:
+    body = b"x" * (shared_node.settings.max_body + 1)
+    token = f"X-Vault-Token: {shared_node.root}"
+    async with wire(shared_node) as connection:
         await connection.send(request("/v1/secrets/a", token, method="POST", body=body)[:500])
         reply = await connection.reply()
         assert reply.status == 413
@@ -272,32 +284,35 @@ async def test_declared_body_above_the_limit(node: Node) -> None:
         assert (await connection.reply()).status == 200
 
 
-async def test_chunked_body_above_the_limit(node: Node) -> None:
+@SHARING
+async def test_chunked_body_above_the_limit(shared_node: Node) -> None:
     """A chunked body is refused where it passes the limit."""
-    token = f"X-Vault-Token: {node.root}"
+    token = f"X-Vault-Token: {shared_node.root}"
     chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
-    async with wire(node) as connection:
+    async with wire(shared_node) as connection:
         await connection.send(request("/v1/secrets/a", token, CHUNKED, method="POST"))
-        await connection.send(*[chunk] * (node.settings.max_body // 0x8000 + 1))
+        await connection.send(*[chunk] * (shared_node.settings.max_body // 0x8000 + 1))
         assert (await connection.reply()).status == 413
         await connection.send(b"0\r\n\r\n" + request())
         assert (await connection.reply()).status == 200
 
 
-async def test_a_body_without_end_ends_the_connection(node: Node) -> None:
+@SHARING
+async def test_a_body_without_end_ends_the_connection(shared_node: Node) -> None:
     """After a refusal nobody goes on sending for ever."""
     head = request("/v1/secrets/a", f"Content-Length: {1 << 40}", method="POST")
-    async with wire(node) as connection:
+    async with wire(shared_node) as connection:
         await connection.send(head)
         assert (await connection.reply()).status == 413
         with pytest.raises(ConnectionError):
             await connection.send(*[bytes(1 << 20)] * 200)
 
 
-async def test_trailers_and_extensions_have_a_limit(node: Node) -> None:
+@SHARING
+async def test_trailers_and_extensions_have_a_limit(shared_node: Node) -> None:
     """What comes with chunks beside the body is bounded too."""
     for filler in (b"2;x=" + b"a" * 3_000_000, b"0\r\nX-Trailer: " + b"a" * 3_000_000):
-        async with wire(node) as connection:
+        async with wire(shared_node) as connection:
             await connection.send(request("/v1/secrets/a", CHUNKED, method="POST"), filler)
             assert (await connection.reply()).status == 431
 
@@ -345,11 +360,12 @@ async def test_a_slow_body_is_not_waited_for(node: Node) -> None:
     assert (await node.call("GET", "secrets/slow")).status_code == 404
 
 
-async def test_continue_is_said_when_the_body_is_wanted(node: Node) -> None:
+@SHARING
+async def test_continue_is_said_when_the_body_is_wanted(shared_node: Node) -> None:
     """A client that waits for 100 gets it, unless the answer is no already."""
-    token = f"X-Vault-Token: {node.root}"
+    token = f"X-Vault-Token: {shared_node.root}"
     body = b'{"data": {"n": 1}}'
-    async with wire(node) as connection:
+    async with wire(shared_node) as connection:
         head = request(
             "/v1/secrets/c", token, "Expect: 100-continue", f"Content-Length: {len(body)}", method="POST"
         )
@@ -357,7 +373,7 @@ async def test_continue_is_said_when_the_body_is_wanted(node: Node) -> None:
         assert (await connection.reply()).status == 100
         await connection.send(body)
         assert (await connection.reply()).status == 200
-        large = f"Content-Length: {node.settings.max_body + 1}"
+        large = f"Content-Length: {shared_node.settings.max_body + 1}"
         await connection.send(request("/v1/secrets/c", token, "Expect: 100-continue", large, method="POST"))
         assert (await connection.reply()).status == 413
 
