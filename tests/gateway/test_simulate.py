@@ -8,7 +8,14 @@ import pytest
 
 from tests.gateway.conftest import SHARING, Node, native
 
+pytestmark = SHARING
 HCL = 'path "secret/data/app/*" { capabilities = ["read"] }'
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has names of its own."""
+    return shared_node
 
 
 async def tried(node: Node, token: str | None = None, **body: Any) -> dict[str, Any]:
@@ -89,7 +96,6 @@ async def test_proposed_documents_and_circumstances(node: Node) -> None:
     assert (await tried(node, policies=["root"], path="sys/seal", capability="update"))["allowed"] is True
 
 
-@SHARING
 @pytest.mark.parametrize(
     "body",
     [
@@ -104,9 +110,9 @@ async def test_proposed_documents_and_circumstances(node: Node) -> None:
         {"path": "a", "documents": [HCL] * 65},
     ],
 )
-async def test_what_cannot_be_tried(shared_node: Node, body: dict[str, Any]) -> None:
+async def test_what_cannot_be_tried(node: Node, body: dict[str, Any]) -> None:
     """What is not a question is refused with a reason."""
-    answer = await shared_node.call("POST", "sys/policies/simulate", json=body)
+    answer = await node.call("POST", "sys/policies/simulate", json=body)
     assert answer.status_code == 400
     assert answer.json()["errors"][0]
 

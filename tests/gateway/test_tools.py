@@ -6,9 +6,19 @@ import base64
 import hashlib
 from typing import Any
 
+import pytest
+
 from tests.gateway.behind import entries
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.kv import ok, status
+
+pytestmark = SHARING
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has names of its own."""
+    return shared_node
 
 
 async def test_random_bytes(node: Node) -> None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import SHARING, Node
 from tests.gateway.raw_http import ask, request
+
+pytestmark = SHARING
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has names of its own."""
+    return shared_node
 
 
 async def test_token_headers(node: Node) -> None:
