@@ -25,6 +25,8 @@ class Timing:
     """Between entries that sum up how many requests were throttled: each costs a commit."""
     keys: float = 10.0
     """Between looks whether data keys are to be renewed."""
+    tidy: float = 60.0
+    """Between removals of what has expired."""
     orders: float = 10.0
     """Between looks for commands of rotations that agents were not told of: their change was not heard of."""
 

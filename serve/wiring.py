@@ -41,8 +41,6 @@ from serve.tls_certificate import TlsIdentity
 
 Part = Literal["gateway", "agents"]
 
-_TIDY_SECONDS = 60.0
-
 _log = logging.getLogger(__name__)
 
 
@@ -198,7 +196,7 @@ class Process:
     async def _tidy(self) -> None:
         """Remove what has expired. Every node does it; rows are claimed with SKIP LOCKED."""
         while True:
-            await asyncio.sleep(_TIDY_SECONDS)
+            await asyncio.sleep(self._timing.tidy)
             if not self.core.unsealed:
                 continue
             try:

@@ -61,6 +61,23 @@ def test_no_process_stands_back(development: Development) -> None:
     assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in workers} == {ours}
 
 
+def test_what_holds_keys_leaves_no_core_dump(development: Development) -> None:
+    """Nobody finds a key in what a crash of the gateway, of the seal's actors or of supervisors leaves."""
+    core = development.core
+    kinds = ("ServeReplica:secrethub:", "SealState", "KeyHolder", "NodeSupervisor", "Supervisor")
+    ours = {
+        pid: line
+        for pid, line in descendants(core.child.pid).items()
+        if line.startswith(tuple(f"ray::{kind}" for kind in kinds))
+    }
+    assert len(ours) >= len(kinds)
+    for pid, line in ours.items():
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), line
+        # Owned by root: the kernel's sign that nobody of the same user may attach to it, either.
+        assert Path(f"/proc/{pid}/mem").stat().st_uid == 0, line
+
+
 def test_with_ray_data_is_kept_and_nothing_else(development: Development) -> None:
     """After SIGKILL no process is left and a new start has the data; after SIGTERM nothing is left either."""
     ends(development.core, development.again)
