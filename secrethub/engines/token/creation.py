@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -15,7 +16,7 @@ from secrethub.engines.token.issuing import issue_batch, issue_token
 from secrethub.engines.token.lifetimes import Lifetime, lifetime, shorter
 from secrethub.engines.token.policies import child_policies
 from secrethub.engines.token.roles import TokenRole, load_role
-from secrethub.errors import InvalidRequest, PermissionDenied
+from secrethub.errors import IntegrityFailure, InvalidRequest, PermissionDenied
 from secrethub.policy.builtin import ROOT
 from secrethub.policy.decision import Allowed, decide
 from secrethub.wire.durations import parse_duration
@@ -246,8 +247,13 @@ async def _unknown(context: Context, body: CreateToken, names: tuple[str, ...]) 
     """Return the policies that are not there, if any were asked for: one may be misspelt."""
     if not body.policies:
         return []
-    read = context.core.policies.read
-    return [name for name in names if name != ROOT and await read(name) is None]
+    unknown = []
+    for name in names:
+        # One that is not authentic is there: whoever uses it is refused, and then it is reported.
+        with contextlib.suppress(IntegrityFailure):
+            if name != ROOT and await context.core.policies.read(name) is None:
+                unknown.append(name)
+    return unknown
 
 
 def _uses(body: CreateToken, role: TokenRole | None) -> int:
