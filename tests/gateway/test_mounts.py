@@ -81,6 +81,7 @@ async def test_paths_that_cannot_be_mounted(node: Node) -> None:
         "w/tune",
         "w%00",
         "w%0ax",
+        "w%e2%80%8b",
     ):
         refused = await node.call("POST", f"sys/mounts/{path}", json={"type": "kv-v2"})
         assert refused.status_code == 400, (path, refused.text)

@@ -74,6 +74,8 @@ async def check_free(context: Context, path: str, *, leased: bool = False) -> No
     """
     if "*" in path or "/+/" in f"/{path}":
         raise InvalidRequest("a mount's path has no wildcards of policies")
+    if not path.isprintable():
+        raise InvalidRequest("a mount's path has characters that cannot be seen")
     if path.endswith("/tune/"):
         raise InvalidRequest("a mount's path does not end with tune, by which its settings are asked for")
     core = context.core
