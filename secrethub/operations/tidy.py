@@ -59,11 +59,16 @@ async def _forget(core: Core) -> bool:
         await connection.execute("DELETE FROM enrollments WHERE expires_at < now()")
         await quota_levels.forget(connection)
         await kv_ends.forget(connection, _OLD)
-        # Whoever was away for longer than this drops its caches (see storage/freshness.py).
+        # Whoever was away for longer drops its caches (see storage/freshness.py). Up to the first one that
+        # stays, in their order: those of the last hour may be millions.
         gone = await connection.fetchval(
-            """WITH gone AS (
+            """WITH kept AS (
+                    SELECT sequence FROM changes WHERE at >= now() - interval '1 hour'
+                    ORDER BY sequence LIMIT 1),
+                gone AS (
                     DELETE FROM changes WHERE sequence IN (
-                        SELECT sequence FROM changes WHERE at < now() - interval '1 hour'
+                        SELECT sequence FROM changes
+                        WHERE sequence < COALESCE((SELECT sequence FROM kept), 9223372036854775807)
                         ORDER BY sequence LIMIT $1)
                     RETURNING txid),
                 told AS (
