@@ -21,7 +21,7 @@ __all__ = ["leasing", "target"]  # the fixtures
 
 PATH = "secrets/app/db"
 CONNECTION = f"{MOUNT}/config/db"
-TIMES = 25
+TIMES = 50
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ async def test_a_hot_secret_is_read_however_often_it_is_written(node: Node, seco
             await write(history, process, node.root, path, f"{name}-{n}")
 
     writers = [asyncio.create_task(writer(p, f"w{i}")) for i, p in enumerate((node, second) * 3)]
-    for _ in range(40):
+    for _ in range(100):
         await read(history, node, node.root, path)
         assert (await node.call("LIST", "secrets/hot")).status_code == 200
     stop.set()

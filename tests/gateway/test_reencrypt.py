@@ -235,12 +235,12 @@ async def test_the_database_goes_away_in_between(node: Node) -> None:
 async def test_a_process_is_killed_in_between(node: Node, second: Second, others: int) -> None:
     """A process that dies while it seals anew, alone or beside others, leaves nothing half done."""
     url, core = node.settings.database_url, node.process.core
-    wrapping = await filled(node, 200)
+    wrapping = await filled(node, 400)
     await rotated(node, alone=False)
 
     async def under_way() -> bool:
         rows = await sql(url, "SELECT count(*) AS left FROM kv_versions WHERE sealed_under(sealed) < 2")
-        return bool(rows[0]["left"] < 180)
+        return bool(rows[0]["left"] < 380)
 
     helping = [asyncio.create_task(reencrypt(core)) for _ in range(others)]
     await until(under_way, patient=False)
@@ -248,7 +248,7 @@ async def test_a_process_is_killed_in_between(node: Node, second: Second, others
     await asyncio.gather(*helping)
     await reencrypt(core)
     assert (await status(node))["left"] == 0
-    await everything_reads(node, wrapping, 200)
+    await everything_reads(node, wrapping, 400)
 
 
 async def test_writers_and_readers_go_on_meanwhile(node: Node, second: Second) -> None:
