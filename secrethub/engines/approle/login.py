@@ -8,7 +8,7 @@ there is none, one that is nobody's is checked instead. Nothing is written then 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -22,7 +22,7 @@ from secrethub.engines.token.issuing import fresh_token
 from secrethub.engines.token.logins import issue_for_login
 from secrethub.errors import LoginFailed
 from secrethub.storage.authority import APPROLES, SECRET_IDS, Change, Row
-from secrethub.storage.authority_rows import row_mac
+from secrethub.storage.authority_rows import check_nobodys
 
 _FAILED = "invalid role or secret ID"
 _NOBODY = Role(name="nobody", uuid="00000000-0000-4000-8000-000000000000", role_id="nobody")
@@ -38,7 +38,14 @@ _NOTHING = SecretId(
     updated_at=1_700_000_000,
 )
 _NO_ROLE = Row(table=APPROLES.name, key=_NOBODY.uuid, revision=1, body=msgspec.to_builtins(_NOBODY))
-_NO_SECRET_ID = Row(table=SECRET_IDS.name, key=_NOBODY.uuid, revision=1, body=msgspec.to_builtins(_NOTHING))
+_NO_SECRET_ID = Row(
+    table=SECRET_IDS.name,
+    key=_NOBODY.uuid,
+    revision=1,
+    body=msgspec.to_builtins(_NOTHING),
+    owner=_NOBODY.uuid,
+    expires_at=datetime(2023, 11, 14, tzinfo=UTC),
+)
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -105,7 +112,9 @@ async def _look_up(context: Context, body: Login) -> tuple[Role | None, Row | No
     key = secret_id_digest(keyring, role.uuid, body.secret_id)
     secret = await core.authority.fetch(SECRET_IDS, key)
     if secret is None:
-        row_mac(keyring.derived("authority"), _NO_SECRET_ID)
+        check_nobodys(keyring.derived("authority"), _NO_SECRET_ID)
+        is_good(_NO_SECRET_ID, context.now)
+        secret_id_of(_NO_SECRET_ID)
     return None if known is None else role, secret
 
 
