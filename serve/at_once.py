@@ -81,8 +81,8 @@ class AtOnce:
         self._count(exc.code if isinstance(exc, SecretHubError) else "internal")
         try:
             self._cycle.answer(*self._application.failed(exc, self._read.call.request_id))
-        except Exception:  # noqa: BLE001 - as above
-            # Whoever wrote entries in the same group waits to be told after this one.
+        except RuntimeError:
+            # What uvloop says of a transport that is closed; the ledger writes down whatever else it may be.
             _log.exception("request %s could not be answered", self._read.call.request_id)
 
     def _count(self, outcome: str) -> None:

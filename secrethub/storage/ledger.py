@@ -369,7 +369,7 @@ def _tell(batch: Iterable[tuple[Note, Waiter]], failure: SecretHubError | None) 
                 waiter.set_result(None)
             else:
                 waiter.set_exception(failure)
-        except Exception:  # noqa: BLE001 - whatever it is
+        except Exception:  # noqa: BLE001 - nothing is expected, and no waiter may take the others' answers
             # It promised not to; those after it have a right to their answers all the same.
             _log.exception("one who waits for an entry could not be told")
 
