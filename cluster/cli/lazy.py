@@ -15,11 +15,19 @@ class LazyGroup(click.Group):
 
     Args:
         lazy: name → (``module:attribute``, one-line summary for help).
+        elsewhere: names that users of other tools type → the command that does it here.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]],
+        elsewhere: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._lazy = lazy
+        self._elsewhere = elsewhere or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table."""
@@ -42,6 +50,9 @@ class LazyGroup(click.Group):
         """Find the command, or say which one was probably meant."""
         name = args[0]
         if name not in self._lazy and not name.startswith("-") and not ctx.resilient_parsing:
+            if name in self._elsewhere:
+                here = f"No such command {name!r}. Here it is `{ctx.command_path} {self._elsewhere[name]}`."
+                raise NoSuchCommand(name, here, ctx=ctx)
             raise NoSuchCommand(name, possibilities=self.list_commands(ctx), ctx=ctx)
         return super().resolve_command(ctx, args)
 

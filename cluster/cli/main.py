@@ -39,10 +39,24 @@ _COMMANDS = {
     "audit": ("cluster.cli.audit:audit", "Verify the audit ledger, and search it."),
 }
 
+_ELSEWHERE = {
+    "secrets": "mount",
+    "read": "kv get",
+    "write": "kv put",
+    "list": "kv list",
+    "delete": "kv delete",
+    "patch": "kv patch",
+    "init": "operator init",
+    "seal": "operator seal",
+    "unseal": "operator unseal",
+}
+"""What Vault's and OpenBao's commands, old ones too, are called here."""
+
 
 @click.command(
     cls=LazyGroup,
     lazy=_COMMANDS,
+    elsewhere=_ELSEWHERE,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Where the server is, who asks and whom to trust also come from SECRETHUB_ADDR, SECRETHUB_TOKEN, "
     "SECRETHUB_CACERT and SECRETHUB_CA_SHA256.",
@@ -77,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
         code = cli.main(args=list(argv), prog_name="secrethub", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as exc:
-        exc.show()
+        (_explained(exc, argv) if isinstance(exc, click.NoSuchOption) else exc).show()
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Aborted.", err=True)
@@ -92,6 +106,17 @@ def run(argv: Sequence[str]) -> int:
         click.echo(f"Error: standard output: {exc.strerror}", err=True)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _explained(exc: click.NoSuchOption, argv: Sequence[str]) -> click.UsageError:
+    """Say how an option is written that came with one dash, as Go's programs have it."""
+    known = set() if exc.ctx is None else {n for o in exc.ctx.command.get_params(exc.ctx) for n in o.opts}
+    for argument in argv:
+        name = f"-{argument.partition('=')[0]}"
+        if argument.startswith(exc.option_name) and name in known:
+            told = f"{exc.format_message()} Long options have two dashes: {name}."
+            return click.UsageError(told, exc.ctx)
+    return exc
 
 
 def _replace_closed() -> None:

@@ -118,6 +118,9 @@ def test_a_mount_s_name_inside_a_path_is_a_folder() -> None:
     [
         (["statu"], "Did you mean 'status'?"),
         (["kv", "gett"], "Did you mean 'get'?"),
+        (["secrets", "list"], "Here it is `secrethub mount`."),
+        (["read", "secrets/a"], "Here it is `secrethub kv get`."),
+        (["kv", "get", "-field=x", "a"], "Long options have two dashes: --field."),
         (["kv", "put", "a"], "key=value"),
         (["kv", "put", "a", "x=1", "--json", "-"], "--json"),
         (["kv", "put", "", "x=1"], "prod/db"),
@@ -135,6 +138,12 @@ def test_wrong_usage_exits_with_2_and_says_what_is_right(
     """Usage errors are exit code 2 with a message on standard error."""
     assert run(argv) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_is_no_option_is_not_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """A value behind one dash by mistake is not taken for an option's name."""
+    assert run(["kv", "put", "a", "-pa55word"]) == 2
+    assert capsys.readouterr().err.endswith("Error: No such option '-p'.\n")
 
 
 def test_settings_that_cannot_work_fail_in_one_line(
