@@ -30,7 +30,10 @@ _TEMPLATE = "migrated"
 _CLUSTERS = (
     "tests/ray/",
     # What shares a cluster stands together.
-    *(f"tests/e2e/test_{name}.py" for name in ("canaries", "chaos", "dev", "demo", "two_nodes")),
+    *(
+        f"tests/e2e/test_{name}.py"
+        for name in ("canaries", "chaos", "leases_history", "dev", "demo", "two_nodes")
+    ),
 )
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.

@@ -30,7 +30,7 @@ class Development:
             (folder / name).mkdir()
             (folder / name / "__init__.py").write_text(f"open({str(folder / 'shadowed')!r}, 'w').close()\n")
         self.folder = folder
-        self.core = Core(folder)
+        self.core = Core(folder, "--allow-network", "127.0.0.1/32")
         self.shares: list[str] = []
         self.root_token = ""
         self.canaries = Canaries()
