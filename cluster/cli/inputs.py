@@ -40,6 +40,10 @@ def read_text(source: str) -> str:
         raise click.ClickException(f"{name} is not text (UTF-8); encode binary values, e.g. base64") from exc
 
 
+class _Twice(Exception):
+    """A key that is there twice: which of the values is meant, nobody knows."""
+
+
 def read_secret(prompt: str, source: str | None = None) -> str:
     """Return one secret line: from ``source`` if given, else asked for, else from standard input.
 
@@ -59,15 +63,24 @@ def read_object(source: str) -> dict[str, Any]:
     """Return a JSON object from a file or ``-``.
 
     Raises:
-        click.ClickException: it is not one; the message shows none of it.
+        click.ClickException: it is not one, or has a key twice; the message shows none of it.
     """
     name = "standard input" if source == "-" else source
     try:
-        found = json.loads(read_text(source))
+        found = json.loads(read_text(source), object_pairs_hook=_once)
     except json.JSONDecodeError as exc:
         raise click.ClickException(f"{name}: not JSON (line {exc.lineno}, column {exc.colno})") from exc
+    except _Twice:
+        raise click.ClickException(f"{name}: an object has a key twice") from None
     if not isinstance(found, dict):
         raise click.ClickException(f"{name}: expected a JSON object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Twice
     return found
 
 

@@ -70,5 +70,5 @@ def check_policy_name(name: str) -> str:
     """
     normal = normalise_policy_name(name)
     if normal in {ROOT, WRAPPING}:
-        raise InvalidRequest(f"the policy {normal} is built in and cannot be written")
+        raise InvalidRequest(f"the policy {normal} is built in: it can be neither written nor bound")
     return normal

@@ -52,6 +52,10 @@ def test_a_document_that_is_not_json_is_refused_without_showing_it(
     with pytest.raises(click.ClickException, match="line 1, column 14") as caught:
         read_object(str(tmp_path / "secret.json"))
     assert "canary" not in caught.value.message
+    (tmp_path / "secret.json").write_text('{"a": {"password": "canary", "password": "other"}}')
+    with pytest.raises(click.ClickException, match="a key twice") as caught:
+        read_object(str(tmp_path / "secret.json"))
+    assert "password" not in caught.value.message
     monkeypatch.setattr(sys, "stdin", Stdin(b"[1]"))
     with pytest.raises(click.ClickException, match="JSON object"):
         read_object("-")
