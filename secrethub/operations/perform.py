@@ -91,6 +91,8 @@ class _Request:
         self.call = call
         self.path = path
         self.route: Route | None = None
+        self.operation: Operation | None = None
+        """What the route's engine offers for it."""
         self.identity: Identity | None = None
         self.trouble: IntegrityFailure | None = None
         """Why it cannot be told who answers, or what is there."""
@@ -105,10 +107,6 @@ class _Request:
         self.looked = False
         """Whether the database was asked for what changed after the request came."""
         self.fence = present_fence(core, [])
-
-    @property
-    def operation(self) -> Operation | None:
-        return None if self.route is None else self.route.operation
 
     @property
     def operation_name(self) -> str:
@@ -191,11 +189,12 @@ class _Request:
         return await self._read(context, position, body)
 
     async def _find(self) -> None:
-        self.route = self.trouble = None
+        self.route = self.operation = self.trouble = None
         try:
             self.route = await self.core.mounts.route(
                 self.call.method, self.path, sealed=not self.core.unsealed
             )
+            self.operation = self.route.operation
         except NotFound:
             if not self.core.unsealed:
                 raise self.core.sealed() from None
