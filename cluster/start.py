@@ -27,8 +27,6 @@ from secrethub.errors import Unavailable
 from secrethub.node import NodeSettings
 from secrethub.sensitive import protect_process
 
-_log = logging.getLogger(__name__)
-
 
 def run_server(config_path: Path) -> int:
     """Run a node until it is told to stop.

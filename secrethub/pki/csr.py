@@ -7,7 +7,6 @@ the extensions it asks for are never read: Core alone decides what a certificate
 
 from __future__ import annotations
 
-import hmac
 import re
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import AttributeOID
 
-from secrethub.errors import InvalidRequest, PermissionDenied
+from secrethub.errors import InvalidRequest
 from secrethub.pki.keys import PrivateKey, PublicKey, check_strength, key_digest, signing_hash
 
 LONGEST = 16_384
@@ -68,16 +67,6 @@ def parse_request(pem: str) -> SigningRequest:
     if not held:
         raise InvalidRequest("csr is not signed with the key it names")
     return SigningRequest(public_key=public, key_digest=key_digest(public), challenge=challenge)
-
-
-def check_challenge(request: SigningRequest, nonce: bytes) -> None:
-    """Compare the challenge password with the nonce, in constant time.
-
-    Raises:
-        PermissionDenied: it is missing or another one.
-    """
-    if request.challenge is None or not hmac.compare_digest(request.challenge, nonce):
-        raise PermissionDenied("the csr does not carry the nonce")
 
 
 def make_request(key: PrivateKey, nonce: str | None = None) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +30,6 @@ T = TypeVar("T")
 Place: TypeAlias = tuple[Table, str]
 """A row: its table and its key."""
 Work: TypeAlias = Callable[[Change], Awaitable[T]]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ A lease whose end was given up is a dead letter: it has no due instant any more.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import asyncpg
 
@@ -19,8 +19,6 @@ from secrethub.storage.leases import NOW
 
 CLAIM_SECONDS = 60.0
 """That a claim holds; an attempt must take less."""
-
-Which = Literal["all", "dead"]
 
 _ORDER = """UPDATE leases SET revoked_at = clock_timestamp(),
                 due_at = CASE WHEN state = 'live' THEN clock_timestamp() ELSE due_at END

@@ -40,8 +40,6 @@ from secrethub.storage.ledger import Note
 
 _LOCK = "audit-archive"
 _LOCK_SECONDS = 120.0
-_CHUNK = 1 << 20
-_MANIFEST_BYTES = 16 << 20
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

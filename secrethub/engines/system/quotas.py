@@ -24,7 +24,6 @@ _MAX_RATE = 1_000_000
 _MAX_INTERVAL = 30 * 86_400
 _MAX_EXEMPT = 100
 _GLOB = re.compile(r"[^*]+\*?")
-_FLAT = "secrets"
 
 
 class WriteQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
