@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 import msgspec
@@ -27,6 +27,8 @@ from secrethub.errors import IntegrityFailure
 from secrethub.storage import kv_ends
 
 HIGHEST = "\U0010ffff"
+
+_Columns: TypeAlias = tuple[str, str, str, int, int, int, int, bool, int, str, int, int, str]
 
 
 class State(NamedTuple):
@@ -100,11 +102,9 @@ def encode_states(versions: tuple[State, ...]) -> str:
     return msgspec.json.encode(versions).decode()
 
 
-def head_mac(key: bytes, head: Head) -> bytes:
-    """Return the head's authentication."""
-    return mac(
-        key,
-        "kv-secret",
+def columns(head: Head) -> _Columns:
+    """Return the columns of a head's row but the last, its authentication, which is over them all."""
+    return (
         head.store,
         head.path,
         head.id,
@@ -119,6 +119,11 @@ def head_mac(key: bytes, head: Head) -> bytes:
         head.updated_at,
         encode_states(head.versions),
     )
+
+
+def head_mac(key: bytes, head: Head) -> bytes:
+    """Return the head's authentication."""
+    return mac(key, "kv-secret", *columns(head))
 
 
 def written(keyring: Keyring, head: Head) -> dict[str, Any]:
@@ -215,19 +220,7 @@ async def insert_head(
                   cas_required, delete_version_after, custom_metadata, created_at, updated_at, versions, mac)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
            ON CONFLICT (store, path) DO NOTHING RETURNING true""",
-        head.store,
-        head.path,
-        head.id,
-        head.revision,
-        head.current_version,
-        head.oldest_version,
-        head.max_versions,
-        head.cas_required,
-        head.delete_version_after,
-        head.custom_metadata,
-        head.created_at,
-        head.updated_at,
-        encode_states(head.versions),
+        *columns(head),
         head_mac(keyring.derived("kv"), head),
     )
     if made:

@@ -16,7 +16,7 @@ from secrethub.crypto.keyring import Keyring
 from secrethub.errors import Unavailable
 from secrethub.storage.database import Database
 from secrethub.storage.fence import Fence
-from secrethub.storage.kv import Head, encode_states, head_mac
+from secrethub.storage.kv import Head, columns, head_mac
 
 Result = Literal["done", "stale", "moved"]
 """``stale``: the fence is old. ``moved``: somebody else wrote first. Nothing happened in either case."""
@@ -149,19 +149,7 @@ def _put(number: int, keyring: Keyring, fence: Fence, head: Head, sealed: bytes,
         number,
         fence.generation,
         fence.seal_epoch,
-        head.store,
-        head.path,
-        head.id,
-        head.revision,
-        head.current_version,
-        head.oldest_version,
-        head.max_versions,
-        head.cas_required,
-        head.delete_version_after,
-        head.custom_metadata,
-        head.created_at,
-        head.updated_at,
-        encode_states(head.versions),
+        *columns(head),
         head_mac(keyring.derived("kv"), head),
         sealed,
         change_key,
