@@ -8,8 +8,6 @@ other. What they wrote goes to the database in a few statements, however many th
 
 from __future__ import annotations
 
-import asyncio
-import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +20,7 @@ from secrethub.storage.authority_change import Change
 from secrethub.storage.authority_rows import TABLES, Bucket, Row, Table, bucket_mac, encode_body
 from secrethub.storage.database import FAILURES, Database
 from secrethub.storage.fence import Fence, hold_shared_for
+from secrethub.storage.shared_work import SharedWork
 
 _MOST = 64
 """Members of one transaction."""
@@ -37,7 +36,6 @@ class _Member:
     fence: Fence
     places: Sequence[Place]
     work: Work[Any]
-    future: asyncio.Future[Any]
 
 
 class Together:
@@ -62,8 +60,7 @@ class Together:
         self._secret = secret
         self._floors = floors
         self._notify = notify
-        self._waiting: list[_Member] = []
-        self._task: asyncio.Task[None] | None = None
+        self._members: SharedWork[_Member, Any] = SharedWork("issues-together", self._carry_out, most=_MOST)
 
     async def issue(self, fence: Fence, places: Sequence[Place], work: Work[T]) -> T:
         """Do ``work`` in a transaction that adds rows or counts uses; return its result once it is durable.
@@ -77,47 +74,29 @@ class Together:
             Stale: the decision is older than the database; nothing happened.
             Unavailable: the database does not answer.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Member(fence, places, work, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="issues-together")
-        return await future
+        result: T = await self._members.do(_Member(fence, places, work))
+        return result
 
-    async def _run(self) -> None:
-        while self._waiting:
-            members, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-            # Whoever went away meanwhile wants nothing any more.
-            members = [member for member in members if not member.future.done()]
-            try:
-                outcomes = await self._carry_out(members)
-            except Exception as exc:  # noqa: BLE001 - every member is told, each of its own
-                outcomes = [(member, copy.copy(exc)) for member in members]
-            for member, outcome in outcomes:
-                if member.future.done():
-                    continue
-                if isinstance(outcome, Exception):
-                    member.future.set_exception(outcome)
-                else:
-                    member.future.set_result(outcome)
-
-    async def _carry_out(self, members: Sequence[_Member]) -> list[tuple[_Member, Any]]:
+    async def _carry_out(self, members: Sequence[_Member]) -> list[Any]:
         secret = self._secret()
-        outcomes: list[tuple[_Member, Any]] = []
+        outcomes: list[Any] = []
+        written: list[tuple[_Member, list[dict[str, Any]]]] = []
         async with self._database.write() as connection:
             holds = await hold_shared_for(connection, [member.fence for member in members])
             current = [member for member, held in zip(members, holds, strict=True) if held]
             change = _Gathered(connection, secret, self._floors)
             await change.lock([place for member in current for place in member.places])
-            written = []
-            for member in current:
-                outcomes.append((member, await change.alone(member.work)))
-                written.append(change.written)
+            for member, held in zip(members, holds, strict=True):
+                if held:
+                    outcomes.append(await change.alone(member.work))
+                    written.append((member, change.written))
+                else:
+                    outcomes.append(Stale("authority moved on"))
             await change.flush()
-        for member, rows in zip(current, written, strict=True):
+        for member, rows in written:
             member.fence.written.extend(rows)
         self._notify()
-        left = [member for member, held in zip(members, holds, strict=True) if not held]
-        return outcomes + [(member, Stale("authority moved on")) for member in left]
+        return outcomes
 
 
 class _Gathered(Change):

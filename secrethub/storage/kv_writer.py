@@ -6,8 +6,8 @@ fence and on the revision of its secret's head, so one that loses does not hinde
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import asyncpg
 import msgspec
@@ -17,12 +17,15 @@ from secrethub.errors import Unavailable
 from secrethub.storage.database import Database
 from secrethub.storage.fence import Fence
 from secrethub.storage.kv import Head, columns, head_mac
+from secrethub.storage.shared_work import SharedWork
 
 Result = Literal["done", "stale", "moved"]
 """``stale``: the fence is old. ``moved``: somebody else wrote first. Nothing happened in either case."""
 
 _BATCH = 256
+"""Writes of one transaction at most."""
 _BATCH_BYTES = 4 << 20
+"""Bytes of their sealed values at most, unless one alone is larger."""
 
 
 class _Put(msgspec.Struct, frozen=True):
@@ -49,16 +52,14 @@ class _Put(msgspec.Struct, frozen=True):
     k: str
 
 
-_Waiting: TypeAlias = tuple[_Put, "asyncio.Future[Result]"]
-
-
 class KvWriter:
     """Collects the writes of one process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[_Waiting] = []
-        self._task: asyncio.Task[None] | None = None
+        self._work: SharedWork[_Put, Result] = SharedWork(
+            "kv-writer", self._carry_out, weight=_weight, most=_BATCH_BYTES
+        )
         self._number = 0
 
     async def put(self, keyring: Keyring, fence: Fence, head: Head, sealed: bytes, change_key: str) -> Result:
@@ -75,55 +76,14 @@ class KvWriter:
             Unavailable: it could not be written, or that is unknown.
         """
         self._number += 1
-        put = _put(self._number, keyring, fence, head, sealed, change_key)
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((put, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain(), name="kv-writer")
-        return await future
+        return await self._work.do(_put(self._number, keyring, fence, head, sealed, change_key))
 
-    async def _drain(self) -> None:
-        batch: list[_Waiting] = []
+    async def _carry_out(self, puts: Sequence[_Put]) -> list[Result]:
         try:
-            while self._waiting:
-                batch = self._taken()
-                await self._settle(batch)
-        except BaseException:
-            # Nobody is left to write: this process is stopping.
-            _fail([*batch, *self._waiting], Unavailable("the write was cut off; its outcome is unknown"))
-            self._waiting.clear()
-            raise
-
-    def _taken(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        size = 0
-        while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
-            one = self._waiting.pop(0)
-            batch.append(one)
-            size += len(one[0].x)
-        return batch
-
-    async def _settle(self, batch: list[_Waiting]) -> None:
-        try:
-            results = await self._write([put for put, _ in batch])
+            async with self._database.read() as connection:
+                return await _write(connection, puts)
         except Unavailable as exc:
-            _fail(batch, Unavailable(f"{exc.message}; whether the secret was written is unknown"))
-        except Exception as exc:  # noqa: BLE001
-            # The database refused the statement, so nothing of it happened: one write that it does not
-            # take must not be the end of the others.
-            if len(batch) == 1:
-                _fail(batch, exc)
-                return
-            for one in batch:
-                await self._settle([one])
-        else:
-            for put, future in batch:
-                if not future.done():
-                    future.set_result(results[put.n])
-
-    async def _write(self, puts: list[_Put]) -> dict[int, Result]:
-        async with self._database.read() as connection:
-            return await _write(connection, puts)
+            raise Unavailable(f"{exc.message}; whether the secret was written is unknown") from exc
 
 
 async def put_within(
@@ -138,10 +98,15 @@ async def put_within(
     return (await _write(connection, [_put(0, keyring, fence, head, sealed, change_key)]))[0]
 
 
-async def _write(connection: asyncpg.Connection[Any], puts: list[_Put]) -> dict[int, Result]:
+async def _write(connection: asyncpg.Connection[Any], puts: Sequence[_Put]) -> list[Result]:
     text = msgspec.json.encode(puts).decode()
     rows = await connection.fetch("SELECT * FROM kv_put_many($1::text::json)", text)
-    return {row["number"]: row["result"] for row in rows}
+    results = {row["number"]: row["result"] for row in rows}
+    return [results[put.n] for put in puts]
+
+
+def _weight(put: _Put) -> int:
+    return max(len(put.x), _BATCH_BYTES // _BATCH)
 
 
 def _put(number: int, keyring: Keyring, fence: Fence, head: Head, sealed: bytes, change_key: str) -> _Put:
@@ -154,9 +119,3 @@ def _put(number: int, keyring: Keyring, fence: Fence, head: Head, sealed: bytes,
         sealed,
         change_key,
     )
-
-
-def _fail(batch: list[_Waiting], exc: Exception) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(exc)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from secrethub.crypto.keyring import Keyring
-from secrethub.errors import SecretHubError
 from secrethub.leases.lease import Lease
 from secrethub.storage import leases
 from secrethub.storage.database import Database
@@ -24,19 +22,12 @@ _IN_NO_ID = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL takes no text with these; it would refuse all that were asked for together."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Wanted:
-    """Equal to no other, so that many may ask for the same lease together."""
-
-    identifier: str
-
-
 class Lookups:
     """Of one process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._work: SharedWork[_Wanted, Any] = SharedWork("lease-lookups", self._carry_out, lambda one: one)
+        self._work: SharedWork[str, Any] = SharedWork("lease-lookups", self._carry_out)
 
     async def find(self, keyring: Keyring, identifier: str) -> tuple[Lease, int] | None:
         """Return a live lease that has not been revoked, and the database's time; None when there is none.
@@ -51,11 +42,11 @@ class Lookups:
         """
         if _IN_NO_ID.search(identifier):
             return None
-        row = await self._work.do(_Wanted(identifier))
+        row = await self._work.do(identifier)
         return None if row is None else (leases.verified(keyring, row), row["now"])
 
-    async def _carry_out(self, wanted: Sequence[_Wanted]) -> list[Any | SecretHubError]:
+    async def _carry_out(self, wanted: Sequence[str]) -> list[Any]:
         async with self._database.read() as connection:
-            rows = await connection.fetch(_FIND, list({one.identifier for one in wanted}))
+            rows = await connection.fetch(_FIND, list(set(wanted)))
         found = {row["id"]: row for row in rows}
-        return [found.get(one.identifier) for one in wanted]
+        return [found.get(identifier) for identifier in wanted]

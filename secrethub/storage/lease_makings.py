@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 
 from secrethub.crypto.keyring import Keyring
-from secrethub.errors import LeaseQuotaExceeded, SecretHubError, Stale
+from secrethub.errors import LeaseQuotaExceeded, Stale
 from secrethub.leases.deadlines import Terms, first_deadlines
 from secrethub.leases.lease import Lease
 from secrethub.storage import leases
@@ -90,12 +90,8 @@ class Makings:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._plans: SharedWork[tuple[Keyring, _Plan], Lease] = SharedWork(
-            "lease-plans", self._plan, lambda one: one[1].draft.id
-        )
-        self._makes: SharedWork[tuple[Keyring, Lease], bool] = SharedWork(
-            "lease-makings", self._make, lambda one: one[1].id
-        )
+        self._plans: SharedWork[tuple[Keyring, _Plan], Lease] = SharedWork("lease-plans", self._plan)
+        self._makes: SharedWork[tuple[Keyring, Lease], bool] = SharedWork("lease-makings", self._make)
 
     async def plan(
         self,
@@ -140,7 +136,7 @@ class Makings:
         )
         return lease if await self._makes.do((keyring, lease)) else None
 
-    async def _plan(self, wanted: Sequence[tuple[Keyring, _Plan]]) -> list[Lease | SecretHubError]:
+    async def _plan(self, wanted: Sequence[tuple[Keyring, _Plan]]) -> list[Lease | Exception]:
         planned: dict[str, Lease] = {}
         async with self._database.write() as connection:
             holds = await hold_shared_for(connection, [plan.fence for _, plan in wanted])
@@ -163,7 +159,7 @@ class Makings:
             for (_, plan), held in zip(wanted, holds, strict=True)
         ]
 
-    async def _make(self, wanted: Sequence[tuple[Keyring, Lease]]) -> list[bool | SecretHubError]:
+    async def _make(self, wanted: Sequence[tuple[Keyring, Lease]]) -> list[bool | Exception]:
         rows = await self._database.once(
             _MAKE,
             [lease.id for _, lease in wanted],

@@ -14,7 +14,7 @@ import msgspec
 
 from secrethub.audit.state import written_row
 from secrethub.crypto.keyring import Keyring
-from secrethub.errors import SecretHubError, Stale
+from secrethub.errors import Stale
 from secrethub.leases.lease import Lease
 from secrethub.storage import leases
 from secrethub.storage.database import Database
@@ -37,7 +37,7 @@ class Renewals:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._work: SharedWork[_Renewal, bool] = SharedWork(
-            "renewals", self._carry_out, lambda one: one.lease.id
+            "renewals", self._carry_out, key=lambda one: one.lease.id
         )
 
     async def renew(
@@ -66,7 +66,7 @@ class Renewals:
             return None
         return written_row(leases.TABLE, changed.id, changed.revision, mac)
 
-    async def _carry_out(self, wanted: Sequence[_Renewal]) -> list[bool | SecretHubError]:
+    async def _carry_out(self, wanted: Sequence[_Renewal]) -> list[bool | Exception]:
         rows = await self._database.once(
             _RENEW,
             [one.lease.id for one in wanted],

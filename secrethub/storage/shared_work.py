@@ -11,10 +11,10 @@ import copy
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from secrethub.errors import SecretHubError
+from secrethub.errors import SecretHubError, Unavailable
 
 MOST = 256
-"""Pieces of work of one transaction."""
+"""Pieces of work of one transaction, unless said otherwise."""
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -26,19 +26,27 @@ class SharedWork(Generic[W, R]):
     def __init__(
         self,
         name: str,
-        carry_out: Callable[[Sequence[W]], Awaitable[Sequence[R | SecretHubError]]],
-        key: Callable[[W], Hashable],
+        carry_out: Callable[[Sequence[W]], Awaitable[Sequence[R | Exception]]],
+        *,
+        key: Callable[[W], Hashable] | None = None,
+        weight: Callable[[W], int] = lambda _: 1,
+        most: int = MOST,
     ) -> None:
         """Prepare.
 
         Args:
             name: of the task that does it.
             carry_out: does several pieces in one transaction, and returns for each its result, or why not.
+                When it raises what is no SecretHubError, nothing has happened.
             key: of two pieces with the same one, the second waits for the next transaction.
+            weight: of a piece.
+            most: that the pieces of one transaction weigh together, unless one alone is heavier.
         """
         self._name = name
         self._carry_out = carry_out
         self._key = key
+        self._weight = weight
+        self._most = most
         self._waiting: list[tuple[W, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -56,37 +64,62 @@ class SharedWork(Generic[W, R]):
         return await future
 
     async def _run(self) -> None:
-        while self._waiting:
-            taken = self._taken()
-            if taken:
-                await self._together(taken)
+        taken: list[tuple[W, asyncio.Future[R]]] = []
+        try:
+            while self._waiting:
+                taken = self._taken()
+                if taken:
+                    await self._together(taken)
+        except BaseException:
+            # Nobody is left to do it: this process is stopping.
+            for _, future in (*taken, *self._waiting):
+                _settle(future, Unavailable("this was cut off; its outcome is unknown"))
+            self._waiting.clear()
+            raise
 
     def _taken(self) -> list[tuple[W, asyncio.Future[R]]]:
         """Take what goes together from what waits."""
-        taken: dict[Hashable, tuple[W, asyncio.Future[R]]] = {}
+        taken: list[tuple[W, asyncio.Future[R]]] = []
         later: list[tuple[W, asyncio.Future[R]]] = []
+        keys: set[Hashable] = set()
+        left = self._most
         for one in self._waiting:
+            work, future = one
             # Who went away wants nothing any more.
-            if one[1].done():
+            if future.done():
                 continue
-            key = self._key(one[0])
-            if len(taken) < MOST and key not in taken:
-                taken[key] = one
+            key = future if self._key is None else self._key(work)
+            weight = self._weight(work)
+            if key not in keys and (weight <= left or not taken):
+                taken.append(one)
+                keys.add(key)
+                left -= weight
             else:
                 later.append(one)
         self._waiting = later
-        return list(taken.values())
+        return taken
 
     async def _together(self, taken: Sequence[tuple[W, asyncio.Future[R]]]) -> None:
-        outcomes: Sequence[R | SecretHubError | Exception]
+        outcomes: Sequence[R | Exception]
         try:
             outcomes = await self._carry_out([work for work, _ in taken])
-        except Exception as exc:  # noqa: BLE001 - everybody is told, each by himself
+        except SecretHubError as exc:
             outcomes = [copy.copy(exc) for _ in taken]
+        except Exception as exc:  # noqa: BLE001 - whoever asked is told
+            # Nothing of it has happened: one that the database does not take is not the end of the others.
+            if len(taken) > 1:
+                for one in taken:
+                    await self._together([one])
+                return
+            outcomes = [exc]
         for (_, future), outcome in zip(taken, outcomes, strict=True):
-            if future.done():
-                continue
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            _settle(future, outcome)
+
+
+def _settle(future: asyncio.Future[R], outcome: R | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
