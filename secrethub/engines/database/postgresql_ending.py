@@ -15,7 +15,7 @@ import asyncpg
 
 from secrethub.engines.database.postgresql_link import Link
 from secrethub.engines.database.statements import identifier, render
-from secrethub.engines.database.target import Owned, Statements
+from secrethub.engines.database.target import HeldUp, Owned, Statements
 from secrethub.errors import InvalidRequest
 
 NAMES = ("name", "username")
@@ -23,13 +23,22 @@ NAMES = ("name", "username")
 
 _WAIT_MILLISECONDS = 3000
 """For connections to end: what they had locked would hold up what follows."""
+_LOCK_MILLISECONDS = 1000
+"""For what somebody else holds at the target, e.g. a lock on a table that a user owns."""
+_PART_MILLISECONDS = 250
+"""The same for parts of those that waited in vain, so that all of them have their turn."""
 _FIND = """SELECT oid, rolname, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS super
            FROM pg_roles WHERE rolname = ANY($1::text[])"""
 _TERMINATE = "SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity WHERE usesysid = ANY($1::oid[])"
 
 
 async def end_users(
-    link: Link, names: Sequence[str], statements: Statements, *, rollback: bool = False
+    link: Link,
+    names: Sequence[str],
+    statements: Statements,
+    *,
+    rollback: bool = False,
+    lock_milliseconds: int = _LOCK_MILLISECONDS,
 ) -> Mapping[str, str]:
     """End users, and return why some could not be; who is gone is ended.
 
@@ -38,6 +47,7 @@ async def end_users(
         names: of the users.
         statements: of their role.
         rollback: a creation is taken back: by its role's statements for that, then as usual.
+        lock_milliseconds: that a statement waits for what others hold.
 
     Raises:
         Unavailable, TimeoutError: the server does not answer.
@@ -57,15 +67,15 @@ async def end_users(
         return [row["oid"] for row in found]
 
     try:
-        ended = await link.change(work)
-    except InvalidRequest as exc:
+        ended = await link.change(work, lock_milliseconds=lock_milliseconds)
+    except (InvalidRequest, HeldUp) as exc:
         if len(names) == 1:
             return {names[0]: exc.message}
-        half = len(names) // 2
-        return {
-            **await end_users(link, names[:half], statements, rollback=rollback),
-            **await end_users(link, names[half:], statements, rollback=rollback),
-        }
+        wait = _PART_MILLISECONDS if isinstance(exc, HeldUp) else lock_milliseconds
+        reasons: dict[str, str] = {}
+        for part in (names[: len(names) // 2], names[len(names) // 2 :]):
+            reasons |= await end_users(link, part, statements, rollback=rollback, lock_milliseconds=wait)
+        return reasons
     if ended:
         async with link.lent() as connection:
             # Who is no superuser may not end connections of a role that is gone; they have no rights left.

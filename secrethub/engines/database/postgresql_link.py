@@ -3,7 +3,8 @@
 Nothing of the environment takes part, and each connection is made to an address that was checked
 (``engines/outbound.py``). Changes of roles are made one at a time: two transactions that grant rights on the
 same object fail each other with "tuple concurrently updated". So ours, of all gateways, wait for one another
-by an advisory lock at the target, and whoever else does it there makes us try again.
+by an advisory lock at the target, and whoever else does it there makes us try again. Every user of the
+target can take that lock, so it is nothing that has to be had.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import re
 import time
@@ -23,7 +25,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from secrethub.engines.database.postgresql_place import parse_place, tls_context
-from secrethub.engines.database.target import Setup, WrongPassword
+from secrethub.engines.database.target import HeldUp, Setup, WrongPassword
 from secrethub.engines.outbound import allowed_addresses
 from secrethub.engines.target_health import Busy
 from secrethub.errors import InvalidRequest, SecretHubError, Unavailable
@@ -39,6 +41,13 @@ _UNSYNCED = ("BEGIN", "SET LOCAL synchronous_commit = off")
 _SYNCED = ("COMMIT", "SELECT pg_current_xact_id()")
 _TURN = "SELECT pg_advisory_xact_lock(7305086391846017)"
 """Waits until nobody else changes roles in this way."""
+_TURN_TAKEN = """SELECT EXISTS (
+    SELECT FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND (l.classid::bigint << 32) | l.objid::bigint = 7305086391846017
+        AND a.usesysid IS DISTINCT FROM (SELECT oid FROM pg_roles WHERE rolname = current_user))"""
+_WITHOUT_TURN_SECONDS = 60.0
+"""For which nobody waits for a lock that a stranger holds."""
 _OF_ONE_ROLE = re.compile(r"\s*(?:CREATE|ALTER)\s+(?:ROLE|USER)\b", re.IGNORECASE)
 _SETTINGS = {
     "application_name": "secrethub",
@@ -50,15 +59,18 @@ _SETTINGS = {
     "standard_conforming_strings": "on",
 }
 _LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+_HELD_UP = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+"""Of one statement, which gave up waiting: that says nothing of the server."""
 _NOT_NOW = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TransactionRollbackError,
 )
 _OVERTAKEN = ("tuple concurrently updated", "tuple concurrently deleted")
 _MESSAGE = 200
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,7 @@ class Link:
         self._places = asyncio.Semaphore(setup.connections)
         self._free: list[_Held] = []
         self._closed = False
+        self._without_turn = 0.0
 
     def __repr__(self) -> str:
         return f"Link({self._setup.name!r})"
@@ -166,18 +179,21 @@ class Link:
             self._places.release()
 
     async def change(
-        self, work: Callable[[asyncpg.Connection[Any]], Awaitable[T]], hide: Sequence[str] = ()
+        self, work: Callable[[asyncpg.Connection[Any]], Awaitable[T]], *, lock_milliseconds: int
     ) -> T:
         """Do something in one transaction, while nobody else changes roles in this way.
 
         Args:
             work: may be done several times; what was done before was taken back.
-            hide: texts that no message may have.
+            lock_milliseconds: that each statement waits for what others hold.
+
+        Raises:
+            HeldUp: it waited in vain.
         """
 
         async def once() -> T:
-            async with self.lent(hide) as connection, connection.transaction():
-                await connection.execute(_TURN)
+            async with self.lent() as connection, connection.transaction():
+                await connection.execute(f"{self._turn()}; SET LOCAL lock_timeout = {lock_milliseconds}")
                 return await work(connection)
 
         return await self._again(once)
@@ -194,11 +210,12 @@ class Link:
         """
         alone = list(itertools.takewhile(_OF_ONE_ROLE.match, statements))
         rest = statements[len(alone) :]
-        # One message is one transaction, unless it says otherwise. Each on lines of its own: one may end with
-        # a comment.
-        script = "\n;\n".join((*_UNSYNCED, *alone, _TURN, *rest, *_SYNCED) if rest else alone)
 
         async def once() -> None:
+            # One message is one transaction, unless it says otherwise. Each on lines of its own: one may end
+            # with a comment.
+            all_of_it = (*_UNSYNCED, *alone, self._turn(), *rest, *_SYNCED) if rest else alone
+            script = "\n;\n".join(all_of_it)
             async with self.lent(hide) as connection:
                 try:
                     await connection.execute(script)
@@ -215,7 +232,20 @@ class Link:
                 return await once()
             except _Overtaken:
                 await asyncio.sleep(random.random() * 0.02 * 2**attempt)  # noqa: S311 - jitter
+            except HeldUp:
+                if time.monotonic() < self._without_turn or not await self._is_turn_taken():
+                    raise
+                _log.warning("%s: somebody else holds the lock of those who change roles", self._setup.name)
+                self._without_turn = time.monotonic() + _WITHOUT_TURN_SECONDS
         raise Unavailable(f"others change rights at {self._setup.name} without a pause")
+
+    def _turn(self) -> str:
+        return _TURN if time.monotonic() >= self._without_turn else "SELECT 1"
+
+    async def _is_turn_taken(self) -> bool:
+        """Tell whether somebody holds the lock who is not us, such as one of the users that we made."""
+        async with self.lent() as connection:
+            return bool(await connection.fetchval(_TURN_TAKEN))
 
     async def _taken(self) -> _Held:
         while self._free:
@@ -250,6 +280,8 @@ def _translated(name: str, hide: Sequence[str]) -> Iterator[None]:
         raise TimeoutError(f"{name} did not answer in time ({type(exc).__name__})") from exc
     except asyncpg.DeadlockDetectedError as exc:
         raise _Overtaken from exc
+    except _HELD_UP as exc:
+        raise HeldUp(f"{name} waited too long for what others there hold ({type(exc).__name__})") from exc
     except _NOT_NOW as exc:
         raise Unavailable(f"{name} does not do it now ({type(exc).__name__})") from exc
     except asyncpg.InternalServerError as exc:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from secrethub.engines.target_health import Busy
 from secrethub.errors import InvalidRequest
 from secrethub.node import NodeSettings
 from secrethub.sensitive import Sensitive
@@ -16,6 +17,10 @@ from secrethub.sensitive import Sensitive
 
 class WrongPassword(InvalidRequest):
     """The target does not let a user in with this password."""
+
+
+class HeldUp(Busy):
+    """The target answers, but somebody else there holds what is needed. Nothing was done."""
 
 
 Owned = Literal["reassign", "drop"]
