@@ -21,7 +21,7 @@ _LAST = b'{"type":"end",'
 @click.command()
 @click.option(
     "--format",
-    "kind",
+    "form",
     type=click.Choice(["csv", "jsonl"]),
     default="jsonl",
     show_default=True,
@@ -30,14 +30,14 @@ _LAST = b'{"type":"end",'
 @click.option("--output", metavar="FILE", required=True, help="Where to write it (- for standard output).")
 @with_filters
 @with_connection
-def export(session: Session, /, kind: str, output: str, **filters: str | None) -> None:
+def export(session: Session, /, form: str, output: str, **filters: str | None) -> None:
     """Write the ledger, or what the options choose of it, to a file. Needs sudo on sys/audit/export.
 
     The file is the owner's alone, and it is there when it is complete.
     """
     from secrethub.client.messages import Request
 
-    query = {name: value for name, value in filters.items() if value} | {"format": kind}
+    query = {name: value for name, value in filters.items() if value} | {"format": form}
     request = Request(method="GET", path="sys/audit/export", query=query, accept="*/*")
     size, tail = 0, b""
     with session.client() as client, _opened(output) as file, client.chunks(request) as chunks:
@@ -45,7 +45,7 @@ def export(session: Session, /, kind: str, output: str, **filters: str | None) -
             file.write(chunk)
             size += len(chunk)
             tail = (tail + chunk)[-200:]
-        if kind == "jsonl" and _LAST not in tail:
+        if form == "jsonl" and _LAST not in tail:
             raise click.ClickException("the export broke off before its end")
     if output != "-":
         session.note(f"{output} has {size:,} bytes.")

@@ -30,6 +30,22 @@ def parse_networks(given: Sequence[str]) -> list[str]:
         raise InvalidRequest("bound CIDRs must be networks such as 10.0.0.0/8") from exc
 
 
+def parse_address(given: str, name: str) -> str:
+    """Return an address in canonical form.
+
+    Args:
+        given: as a person wrote it.
+        name: of the parameter, for the error.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    try:
+        return str(ipaddress.ip_address(given))
+    except ValueError as exc:
+        raise InvalidRequest(f"{name} is an address such as 192.0.2.1") from exc
+
+
 def within(address: str | None, networks: Sequence[str]) -> bool:
     """Tell whether an address is in one of the networks, or there are none.
 

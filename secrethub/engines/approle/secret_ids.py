@@ -100,9 +100,14 @@ async def _make(context: Context, body: MakeSecretId, secret_id: str) -> Answer:
     if not role.bind_secret_id:
         raise InvalidRequest("bind_secret_id is not set on the role")
     ttl, uses = _limits(role, body)
+    cidrs = tuple(parse_networks(body.cidr_list or []))
     token_cidrs = tuple(parse_networks(body.token_bound_cidrs or []))
-    if intersection(role.token_bound_cidrs, token_cidrs) is None:
-        raise InvalidRequest("token_bound_cidrs has no address that the role's would let in")
+    for name, given, bound in (
+        ("cidr_list", cidrs, role.secret_id_bound_cidrs),
+        ("token_bound_cidrs", token_cidrs, role.token_bound_cidrs),
+    ):
+        if intersection(bound, given) is None:
+            raise InvalidRequest(f"{name} has no address that the role's would let in")
     accessor = new_uuid()
     now = int(context.now.timestamp())
     expires_at = context.now + timedelta(seconds=ttl) if ttl else None
@@ -111,7 +116,7 @@ async def _make(context: Context, body: MakeSecretId, secret_id: str) -> Answer:
         accessor=accessor,
         uses_left=uses or None,
         ttl=ttl,
-        cidrs=tuple(parse_networks(body.cidr_list or [])),
+        cidrs=cidrs,
         token_cidrs=token_cidrs,
         metadata=_metadata(body.metadata),
         created_at=now,

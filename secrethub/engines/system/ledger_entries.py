@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from secrethub.audit.event import Record
+from secrethub.audit.event import Kind, Record
 from secrethub.auth.digests import accessor_digest
+from secrethub.auth.networks import parse_address
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.errors import InvalidRequest
 from secrethub.storage.authority import ACCESSORS, AGENTS
@@ -31,6 +32,7 @@ _MOST = 500
 _PAGE_BYTES = 4 * 1024 * 1024
 _MAX_TEXT = 4096
 _DATE = re.compile(r"[0-9]{4}-")
+_KINDS = get_args(Kind)
 _KEY = 36
 """Characters of a token's digest that the ledger names it by."""
 
@@ -49,7 +51,7 @@ class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         path: of the request; ``*`` is any text within a segment, ``**`` any text.
         operation: such as ``kv.read``.
         outcome: done, denied, refused, failed, missing or begun.
-        kind: request, intent, outcome, event, open, close, adopt or lost.
+        kind: as :data:`secrethub.audit.event.Kind` has them, such as request.
         request_id: of a request.
         client: address of the peer.
     """
@@ -175,6 +177,8 @@ async def filter_of(context: Context, body: Criteria) -> Filter:
         value = getattr(body, name)
         if isinstance(value, str) and len(value) > _MAX_TEXT:
             raise InvalidRequest(f"{name} is longer than {_MAX_TEXT} characters")
+    if body.kind and body.kind not in _KINDS:
+        raise InvalidRequest(f"kind is one of {', '.join(_KINDS)}")
     actor, display_name = await _who(context, body)
     return Filter(
         since=instant_of(body.since, context.now, "since"),
@@ -186,7 +190,7 @@ async def filter_of(context: Context, body: Criteria) -> Filter:
         outcome=body.outcome or None,
         kind=body.kind or None,
         request_id=body.request_id.lower() if body.request_id else None,
-        client=body.client or None,
+        client=parse_address(body.client, "client") if body.client else None,
     )
 
 

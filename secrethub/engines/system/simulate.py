@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.auth.networks import parse_address
 from secrethub.engines.engine import Answer, Context, Method, Operation
 from secrethub.engines.flat import flat_view
 from secrethub.engines.question import question_of
@@ -134,9 +135,10 @@ async def simulate(context: Context, body: SimulateRequest) -> Answer:
 
 def _circumstances(context: Context, body: SimulateRequest) -> Circumstances:
     at = None if body.at is None else parse_rfc3339(body.at)
+    address = body.client_address
     return Circumstances(
         now=at or context.now,
-        client_address=body.client_address,
+        client_address=None if address is None else parse_address(address, "client_address"),
         token_ttl=None if body.token_ttl is None else parse_duration(body.token_ttl),
         wrap_ttl=parse_duration(body.wrap_ttl),
         parameters=lambda: body.parameters,
