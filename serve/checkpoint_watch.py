@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
 from prometheus_client import Gauge
 
 from secrethub.audit.checkpoint import Signed
+from secrethub.background import Background
 from secrethub.engines.runtime import Core
 from secrethub.errors import SecretHubError
 from secrethub.storage.checkpoints import newest_checkpoint, waiting
@@ -34,7 +34,7 @@ class CheckpointWatch:
         self.newest: Signed | None = None
         self._core = core
         self._since: tuple[int, float] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background()
         registry = core.metrics.registry
         self._sequence = Gauge(
             "secrethub_audit_checkpoint",
@@ -54,15 +54,11 @@ class CheckpointWatch:
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="checkpoint-watch")
+        self._background.begin("checkpoint-watch", self._run)
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.end()
 
     async def step(self) -> None:
         """Look once.

@@ -8,7 +8,6 @@ Samples get a label ``process``, so that the same metric of two processes never 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -19,6 +18,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from secrethub.background import Background
 from secrethub.engines.runtime import Core
 from secrethub.engines.shared import Shared
 from secrethub.node import Listener
@@ -43,23 +43,20 @@ class NodeMetrics:
         self._own = OwnMetrics(core, process)
         self._folder = metrics_folder(core)
         self._servers: list[asyncio.Server] = []
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background()
         self._lock: int | None = None
         self._merged = Shared(self._merge, _DISTANCE)
 
     async def start(self) -> None:
         """Offer this process's metrics, and the node's when the port is free."""
         await self._own.start()
-        if self._core.settings.metrics is not None:
-            self._task = asyncio.create_task(self._own_port(self._core.settings.metrics), name="metrics-port")
+        where = self._core.settings.metrics
+        if where is not None:
+            self._background.begin("metrics-port", lambda: self._own_port(where))
 
     async def stop(self) -> None:
         """End, and leave the port to another process."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.end()
         for server in self._servers:
             server.close()
         self._servers = []

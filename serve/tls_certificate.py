@@ -15,6 +15,7 @@ import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
+from secrethub.background import Background
 from secrethub.engines.cert.trust import client_authorities
 from secrethub.engines.runtime import Core
 from secrethub.errors import SecretHubError
@@ -77,23 +78,19 @@ class TlsIdentity:
         self.context: ssl.SSLContext = self._swapping.context
         self._moved = asyncio.Event()
         self._moved.set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background(self._retry)
         core.caches.subscribe(self._announced)
         core.caches.on_flush(self._moved.set)
 
     def start(self) -> None:
         """Begin to follow the roles of client certificates, and the built-in CA unless one was given."""
-        self._tasks.append(asyncio.create_task(self._follow_roles(), name="tls-clients"))
+        self._background.begin("tls-clients", self._follow_roles)
         if not self._given:
-            self._tasks.append(asyncio.create_task(self._run(), name="tls-certificate"))
+            self._background.begin("tls-certificate", self._run)
 
     async def stop(self) -> None:
         """End."""
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._tasks.clear()
+        await self._background.end()
 
     def _announced(self, change: Changed) -> None:
         if change.kind in {"authority", "issued"} and change.key.startswith(_DECIDING):
@@ -110,9 +107,6 @@ class TlsIdentity:
             except SecretHubError as exc:
                 _log.warning("the authorities of clients are not known yet: %s", exc.code)
                 self._moved.set()
-                await asyncio.sleep(self._retry)
-            except Exception:  # noqa: BLE001 - the task must outlive whatever it was
-                _log.exception("the authorities of clients could not be taken over")
                 await asyncio.sleep(self._retry)
 
     async def _run(self) -> None:
@@ -131,8 +125,4 @@ class TlsIdentity:
                 due = renewal_due(validity(from_pem(chain.decode("ascii"))[0]))
             except SecretHubError as exc:
                 _log.warning("no certificate for 4443 yet: %s", exc.code)
-                await asyncio.sleep(self._retry)
-            except Exception:  # noqa: BLE001 - the task must outlive whatever it was
-                # The present certificate is still shown; without this task it would end unnoticed.
-                _log.exception("the certificate for 4443 could not be renewed")
                 await asyncio.sleep(self._retry)

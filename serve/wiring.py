@@ -6,13 +6,13 @@ A process is a gateway (HTTP), an agent gateway, or both; in a single process it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 from actors.handles import Handles, SealClient
+from secrethub.background import Background
 from secrethub.clock import Clock, SystemClock
 from secrethub.engines.engine import Engine
 from secrethub.engines.kinds import engines
@@ -86,7 +86,7 @@ class Process:
         self._agents = AgentGateway(orders=timing.orders) if has_agents else None
         self._tls: TlsIdentity | None = None
         self._listeners: list[HttpListener] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background()
 
     def application(self, door: str) -> Application:
         """Return the application of a door."""
@@ -118,25 +118,22 @@ class Process:
                 self._listeners.append(self._listener("tls", settings.tls, self._tls.context))
             for listener in self._listeners:
                 await listener.start()
-            self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
-            for work in (rotate_when_due, reencrypt):
-                self._tasks.append(asyncio.create_task(self._care_for_keys(work), name=work.__name__))
-            self._tasks.append(asyncio.create_task(keep_months(self.core.database), name="ledger-months"))
-            self._tasks.append(asyncio.create_task(watch_targets(self.core), name="targets"))
-            self._tasks.append(asyncio.create_task(keep_archive(self.core), name="audit-archive"))
-            self._tasks.append(asyncio.create_task(Deliveries(self.core).run(), name="audit-sinks"))
+            begin = self._background.begin
+            begin("tidy", self._tidy)
+            begin("rotate-when-due", lambda: self._care_for_keys(rotate_when_due))
+            begin("reencrypt", lambda: self._care_for_keys(reencrypt))
+            begin("ledger-months", lambda: keep_months(self.core.database))
+            begin("targets", lambda: watch_targets(self.core))
+            begin("audit-archive", lambda: keep_archive(self.core))
+            begin("audit-sinks", lambda: Deliveries(self.core).run())
         if self._agents is not None:
             await self._agents.start(self.core, self._handles, lambda: self._checkpoints.newest)
-        self._tasks.append(asyncio.create_task(self._summarise(), name="throttle-summary"))
-        self._tasks.append(asyncio.create_task(run_exchange(self.core), name="quota-exchange"))
+        self._background.begin("throttle-summary", self._summarise)
+        self._background.begin("quota-exchange", lambda: run_exchange(self.core))
 
     async def stop(self) -> None:
         """Drain and close everything, in the opposite order."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self._background.end()
         if self._agents is not None:
             await self._agents.stop()
         await asyncio.gather(*(listener.stop() for listener in self._listeners))

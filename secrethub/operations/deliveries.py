@@ -19,6 +19,7 @@ import time
 import msgspec
 
 from secrethub.audit.event import StreamHead
+from secrethub.background import Background, Work
 from secrethub.engines.runtime import Core
 from secrethub.engines.sinks.kinds import all_sinks, target_of
 from secrethub.engines.sinks.target import Sink, Target, TargetFailed
@@ -47,7 +48,7 @@ class Deliveries:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sinks: dict[str, Background] = {}
         self._moves = -1
 
     async def run(self) -> None:
@@ -66,7 +67,7 @@ class Deliveries:
             await self._keep({})
             return
         moves = core.caches.authority_moves
-        if moves == self._moves and not any(task.done() for task in self._tasks.values()):
+        if moves == self._moves:
             return
         try:
             await self._keep({sink.uuid: sink for sink in await all_sinks(core)})
@@ -80,15 +81,14 @@ class Deliveries:
             _log.warning("the ledger's sinks could not be read: %s", exc.code)
 
     async def _keep(self, wanted: dict[str, Sink]) -> None:
-        for uuid in [uuid for uuid, task in self._tasks.items() if uuid not in wanted or task.done()]:
-            task = self._tasks.pop(uuid)
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        for uuid, sink in wanted.items():
-            if uuid not in self._tasks:
-                delivery = Delivery(self._core, sink)
-                self._tasks[uuid] = asyncio.create_task(delivery.run(), name=f"audit-sink-{sink.name}")
+        for uuid in self._sinks.keys() - wanted.keys():
+            await self._sinks.pop(uuid).end()
+        for uuid in wanted.keys() - self._sinks.keys():
+            self._sinks[uuid] = Background()
+            self._sinks[uuid].begin(f"audit-sink-{wanted[uuid].name}", self._delivery(wanted[uuid]))
+
+    def _delivery(self, sink: Sink) -> Work:
+        return lambda: Delivery(self._core, sink).run()
 
 
 class Delivery:

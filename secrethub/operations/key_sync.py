@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 
+from secrethub.background import Background
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.seal_status import described
 from secrethub.errors import SecretHubError, Unavailable
@@ -37,7 +38,7 @@ class KeySync:
         self._process = new_uuid()
         self._said_at = 0.0
         """When the database was last told that the keys are here; 0 when it was told that they are not."""
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background()
         self._said = ""
         core.caches.subscribe(self._announced)
 
@@ -49,15 +50,11 @@ class KeySync:
         """Look once, so that the first request finds a known state, and go on."""
         with contextlib.suppress(SecretHubError, TimeoutError):
             await asyncio.wait_for(self.step(), _FIRST_SECONDS)
-        self._task = asyncio.create_task(self._run(), name="key-sync")
+        self._background.begin("key-sync", self._run)
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.end()
         if self._said_at:
             with contextlib.suppress(SecretHubError):
                 await dropped_keys(self._core.database, self._process)

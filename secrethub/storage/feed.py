@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from secrethub.background import Background
 from secrethub.errors import IntegrityFailure, SecretHubError, Unavailable
 from secrethub.storage.database import FAILURES, Database
 from secrethub.storage.freshness import CHANNEL, Caches
@@ -39,26 +40,19 @@ class Feed:
         self._ledger = ledger
         self._heard = asyncio.Event()
         self._told = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background()
         self._said = ""
         self.healthy_at = 0.0
         """``time.monotonic()`` of the last successful look."""
 
     def start(self) -> None:
         """Begin to listen and to notify."""
-        self._tasks = [
-            asyncio.create_task(self._listen(), name="feed-listen"),
-            asyncio.create_task(self._tell(), name="feed-notify"),
-        ]
+        self._background.begin("feed-listen", self._listen)
+        self._background.begin("feed-notify", self._tell)
 
     async def stop(self) -> None:
         """End both tasks."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._tasks = []
+        await self._background.end()
 
     def notify(self) -> None:
         """Tell the other processes, soon, that something was committed; cheap and coalesced."""

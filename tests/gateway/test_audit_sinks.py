@@ -91,6 +91,25 @@ async def _there(place: Path) -> bool:
     return bool(delivered(place))
 
 
+async def test_a_delivery_that_fails_for_no_known_reason(
+    node: Node, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody thought of ends an attempt to deliver and not the delivery: it is begun anew."""
+    place, url = folder / "ledger.jsonl", node.settings.database_url
+    await enable(node, "local", "file", file_path=str(place))
+    await put(node, "a", {"n": 1})
+    await caught_up(node, place)
+    await sql(url, "ALTER TABLE audit_sink_positions RENAME TO elsewhere")
+
+    async def failed() -> bool:
+        return "audit-sink-local failed and begins anew" in caplog.text
+
+    await until(failed)
+    await sql(url, "ALTER TABLE elsewhere RENAME TO audit_sink_positions")
+    await ok(node, "GET", "secret/data/a")
+    assert "secret/data/a" in paths(await caught_up(node, place))
+
+
 async def test_a_line_that_was_cut(node: Node, folder: Path) -> None:
     """What a crash left of a line is ended before the next one, so that every later line is whole."""
     place = folder / "ledger.jsonl"
