@@ -15,6 +15,7 @@ from actors.supervisor import Child, GaveUp, Supervisor
 from actors.tree import NODE_SUPERVISOR, SUPERVISOR, Branch, actor_name
 from actors.wiring import USUAL, Actor, Pulses, Surroundings, build
 from actors.workplace import LentPlace
+from secrethub.background import end
 from secrethub.clock import Clock, SystemClock
 from secrethub.node import NodeSettings, read_cluster_key
 
@@ -81,8 +82,7 @@ class LocalTree:
     async def stop(self) -> None:
         """Stop every actor, wiping keys. May be called again."""
         for task in reversed(self._tasks):
-            task.cancel()
-            await asyncio.wait({task})
+            await end(task)
         self._tasks = []
 
     def health(self) -> list[dict[str, object]]:
@@ -124,6 +124,5 @@ class _LocalChild:
 
     async def stop(self) -> None:
         await self._handles.leave(self._name, self._actor)
-        self._life.cancel()
-        await asyncio.wait({self._life})
+        await end(self._life)
         await self._actor.close()

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeAlias
 
 from actors.restart import ChildSpec, GiveUp, History, Leave, Rules, decide, start_order
+from secrethub.background import end
 from secrethub.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -162,8 +163,7 @@ class Supervisor:
             if name not in self._running:
                 continue
             child, watch = self._running.pop(name)
-            watch.cancel()
-            await asyncio.wait({watch})
+            await end(watch)
             try:
                 await child.stop()
             except Exception:  # noqa: BLE001 - the siblings must be stopped all the same

@@ -15,6 +15,7 @@ import msgspec
 
 from actors.handles.protocol import Handles
 from actors.handles.seal import SealClient
+from secrethub.background import end
 from secrethub.clock import Clock
 from secrethub.node import NodeSettings
 
@@ -114,9 +115,7 @@ class LentPlace:
     async def take_back(self) -> None:
         """End the work; when this returns nothing of it goes on. May be called again."""
         self._core = None
-        for task in tuple(self._working):
-            task.cancel()
-            await asyncio.wait({task})
+        await end(*self._working)
 
     async def run(self, *works: Work, upkeep: Sequence[Work] = ()) -> None:  # noqa: ARG002 - the lender does it
         """Do ``works`` whenever there is a core."""
@@ -131,9 +130,7 @@ class LentPlace:
                 await asyncio.wait({task})
             finally:
                 self._working.discard(task)
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait({task})
+                await end(task)
             if not task.cancelled():
                 task.result()
 
@@ -151,13 +148,10 @@ async def until_done(done: asyncio.Event, work: Awaitable[None]) -> None:
         Exception: what the work raised.
     """
     task = asyncio.ensure_future(work)
-    end = asyncio.ensure_future(done.wait())
+    told = asyncio.ensure_future(done.wait())
     try:
-        await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        end.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+        await end(told, task)
     if not task.cancelled():
         task.result()

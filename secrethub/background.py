@@ -18,7 +18,7 @@ _AGAIN_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-async def end(*tasks: asyncio.Task[Any]) -> None:
+async def end(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks and wait until they have ended; what one of them failed with, asyncio logs."""
     for task in tasks:
         task.cancel()

@@ -20,6 +20,7 @@ from actors.sessions.rules import Limits
 from actors.sessions.session import AgentSession
 from actors.sessions.surroundings import Surroundings
 from actors.sessions.watches import WatchIndex
+from secrethub.background import end
 from secrethub.clock import Clock
 from secrethub.wire.messages import CloseCode, Drain
 
@@ -146,9 +147,7 @@ class SessionSupervisor:
 
     async def stop(self, *, grace: float = 2.0) -> None:
         """Close every session and end; a session busy for longer than ``grace`` seconds is cut off."""
-        for task in self._permanent:
-            task.cancel()
-        await asyncio.gather(*self._permanent, return_exceptions=True)
+        await end(*self._permanent)
         self._permanent = []
         for session in tuple(self._tasks):
             session.close(CloseCode.DRAINED, "this gateway stops")

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 
+from secrethub.background import end
 from secrethub.engines.runtime import Core
 from secrethub.errors import Conflict, DecryptionFailed, IntegrityFailure, SecretHubError, Stale
 from secrethub.ids import new_uuid
@@ -57,10 +58,7 @@ class Rotations:
                     wait = _TROUBLE_SECONDS
                 await asyncio.sleep(wait)
         finally:
-            tasks = tuple(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*self._tasks.values())
 
     async def _look(self) -> float:
         """Begin to work at what is due; return for how long to wait."""

@@ -23,6 +23,7 @@ import msgspec
 
 from secrethub.audit.chain import Chain
 from secrethub.audit.event import GENESIS, Kind, StreamHead, lost_detail, open_detail
+from secrethub.background import end
 from secrethub.errors import IntegrityFailure, Sealed, SecretHubError, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage.database import FAILURES, Database, unavailable
@@ -134,9 +135,7 @@ class Ledger:
     async def stop(self) -> None:
         """Close the stream and end; entries still waiting are refused."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
             self._task = None
         if self._chain is not None and self._connection is not None:
             with contextlib.suppress(Unavailable, Sealed, IntegrityFailure):

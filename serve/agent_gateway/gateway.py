@@ -22,6 +22,7 @@ from actors.sessions.rules import Limits
 from actors.sessions.session import AgentSession
 from actors.sessions.supervisor import SessionSupervisor
 from secrethub.audit.checkpoint import Signed
+from secrethub.background import end
 from secrethub.engines.runtime import Core
 from secrethub.errors import PermissionDenied, SecretHubError
 from secrethub.ids import new_uuid
@@ -180,8 +181,7 @@ class AgentGateway:
             return
         self._unsubscribe()
         self._orders.close()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         elsewhere = self._core.settings.agent_urls[1:]
         if self._listener is not None:
             await self._listener.stop_accepting()
