@@ -103,7 +103,8 @@ class Demo:
         assert self._core is not None
         assert self._host is not None
         found = self._core.addresses()
-        removal = "rm -r " + " ".join(map(str, (self._folder, *self._core.outside())))
+        # Some of it goes by itself when the cluster ends.
+        removal = "rm -rf " + " ".join(map(str, (self._folder, *self._core.outside())))
         pids = " ".join(str(pid) for pid in (*self._host.pids(), self._core.child.pid))
         self._steps.show(
             f"\nLeft running, as asked:\n"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pytest
 from cluster.demo.core import environment
 from cluster.demo.processes import descendants
 from tests.e2e.processes import until
+from tests.e2e.shell import Shell
 from tests.folders import parent
 
 TIMEOUT = 170
@@ -67,15 +70,17 @@ def usable_by(user: str, python: str) -> bool:
     return done.returncode == 0
 
 
-def start(place: Path, *, user: str | None = None, python: str = sys.executable) -> subprocess.Popen[str]:
+def start(
+    place: Path, *options: str, user: str | None = None, python: str = sys.executable, **variables: str
+) -> subprocess.Popen[str]:
     """Start the demo with ``place`` as its temporary folder, as ``user`` if one is named."""
     return subprocess.Popen(
-        [python, "-m", "cluster.demo"],
+        [python, "-m", "cluster.demo", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=place,
-        env={**environment(), "TMPDIR": str(place), "HOME": str(place)},
+        env={**environment(), "TMPDIR": str(place), "HOME": str(place), **variables},
         user=user,
         group=None if user is None else pwd.getpwnam(user).pw_gid,
         extra_groups=None if user is None else [],
@@ -151,3 +156,57 @@ def test_an_interrupted_demo_ends_everything_it_started(
     assert lines[-1] == "demo: failed"
     assert "LEFT BEHIND" not in "\n".join(lines)
     assert list(place.iterdir()) == []
+
+
+def test_a_demo_that_is_kept_is_reached_and_ended_as_it_says(place: Path) -> None:
+    """With ``--keep`` the cluster goes on; what is printed reaches it, and removes all of it."""
+    # Without curl the HTTP client reads through the agent's socket.
+    demo = start(place, "--keep", PATH=str(Path(sys.executable).parent))
+    lines = finish(demo)
+    text = "\n".join(lines)
+    assert (demo.returncode, lines[-1]) == (0, "demo: ok"), text
+    assert "no curl here" in text
+    told = lines[lines.index(next(line for line in lines if "Left running" in line)) + 1 : -1]
+    ending = told.pop().strip()
+    try:
+        found = re.search(r"export SECRETHUB_ADDR=(\S+) SECRETHUB_TOKEN_FILE=(\S+)", told[0])
+        assert found is not None
+        shell = Shell({**environment(), "SECRETHUB_ADDR": found[1], "SECRETHUB_TOKEN_FILE": found[2]}, place)
+        password = shell("kv", "get", "prod/db", "--field", "password").strip()
+        file = Path(re.findall(r", file (\S+)", text)[-1])
+        assert password in file.read_text()
+        keys = Path(re.findall(r"unseal keys (\S+)", text)[-1])
+        assert [path.stat().st_mode & 0o777 for path in (keys, Path(found[2]))] == [0o600, 0o600]
+        https, root = re.findall(r"HTTPS (\S+) \(root: (\S+)\)", text)[-1]
+        shell("status", SECRETHUB_ADDR=https, SECRETHUB_CACERT=root)
+    finally:
+        subprocess.run(["/bin/sh", "-c", ending], check=True, timeout=60)
+    assert list(place.iterdir()) == []
+    assert not [line for line in everything() if str(place) in line]
+
+
+def test_a_step_that_fails_is_named_and_nothing_is_left(place: Path) -> None:
+    """Exit code 1, the failed step and what went wrong, also with ``--keep``; everything is removed."""
+    programs = place.parent / f"{place.name}-programs"
+    programs.mkdir()
+    try:
+        (programs / "curl").write_text("#!/bin/sh\necho 'curl: (7) no way through' >&2\nexit 7\n")
+        (programs / "curl").chmod(0o755)
+        demo = start(place, "--keep", PATH=f"{programs}:{os.environ['PATH']}")
+        lines = finish(demo)
+    finally:
+        shutil.rmtree(programs)
+    text = "\n".join(lines)
+    assert (demo.returncode, lines[-1]) == (1, "demo: failed"), text
+    assert "FAILED at: Read the secret through the agent's Unix socket" in text
+    assert "curl: (7) no way through" in text
+    assert not re.search(r"LEFT BEHIND|Traceback|Left running", text)
+    assert list(place.iterdir()) == []
+    assert not [line for line in everything() if str(place) in line]
+
+
+def everything() -> Iterator[str]:
+    """Return the command line of every process."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
