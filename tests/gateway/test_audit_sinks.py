@@ -20,6 +20,7 @@ from tests.gateway.audit_sinks import caught_up, delivered, enable, paths, state
 from tests.gateway.behind import entries, sql, until
 from tests.gateway.conftest import Node, native, node_settings, running
 from tests.gateway.kv import ok, put, status
+from tests.gateway.shell import Cli
 from tests.gateway.test_hvac import with_client
 
 
@@ -301,3 +302,24 @@ async def test_who_may(node: Node, folder: Path) -> None:
     url = node.settings.database_url
     denied = [entry["outcome"] for entry in await entries(url, operation="sys.audit.sinks.enable")]
     assert denied == ["denied", "begun", "done"]
+
+
+async def test_the_command_line(node: Node, folder: Path, tmp_path: Path) -> None:
+    """A sink is enabled, listed with how far it is, asked what a value looks like in it, and removed."""
+    cli = Cli(node, tmp_path)
+    place = folder / "ledger.jsonl"
+    words = ("audit", "sink", "enable", "local", "--type", "file", "--description", "for people")
+    assert "file_path" in await cli(*words, code=1)
+    assert await cli(*words, f"file_path={place}") == "The sink local gets every entry from now on.\n"
+    await put(node, "app/db", {"password": "correct horse"})
+    entry = next(one for one in await caught_up(node, place) if one["path"] == "secret/data/app/db")
+    found = await cli.json("audit", "sink", "list")
+    assert (found["local/"]["type"], found["local/"]["description"]) == ("file", "for people")
+    assert "local" in await cli("audit", "sink", "list")
+    (tmp_path / "value").write_text("correct horse\n")
+    told = await cli.json("audit", "sink", "hash", "local", "--file", str(tmp_path / "value"))
+    assert told["hash"] in json.dumps(entry)
+    assert "unknown audit backend" in await cli("audit", "sink", "hash", "other", stdin="x", code=1)
+    assert await cli("audit", "sink", "disable", "local") == "Sink local is deleted.\n"
+    assert await cli.json("audit", "sink", "list") == {}
+    assert place.exists()

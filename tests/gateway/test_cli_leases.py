@@ -30,7 +30,16 @@ async def test_leases(cli: Cli, leased: Node, place: Path) -> None:
     assert [one["lease_id"] for one in await cli.json("lease", "find", "--role", "app")] == ids
     assert ids[0] in await cli("lease", "find", "--prefix", "db/")
     assert (await cli.json("lease", "count"))["counts"] == {"db/": 3}
-    assert (await cli.json("lease", "top"))[0]["leases"] == 3
+    (most,) = await cli.json("lease", "top", "--most", "1")
+    assert most["leases"] == 3
+    for right, wrong in (
+        (("--owner", most["owner"]), ("--owner", "0" * len(most["owner"]))),
+        (("--engine", "folder"), ("--engine", "database")),
+        (("--expiring-before", "999h"), ("--expiring-before", "1s")),
+    ):
+        assert [one["lease_id"] for one in await cli.json("lease", "find", *right)] == ids, right
+        assert await cli.json("lease", "find", *wrong) == [], wrong
+    assert [one["lease_id"] for one in await cli.json("lease", "find", "--most", "2")] == ids[:2]
     assert (await cli.json("lease", "renew", ids[0], "--increment", "10m"))["lease_duration"] == 600
     assert await cli("lease", "revoke", ids[0], "--wait") == "Revoked.\n"
     assert len(files(place)) == 2

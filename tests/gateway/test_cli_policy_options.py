@@ -186,8 +186,27 @@ async def test_rotations(cli: Cli) -> None:
     assert "is deleted" in await cli("rotation", "delete", "secrets/app", "--force")
 
 
+async def test_pages(cli: Cli) -> None:
+    """What is found is shown in pages, and the next one begins where the last one ended."""
+    for name in ("a", "b", "c"):
+        await cli("kv", "put", f"shop/{name}", "k=v")
+        assert (await cli.node.call("GET", f"secrets/shop/{name}")).status_code == 200
+    for words, field in (
+        (("kv", "search", "shop"), "keys"),
+        (("kv", "unused", "shop", "--since", "0s"), "keys"),
+        (("kv", "readers", "shop/a"), "reads"),
+    ):
+        if words[1] == "readers":
+            assert (await cli.node.call("GET", "secrets/shop/a")).status_code == 200
+        whole = (await cli.json(*words))[field]
+        first = await cli.json(*words, "--limit", "1")
+        assert first[field] == whole[:1], words
+        rest = await cli.json(*words, "--after", first["next"])
+        assert rest[field] == whole[1:] != [], words
+
+
 async def test_versions_that_go_by_themselves(cli: Cli) -> None:
-    """How long versions live is written, changed and shown; lists go on behind a name."""
+    """How long versions live is written, changed and shown."""
     await cli("kv", "metadata", "put", "a", "--delete-version-after", "1h")
     assert (await cli.json("kv", "metadata", "get", "a"))["delete_version_after"] == "1h0m0s"
     await cli("kv", "metadata", "patch", "a", "--delete-version-after", "30m", "--max-versions", "3")

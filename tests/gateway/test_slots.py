@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,35 @@ async def test_the_command_line(hub: Node, tmp_path: Path) -> None:
     assert "opens" in await cli("operator", "slot", "test", done["slot"])
     await cli("operator", "slot", "remove", done["slot"])
     assert done["slot"] in await cli("operator", "slot", "give", stdin="\n".join(hub.shares[:3]))
+
+
+async def test_shares_that_decide_and_shares_that_open_on_the_command_line(hub: Node, tmp_path: Path) -> None:
+    """Without a slot of shares they are recovery shares: these make shares that open again."""
+    cli = Cli(hub, tmp_path)
+    old = tmp_path / "old"
+    old.write_text("\n".join(hub.shares[:3]))
+    slot, rekey = ("operator", "slot"), ("operator", "rekey")
+    shares = ("--shares", "2", "--threshold", "2")
+    assert "no recovery shares" in await cli(*rekey, "start", *shares, "--recovery", code=1)
+    begun = await cli.json(*slot, "add", "gcpckms", "--service", "gcp")
+    assert "nonce" in await cli(*slot, "give", "--file", str(old), "--nonce", "another", code=1)
+    await cli(*slot, "give", "--file", str(old), "--nonce", begun["nonce"])
+    shamir = (await answered(hub, "GET", "sys/seal-status"))["slots"][0]["id"]
+    await cli(*slot, "remove", shamir)
+    await cli(*slot, "give", "--file", str(old))
+
+    await cli(*rekey, "start", *shares, "--recovery")
+    assert (await cli.json(*rekey, "status", "--recovery"))["started"] is True
+    await cli(*rekey, "cancel", "--recovery")
+    await cli(*rekey, "start", *shares, "--recovery")
+    out = tmp_path / "new.json"
+    await cli(*rekey, "give", "--recovery", "--file", str(old), "--out", str(out))
+    made = json.loads(out.read_text())["keys_base64"]
+    assert "have replaced" in await cli(*rekey, "verify", "--recovery", stdin="\n".join(made))
+
+    await cli(*slot, "add", "shamir", *shares)
+    assert "none of those" in await cli(*slot, "give", "--file", str(old), code=1)
+    opening = (await cli.json(*slot, "give", stdin="\n".join(made)))["keys_base64"]
+    assert len(opening) == 2
+    await cli("operator", "seal")
+    assert (await cli.json("operator", "unseal", stdin="\n".join(opening)))["sealed"] is False
