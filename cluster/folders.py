@@ -55,15 +55,14 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def secret_file(path: Path, size: int = 32) -> Path:
-    """Make sure that ``path`` holds a random secret in hexadecimal digits, readable by the owner alone.
+def secret_file(path: Path) -> Path:
+    """Make sure that ``path`` holds a random secret: 64 hexadecimal digits, readable by the owner alone.
 
     Args:
         path: the file; one that exists is kept.
-        size: bytes of randomness.
     """
     if not path.exists():
-        write_private(path, secrets.token_hex(size) + "\n")
+        write_private(path, secrets.token_hex(32) + "\n")
     return path
 
 

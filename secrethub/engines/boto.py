@@ -32,7 +32,6 @@ def client(
     endpoint: str,
     access_key: str,
     secret_key: Sensitive[str],
-    session_token: str | None = None,
     config: Config,
 ) -> Any:
     """Return a client; nothing is connected to yet. It may be used by several threads.
@@ -43,7 +42,6 @@ def client(
         endpoint: URL of the service; empty for Amazon's own.
         access_key: who we are there; with an empty one botocore would look for another.
         secret_key: proves it.
-        session_token: of temporary credentials.
         config: times and retries.
     """
     assert access_key
@@ -56,7 +54,6 @@ def client(
         endpoint_url=endpoint or None,
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key.reveal(),
-        aws_session_token=session_token,
         verify=True,
         config=Config(proxies={}, ignore_configured_endpoint_urls=True).merge(config),
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 from secrethub.crypto.keyring import unwrap
 from secrethub.errors import NotInitialised, Stale
-from secrethub.ids import new_accessor, new_token
-from secrethub.operations.seal_lifecycle import put_token
+from secrethub.ids import new_token
+from secrethub.operations.seal_lifecycle import put_root_token
 from secrethub.storage.authority import Change
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import LOCK
@@ -56,16 +56,7 @@ async def create_root_token(
         keyring = unwrap(root_key, row.wrapped_keyring, row.cluster_id, row.keyring_revision)
         try:
             change = Change(connection, keyring.derived("authority"))
-            await put_token(
-                change,
-                keyring,
-                token,
-                new_accessor(),
-                display_name="root",
-                policies=("root",),
-                now=now,
-                path="auth/token/root",
-            )
+            await put_root_token(change, keyring, token, now)
         finally:
             keyring.wipe()
         await connection.execute("NOTIFY secrethub_changes")

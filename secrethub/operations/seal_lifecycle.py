@@ -149,38 +149,22 @@ async def _first_rows(change: Change, keyring: Keyring, root_token: str, now: da
             },
         )
     await change.put(POLICIES, "default", {"source": DEFAULT_POLICY_SOURCE})
-    await put_token(
-        change,
+    await put_root_token(change, keyring, root_token, now)
+
+
+async def put_root_token(change: Change, keyring: Keyring, token: str, now: datetime) -> None:
+    """Write a root token's rows: one that never ends and belongs to nobody."""
+    digest, accessor = token_digest(keyring, token), new_accessor()
+    body = token_body(
         keyring,
-        root_token,
-        new_accessor(),
+        digest,
+        accessor,
         display_name="root",
         policies=("root",),
         now=now,
         path="auth/token/root",
     )
-
-
-async def put_token(
-    change: Change,
-    keyring: Keyring,
-    token: str,
-    accessor: str,
-    *,
-    display_name: str,
-    policies: tuple[str, ...],
-    now: datetime,
-    path: str,
-) -> None:
-    """Write a root token's rows: one that never ends and belongs to nobody."""
-    digest = token_digest(keyring, token)
-    await change.put(
-        TOKENS,
-        digest,
-        token_body(
-            keyring, digest, accessor, display_name=display_name, policies=policies, now=now, path=path
-        ),
-    )
+    await change.put(TOKENS, digest, body)
     await change.put(ACCESSORS, accessor_digest(keyring, accessor), {"token": digest})
 
 

@@ -165,18 +165,16 @@ async def load(
     return head, Version(version=wanted, state=state, sealed=None if state.destroyed else row["sealed"])
 
 
-async def load_head(
-    connection: asyncpg.Connection[Any], keyring: Keyring, store: str, path: str, *, lock: bool = False
+async def lock_head(
+    connection: asyncpg.Connection[Any], keyring: Keyring, store: str, path: str
 ) -> Head | None:
-    """Return a secret's head, locked until the transaction ends if asked to.
+    """Return a secret's head, locked until the transaction ends.
 
     Raises:
         IntegrityFailure: it is not authentic.
     """
     row = await connection.fetchrow(
-        f"SELECT * FROM kv_secrets WHERE store = $1 AND path = $2 {'FOR UPDATE' if lock else ''}",  # noqa: S608
-        store,
-        path,
+        "SELECT * FROM kv_secrets WHERE store = $1 AND path = $2 FOR UPDATE", store, path
     )
     return None if row is None else checked_head(row, keyring.derived("kv"))
 

@@ -155,8 +155,7 @@ async def write_role(context: Context, body: WriteRole) -> Answer:
 async def delete_role(context: Context, _body: None) -> Answer:
     """Delete a role; that there is none is no error."""
     async with context.core.authority.change(context.fence) as change:
-        if not await change.delete(ENGINE_ROLES, _key(context)):
-            return EMPTY
+        await change.delete(ENGINE_ROLES, _key(context))
     return EMPTY
 
 

@@ -297,7 +297,7 @@ async def _under_lock(
         floor = cache.floor(context.stored(path))
         async with core.database.write() as connection:
             await hold_shared(connection, context.fence)
-            head = await kv.load_head(connection, core.keyring(), context.mount_id, path, lock=True)
+            head = await kv.lock_head(connection, core.keyring(), context.mount_id, path)
             behind = is_behind(head, floor)
             done = not behind and await act(connection, head)
         if behind:

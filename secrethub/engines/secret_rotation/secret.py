@@ -76,7 +76,7 @@ async def write_secret(
     """
     keyring, key = core.keyring(), announced_as(mount.uuid, path)
     floor = cache_of(core).floor(key)
-    head = await kv.load_head(connection, keyring, mount.uuid, path, lock=True)
+    head = await kv.lock_head(connection, keyring, mount.uuid, path)
     found = None if head is None else await kv.load(connection, keyring, mount.uuid, path)
     current = _current(core, found, floor)
     fields = alter(current.fields)
