@@ -30,6 +30,9 @@ BATCH = 512
 """Leases that are claimed at once."""
 
 _ATTEMPT_SECONDS = 30.0
+_TRIES = 20
+_HELD_SECONDS = 0.1
+"""Between two tries to claim what somebody else holds."""
 _REASON = 300
 _STATE = "leases"
 _OPERATION = "lease.end"
@@ -94,8 +97,20 @@ async def end_these(core: Core, identifiers: Collection[str], actor: str) -> dic
     Raises:
         SecretHubError: the database, the ledger or the keys are not there; what was ordered goes on.
     """
-    rows = await lease_ends.claim(core.database, len(identifiers), only=identifiers)
-    return await _settle(core, rows, actor) if rows else {}
+    failures: dict[str, str] = {}
+    left = list(identifiers)
+    for _ in range(_TRIES):
+        rows = await lease_ends.claim(core.database, len(left), only=left)
+        if rows:
+            failures |= await _settle(core, rows, actor)
+        claimed = {row["id"] for row in rows}
+        # Whoever works at one just now holds its row for a moment, and then it may be there still.
+        left = [identifier for identifier in left if identifier not in claimed]
+        left = await lease_ends.claimable(core.database, left) if left else []
+        if not left:
+            return failures
+        await asyncio.sleep(_HELD_SECONDS)
+    return failures | dict.fromkeys(left, "somebody else is working at it")
 
 
 async def end_leases_of(core: Core, mount: str) -> bool:

@@ -23,7 +23,7 @@ CLAIM_SECONDS = 60.0
 _ORDER = """UPDATE leases SET revoked_at = clock_timestamp(),
                 due_at = CASE WHEN state = 'live' THEN clock_timestamp() ELSE due_at END
             WHERE revoked_at IS NULL AND """
-_CHOSEN = "id = ANY($4::text[]) AND (state = 'live' OR due_at <= clock_timestamp())"
+_CHOSEN = "id = ANY(${}::text[]) AND (state = 'live' OR due_at <= clock_timestamp())"
 """An intent keeps its due instant: whoever is making it is not disturbed, but cannot make it live."""
 
 
@@ -82,7 +82,7 @@ async def claim(
         Unavailable: the database does not answer.
     """
     # Not clock_timestamp(), which changes within a statement: an index could not be asked for it.
-    which = "due_at <= statement_timestamp()" if only is None else _CHOSEN
+    which = "due_at <= statement_timestamp()" if only is None else _CHOSEN.format(4)
     given = [] if only is None else [list(only)]
     return await database.once(
         f"""WITH due AS (
@@ -96,6 +96,20 @@ async def claim(
         CLAIM_SECONDS,
         *given,
     )
+
+
+async def claimable(database: Database, identifiers: Collection[str]) -> list[str]:
+    """Return which of these leases are there and can be ended now, whoever works at them.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    async with database.read() as connection:
+        rows = await connection.fetch(
+            f"SELECT id FROM leases WHERE {_CHOSEN.format(1)}",  # noqa: S608 - a constant of ours
+            list(identifiers),
+        )
+    return [row["id"] for row in rows]
 
 
 async def next_due(database: Database) -> float | None:
