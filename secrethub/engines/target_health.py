@@ -118,7 +118,9 @@ class Health:
         try:
             yield
         except (Unavailable, TimeoutError) as exc:
-            if not isinstance(exc, Busy):
+            # What was under way when it was found away says that once more, however many those are: it is not
+            # left alone for any longer because of them.
+            if not isinstance(exc, Busy) and (probing or not self.breaker.probing):
                 self.breaker = self.breaker.failed(self.clock.monotonic())
             raise
         except SecretHubError:
