@@ -57,15 +57,21 @@ def revoke(session: Session, lease_id: str, prefix: bool, wait: bool, force: boo
     """End the lease LEASE_ID; with --prefix, all leases below it."""
     if force and (not prefix or wait):
         raise click.UsageError("--force goes with --prefix, and without --wait")
+    below = lease_id.strip("/")
     with session.client() as client:
         if force:
-            reply = client.write(f"{_LEASES}/revoke-force/{lease_id.strip('/')}")
+            reply = client.write(f"{_LEASES}/revoke-force/{below}")
         elif prefix:
-            reply = client.write(f"{_LEASES}/revoke-prefix/{lease_id.strip('/')}", {"sync": wait})
+            reply = client.write(f"{_LEASES}/revoke-prefix/{below}", {"sync": wait})
         else:
             reply = client.write(f"{_LEASES}/revoke", {"lease_id": lease_id, "sync": wait})
     session.warn(reply.warnings)
-    session.say("Revoked." if wait or force else "Revoked; they are gone at their targets in a moment.")
+    number = reply.data["leases"] if prefix else 1
+    if not number:
+        session.say(f"Nothing was revoked: there is no lease {below}, and none below it.")
+        return
+    done = f"Revoked {number} lease{'s' * (number > 1)}" if prefix else "Revoked"
+    session.say(f"{done}." if wait or force else f"{done}; gone at the target in a moment.")
 
 
 @lease.command("list")

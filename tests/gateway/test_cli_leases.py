@@ -58,7 +58,13 @@ async def test_leases(cli: Cli, leased: Node, place: Path) -> None:
     (place.parent / f"refuses-{names[0]}").unlink()
     assert await cli.json("lease", "dead", "--retry") == {"leases": 2}
     await gone(place, names[0])
-    assert await cli("lease", "revoke", "db", "--prefix", "--force") == "Revoked.\n"
+    assert "Nothing was revoked" in await cli("lease", "revoke", "db/creds/ap", "--prefix")
+    assert await cli("lease", "revoke", "db", "--prefix", "--force") == "Revoked 1 lease.\n"
+    assert "Nothing was revoked" in await cli("lease", "revoke", "db", "--prefix", "--force")
     assert await cli.json("lease", "find") == []
+    await creds(leased)
+    await creds(leased)
+    revoked = await cli("lease", "revoke", "db/creds", "--prefix")
+    assert revoked == "Revoked 2 leases; gone at the target in a moment.\n"
     assert "invalid lease" in await cli("lease", "lookup", ids[0], code=1)
     assert "--force goes with --prefix" in await cli("lease", "revoke", ids[0], "--force", code=2)

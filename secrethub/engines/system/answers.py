@@ -162,8 +162,8 @@ class MakersAnswer(msgspec.Struct, frozen=True):
     makers: list[Maker]
 
 
-class RetriedAnswer(msgspec.Struct, frozen=True):
-    """How many leases are worked at again."""
+class LeasesOrderedAnswer(msgspec.Struct, frozen=True):
+    """How many leases are ended, or tried again."""
 
     leases: int
 

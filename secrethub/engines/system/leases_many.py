@@ -14,7 +14,7 @@ from secrethub.engines.lease_ending import BATCH, end_these
 from secrethub.engines.listing import shown
 from secrethub.engines.mounts import Mount
 from secrethub.engines.own_changes import record
-from secrethub.engines.system.answers import LeaseCountAnswer, LeasesAnswer, MakersAnswer, RetriedAnswer
+from secrethub.engines.system.answers import LeaseCountAnswer, LeasesAnswer, LeasesOrderedAnswer, MakersAnswer
 from secrethub.engines.system.leases import asker
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
 from secrethub.leases.lease import instant
@@ -97,7 +97,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=pattern,
                 handler=revoke_prefix,
-                response=Nothing,
+                response=LeasesOrderedAnswer,
                 capability="update",
                 request=RevokePrefix,
                 changes=True,
@@ -113,7 +113,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
                 method="write",
                 pattern=pattern,
                 handler=revoke_force,
-                response=Nothing,
+                response=LeasesOrderedAnswer,
                 capability="update",
                 changes=True,
                 sudo=True,
@@ -126,7 +126,7 @@ def many_lease_operations() -> tuple[Operation, ...]:
             method="write",
             pattern="leases/retry",
             handler=retry,
-            response=RetriedAnswer,
+            response=LeasesOrderedAnswer,
             capability="update",
             request=RetryLeases,
             changes=True,
@@ -217,7 +217,7 @@ async def top(context: Context, _body: None) -> Answer:
 
 
 async def revoke_prefix(context: Context, body: RevokePrefix) -> Answer:
-    """End all leases below a prefix; with ``sync`` they are gone when this returns."""
+    """End all leases below a prefix, and answer how many; with ``sync`` they are gone when this returns."""
     failures: dict[str, str] = {}
     number = 0
     core, after = context.core, ""
@@ -230,11 +230,11 @@ async def revoke_prefix(context: Context, body: RevokePrefix) -> Answer:
             f"{len(failures)} of {number} leases could not be ended yet, this goes on by itself: "
             f"{identifier}: {reason}"
         )
-    return Answer(detail={"leases": number})
+    return Answer(data={"leases": number}, detail={"leases": number})
 
 
 async def revoke_force(context: Context, _body: None) -> Answer:
-    """End all leases below a prefix as far as that can be done, and forget those where it cannot."""
+    """End all leases below a prefix as far as that can be done, forget the others, and answer how many."""
     core, after, number = context.core, "", 0
     left: list[str] = []
     while identifiers := await _order(context, after):
@@ -246,7 +246,7 @@ async def revoke_force(context: Context, _body: None) -> Answer:
         await lease_ends.ended(core.database, list(failures))
         left += failures
     warnings = tuple(f"this may be left at its target: {identifier}" for identifier in left[:_PAGE])
-    return Answer(warnings=warnings, detail={"leases": number, "left": left[:_MOST]})
+    return Answer(data={"leases": number}, warnings=warnings, detail={"leases": number, "left": left[:_MOST]})
 
 
 async def retry(context: Context, body: RetryLeases) -> Answer:
