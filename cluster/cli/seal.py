@@ -58,8 +58,7 @@ def init(
     if out is not None and out.exists():
         raise click.ClickException(f"{out} exists; keys are not written over something else")
     with draft(out) if out is not None else nullcontext() as place:
-        with session.client(anonymous=True) as client:
-            made = client.write("sys/init", body).data
+        made = _initialised(session, body)
         if place is not None:
             try:
                 place.keep(json.dumps(made, indent=2).encode() + b"\n")
@@ -80,6 +79,21 @@ def init(
     session.say(
         f"\nInitialised, and sealed until {threshold} of {shares} shares are given to `operator unseal`."
     )
+
+
+def _initialised(session: Session, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    from secrethub.client import ApiError
+
+    with session.client(anonymous=True) as client:
+        try:
+            return client.write("sys/init", body).data
+        except ApiError as exc:
+            if exc.code != "permission_denied":
+                raise
+            raise click.ClickException(
+                "the server lets nobody initialise it from here: do it on its own machine, or give the "
+                "one-time token of the file that its setting init_token_file names (--init-token-file)"
+            ) from exc
 
 
 @click.command()

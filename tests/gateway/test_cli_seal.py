@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
+import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
-from tests.gateway.conftest import Node
+from secrethub.node import Listener
+from serve.tls_certificate import boot_identity
+from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.shell import Cli
 
 
@@ -55,6 +61,39 @@ async def test_before_init_no_share_is_read(sealed_node: Node, tmp_path: Path) -
         assert "operator init" in said
     await sealed_node.initialise()
     assert "hexadecimal" in await cli("operator", "unseal", stdin="no share at all", code=1)
+
+
+async def test_init_from_another_address(database_url: str, tmp_path: Path) -> None:
+    """From beyond loopback init wants the one-time token of the node's file, and says so; it is good once."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.99", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        address = probe.getsockname()[0]
+    file, given = tmp_path / "init-token", tmp_path / "given"
+    for one in (file, given):
+        one.touch(mode=0o600)
+        one.write_text("only-once\n")
+    settings = node_settings(tmp_path, database_url)
+    assert settings.tls is not None
+    port = settings.tls.port
+    settings = msgspec.structs.replace(
+        settings, tls=Listener("0.0.0.0", port), tls_addresses=(address,), init_token_file=str(file)
+    )
+    async with running(settings) as node:
+        cli = Cli(node, tmp_path)
+        chain, _ = boot_identity(settings)
+        pin = x509.load_pem_x509_certificate(chain).fingerprint(hashes.SHA256()).hex()
+        there = {"SECRETHUB_ADDR": f"https://{address}:{port}", "SECRETHUB_CA_SHA256": pin}
+        init = ("operator", "init", "--shares", "1", "--threshold", "1")
+        assert "--init-token-file" in await cli(*init, code=1, **there)
+        wrong = await cli(*init, "--init-token-file", "-", stdin="another", code=1, **there)
+        assert "init_token_file" in wrong
+        made = await cli.json(*init, "--init-token-file", str(given), **there)
+        assert not file.exists()
+        assert "init_token_file" in await cli(*init, "--init-token-file", str(given), code=1, **there)
+        assert (await cli.json("operator", "unseal", stdin=made["keys"][0], **there))["sealed"] is False
 
 
 async def test_generate_root(cli: Cli, node: Node) -> None:
