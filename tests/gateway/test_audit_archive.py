@@ -346,6 +346,10 @@ async def test_the_command(node: Node, folder: Path, tmp_path: Path) -> None:
     done = await cli.json("audit", "archive", "run")
     assert done["segments"] == [1]
     assert segment(folder, 1).name in await cli("audit", "archive", "list")
+    assert [
+        one["number"] for one in (await cli.json("audit", "archive", "list", "--after", "0"))["segments"]
+    ] == [1]
+    assert (await cli.json("audit", "archive", "list", "--after", "1"))["segments"] == []
     assert "intact" in await cli("audit", "archive", "verify")
     segment(folder, 1).unlink()
     assert "missing" in await cli("audit", "archive", "verify", code=1)

@@ -19,6 +19,7 @@ import pytest
 from actors.wiring import Pulses
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.shell import Cli
 from tests.gateway.test_ledger_tamper import settled
 
 
@@ -116,14 +117,6 @@ async def seen(node: Node) -> bool:
     return False
 
 
-async def accept(node: Node, shares: list[str]) -> None:
-    """Accept the restore."""
-    for share in shares:
-        answer = await node.call("PUT", "sys/accept-restore", "", json={"key": share})
-        assert answer.status_code == 200, answer.text
-    assert answer.json()["sealed"] is False
-
-
 async def written(node: Node, value: str) -> None:
     """Write a secret, and wait until a checkpoint that the node's witness has vouches for it."""
     assert (await node.call("POST", "secrets/a", json={"data": {"k": value}})).status_code == 200
@@ -149,7 +142,7 @@ async def batch_token(node: Node, path: str) -> str:
     return str((await node.call("POST", f"auth/token/{path}", json=body)).json()["auth"]["client_token"])
 
 
-async def test_a_restored_backup(node: Node, backup: Backup) -> None:
+async def test_a_restored_backup(node: Node, backup: Backup, tmp_path: Path) -> None:
     """Under a running node, an older database is sealed, stays so, and goes on once accepted."""
     url = node.settings.database_url
     await written(node, "old")
@@ -176,7 +169,14 @@ async def test_a_restored_backup(node: Node, backup: Backup) -> None:
     assert not node.process.core.unsealed
     await until(lambda: rolled_back(node))
 
-    await accept(node, node.shares[:3])
+    cli = Cli(node, tmp_path)
+    accept_restore = ("operator", "accept-restore")
+    assert "Rolled back" in await cli(*accept_restore, stdin=node.shares[0])
+    assert (await cli.json(*accept_restore, stdin=node.shares[1]))["progress"] == 2
+    assert (await cli.json(*accept_restore, "--reset"))["progress"] == 0
+    assert "none of those" in await cli(*accept_restore, stdin=f"{'00' * 32}07\n", code=1)
+    (tmp_path / "shares").write_text("\n".join(node.shares[:3]))
+    assert (await cli.json(*accept_restore, "--file", str(tmp_path / "shares")))["sealed"] is False
     # The first answer is that the process's own stream has lost entries, as a new one says then.
     statuses = [(await node.call("GET", "secrets/a")).status_code for _ in range(2)]
     assert statuses == [503, 403]
