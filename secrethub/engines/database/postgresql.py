@@ -12,9 +12,10 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from secrethub.engines.database.place import SECRETS, own_secrets
 from secrethub.engines.database.postgresql_ending import NAMES, end_users
 from secrethub.engines.database.postgresql_link import Link
-from secrethub.engines.database.postgresql_place import parse_place, shown_url, tls_context
+from secrethub.engines.database.postgresql_place import parse_place, shown_url
 from secrethub.engines.database.scram import ITERATIONS, verifier
 from secrethub.engines.database.statements import check_statements, render, split
 from secrethub.engines.database.target import NewUser, Setup, Statements, WrongPassword
@@ -30,7 +31,6 @@ _OPTIONS = frozenset(
         "scram_iterations",
     }
 )
-_SECRETS = frozenset({"password", "private_key"})
 _SCRAM = "scram-sha-256"
 _OLDEST = 14
 _MOST_ITERATIONS = 1_000_000
@@ -49,7 +49,7 @@ class PostgresqlPlugin:
         self, given: Mapping[str, str], kept: Mapping[str, str]
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Check a configuration; a password in the URL becomes one that is kept apart."""
-        if others := sorted(given.keys() - _OPTIONS - _SECRETS):
+        if others := sorted(given.keys() - _OPTIONS - SECRETS):
             raise InvalidRequest(f"PostgreSQL has no option {others[0]!r}")
         if given.get("password_authentication", _SCRAM) != _SCRAM:
             raise InvalidRequest(f"password_authentication is {_SCRAM}: no password is sent in a statement")
@@ -61,20 +61,7 @@ class PostgresqlPlugin:
         options["connection_url"] = shown_url(place)
         if user:
             options["username"] = user
-        if not options.get("username"):
-            raise InvalidRequest("a connection needs username")
-        secrets = {name: value for name in _SECRETS if (value := given.get(name) or kept.get(name))}
-        if password:
-            secrets["password"] = password
-        if "password" not in secrets:
-            raise InvalidRequest("a connection needs password, anew with another place or username")
-        tls_context(
-            place,
-            options.get("tls_ca", ""),
-            options.get("tls_certificate", ""),
-            secrets.get("private_key", ""),
-        )
-        return options, secrets
+        return options, own_secrets(place, options, given, kept, password)
 
     def check_statements(self, statements: Statements) -> None:
         """Check that statements can be filled in, and that there are some that make a user."""

@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from secrethub.engines.database.postgresql_place import parse_place, tls_context
+from secrethub.engines.database.place import tls_context
+from secrethub.engines.database.postgresql_place import parse_place
 from secrethub.engines.database.target import HeldUp, Setup, WrongPassword
 from secrethub.engines.outbound import allowed_addresses
 from secrethub.engines.target_health import Busy
@@ -92,12 +93,7 @@ class Link:
         """
         self._setup = setup
         self._place, _, _ = parse_place(setup.options["connection_url"])
-        self._tls = tls_context(
-            self._place,
-            setup.options.get("tls_ca", ""),
-            setup.options.get("tls_certificate", ""),
-            setup.secrets.get("private_key", ""),
-        )
+        self._tls = tls_context(self._place, setup.options, setup.secrets)
         self._places = asyncio.Semaphore(setup.connections)
         self._free: list[_Held] = []
         self._closed = False

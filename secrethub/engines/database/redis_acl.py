@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from secrethub.engines.database.postgresql_place import tls_context
+from secrethub.engines.database.place import SECRETS, own_secrets
 from secrethub.engines.database.redis_rules import parse_place, rules, shown_url
 from secrethub.engines.database.target import NewUser, Setup, Statements
 from secrethub.errors import InvalidRequest
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _KEPT = frozenset({"username", "tls_ca", "tls_certificate", "persistence_mode"})
 _WHERE = frozenset({"connection_url", "host", "port", "tls", "ca_cert"})
-_SECRETS = frozenset({"password", "private_key"})
 _SAVES: Mapping[str, tuple[str, ...]] = {
     "ACLFILE": ("ACL", "SAVE"),
     "REWRITE": ("CONFIG", "REWRITE"),
@@ -41,7 +40,7 @@ class RedisPlugin:
         self, given: Mapping[str, str], kept: Mapping[str, str]
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Check a configuration; a password in the URL becomes one that is kept apart."""
-        if others := sorted(name for name in given.keys() - _KEPT - _WHERE - _SECRETS if given[name]):
+        if others := sorted(name for name in given.keys() - _KEPT - _WHERE - SECRETS if given[name]):
             raise InvalidRequest(f"Redis has no option {others[0]!r}")
         place, user, password = parse_place(given)
         options = {name: given[name] for name in _KEPT if given.get(name)}
@@ -50,22 +49,9 @@ class RedisPlugin:
             options["tls_ca"] = given["ca_cert"]
         if user:
             options["username"] = user
-        if not options.get("username"):
-            raise InvalidRequest("a connection needs username")
         if options.get("persistence_mode", "NONE") not in _SAVES:
             raise InvalidRequest(f"persistence_mode is one of {', '.join(_SAVES)}; absent for what there is")
-        secrets = {name: value for name in _SECRETS if (value := given.get(name) or kept.get(name))}
-        if password:
-            secrets["password"] = password
-        if "password" not in secrets:
-            raise InvalidRequest("a connection needs password, anew with another place or username")
-        tls_context(
-            place,
-            options.get("tls_ca", ""),
-            options.get("tls_certificate", ""),
-            secrets.get("private_key", ""),
-        )
-        return options, secrets
+        return options, own_secrets(place, options, given, kept, password)
 
     def check_statements(self, statements: Statements) -> None:
         """Check rules; everything else is always the same."""

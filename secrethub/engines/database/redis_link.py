@@ -16,7 +16,7 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from secrethub.engines.database.postgresql_place import tls_context
+from secrethub.engines.database.place import tls_context
 from secrethub.engines.database.redis_rules import parse_place
 from secrethub.engines.database.target import Setup, WrongPassword
 from secrethub.engines.outbound import allowed_addresses
@@ -41,12 +41,7 @@ class Link:
         """
         self._setup = setup
         self._place, _, _ = parse_place(setup.options)
-        self._tls = tls_context(
-            self._place,
-            setup.options.get("tls_ca", ""),
-            setup.options.get("tls_certificate", ""),
-            setup.secrets.get("private_key", ""),
-        )
+        self._tls = tls_context(self._place, setup.options, setup.secrets)
         self._places = asyncio.Semaphore(setup.connections)
 
     def __repr__(self) -> str:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
-from secrethub.engines.database.postgresql_place import Place
+from secrethub.engines.database.place import USER_INFO, Place, user_info
 from secrethub.errors import InvalidRequest
 
 DEFAULT_RULES = ("~*", "+@read")
 """What Vault's users may do unless a role says otherwise."""
 
 _PORT = 6379
-_USERNAME, _PASSWORD = "{{username}}", "{{password}}"
 _MODES = {"rediss": "verify-full", "redis": "disable"}
 _RULE = re.compile(
     r"[+-]@?[A-Za-z][A-Za-z0-9_.|-]*|(?:%R?W?)?~[\x21-\x7e]*|&[\x21-\x7e]*|\([\x20-\x7e]*\)"
@@ -60,15 +59,14 @@ def parse_place(given: Mapping[str, str]) -> tuple[Place, str, str]:
         database="",
         mode=_MODES[parts.scheme],
     )
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return place, "" if user == _USERNAME else user, "" if password == _PASSWORD else password
+    return place, *user_info(parts)
 
 
 def shown_url(place: Place) -> str:
     """Return the URL of a place as it is kept and shown, with placeholders."""
     host = f"[{place.host}]" if ":" in place.host else place.host
     scheme = next(scheme for scheme, mode in _MODES.items() if mode == place.mode)
-    return f"{scheme}://{_USERNAME}:{_PASSWORD}@{host}:{place.port}"
+    return f"{scheme}://{USER_INFO}@{host}:{place.port}"
 
 
 def rules(statements: Sequence[str]) -> tuple[str, ...]:
