@@ -1,9 +1,8 @@
 """What an operator may set, read once: ``secrethub.toml``, the environment over it.
 
-Every field can be given as ``SECRETHUB_…`` with ``__`` between levels (``SECRETHUB_TLS__PORT``). The
-database's URL may also come from ``DATABASE_URL``, and each secret from a file named by its variable
-with ``_FILE`` added. Unknown settings and combinations that cannot work are refused with the name of
-the setting; no message holds a value, for a value may be a secret.
+Every field can be given as ``SECRETHUB_…`` with ``__`` between levels (``SECRETHUB_TLS__PORT``); see
+``cluster.settings_environment``. Unknown settings and combinations that cannot work are refused with the
+name of the setting; no message holds a value, for a value may be a secret.
 
 Settings say what is wanted; ``cluster.resolve`` turns them into what a node's processes read.
 """
@@ -14,34 +13,30 @@ import ipaddress
 import logging
 import os
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from cluster.folders import check_private
 from cluster.kms.settings import KeyServiceSection
+from cluster.settings_environment import (
+    PREFIX,
+    Environment,
+    SecretSource,
+    explain_variables,
+    look_at_variables,
+    with_secrets,
+)
 from secrethub.auth.networks import parse_networks
 from secrethub.errors import InvalidRequest, Misconfigured
 
 _log = logging.getLogger(__name__)
-
-PREFIX = "SECRETHUB_"
-_SECRETS: Mapping[str, tuple[str, ...]] = {
-    "DATABASE_URL": ("database_url",),
-    "SECRETHUB_DATABASE_URL": ("database_url",),
-    "SECRETHUB_RAY__REDIS_PASSWORD": ("ray", "redis_password"),
-}
-"""Variables of secrets, least specific first, and the field each one sets."""
-
-
-_OTHERS = frozenset(
-    {"ADDR", "CACERT", "CA_SHA256", "CORE_URL", "FORMAT", "NODE_FILE", "PG_BIN", "RAY_HOST"}
-    | {f"{name}{end}" for name in ("ROLE_ID", "SECRET_ID", "TOKEN") for end in ("", "_FILE")}
-)
-"""Variables of the command line, the agent and our own processes, without the prefix."""
 
 _RAY_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -228,27 +223,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment first, then secrets by their own variables, then the file."""
-        del dotenv_settings, file_secret_settings
-        return env_settings, _SecretSource(settings_cls), init_settings
-
-
-class _SecretSource(PydanticBaseSettingsSource):
-    """Secrets from ``DATABASE_URL`` and from the files that ``…_FILE`` variables name."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Answer nothing: this source knows its few fields by itself."""
-        del field
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for variable, (first, *rest) in _SECRETS.items():
-            value = _secret(variable)
-            if value is not None and rest:
-                found[first] = {rest[0]: value}
-            elif value is not None:
-                found[first] = value
-        return found
+        del env_settings, dotenv_settings, file_secret_settings
+        return Environment(settings_cls), SecretSource(settings_cls), init_settings
 
 
 def load(path: Path | None) -> Settings:
@@ -268,11 +244,13 @@ def load(path: Path | None) -> Settings:
             raise Misconfigured(f"{path}: {exc.strerror or exc}") from exc
         except ValueError as exc:
             raise Misconfigured(f"{path}: {exc}") from exc
-    _look_at_variables()
+    look_at_variables(Settings.model_fields)
     try:
-        settings = Settings(**_with_secrets(document))
+        settings = Settings(**with_secrets(document))
     except ValidationError as exc:
         raise Misconfigured(_explain(exc)) from None
+    except SettingsError as exc:
+        raise Misconfigured(explain_variables(exc)) from None
     check(settings)
     return settings
 
@@ -335,60 +313,6 @@ def _check_redis(ray: RaySettings) -> None:
 
 def _host(address: str) -> str:
     return address.rpartition(":")[0] or address
-
-
-def _secret(variable: str) -> str | None:
-    value, path = os.environ.get(variable), os.environ.get(f"{variable}_FILE")
-    if value and path:
-        raise Misconfigured(f"{variable} and {variable}_FILE exclude each other")
-    return _read(path, f"{variable}_FILE") if path else value or None
-
-
-def _with_secrets(document: dict[str, Any]) -> dict[str, Any]:
-    """Replace the file's ``…_file`` settings of secrets by what those files hold."""
-    filled = dict(document)
-    for first, *rest in set(_SECRETS.values()):
-        section = filled
-        if rest:
-            if not isinstance(filled.get(first), dict):
-                continue
-            section = filled[first] = dict(filled[first])
-        name = rest[0] if rest else first
-        path = section.get(f"{name}_file")
-        if isinstance(path, str) and name in section:
-            raise Misconfigured(f"{'.'.join([first, *rest])} and {name}_file exclude each other")
-        if isinstance(path, str):
-            section[name] = _read(path, f"{name}_file")
-    return filled
-
-
-def _read(path: str, named_by: str) -> str:
-    try:
-        return check_private(Path(path), named_by).read_text("utf-8").strip()
-    except OSError as exc:
-        raise Misconfigured(f"{named_by}: {path}: {exc.strerror or exc}") from exc
-    except ValueError as exc:
-        raise Misconfigured(f"{named_by}: {path} is not text (UTF-8)") from exc
-
-
-def _look_at_variables() -> None:
-    """Find misspelt variables, which would otherwise be overlooked.
-
-    One of an unknown section is refused. One without a section is only named: where a service is called
-    secrethub, Kubernetes sets ``SECRETHUB_PORT`` and the like by itself.
-
-    Raises:
-        Misconfigured: there is no such section.
-    """
-    known = {name.upper() for name in Settings.model_fields}
-    known |= {f"{name.removeprefix(PREFIX)}{end}" for name in _SECRETS for end in ("", "_FILE")} | _OTHERS
-    for variable in os.environ:
-        section, nested, _ = variable.upper().removeprefix(PREFIX).partition("__")
-        if not variable.upper().startswith(PREFIX) or section in known:
-            continue
-        if nested:
-            raise Misconfigured(f"{variable}: there is no section {section.lower()!r}")
-        _log.warning("%s is no setting of a node and does nothing", variable)
 
 
 def _explain(error: ValidationError) -> str:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from pydantic import SecretStr
 
 from cluster.ray_plan import environment
 from cluster.resolve import Claims, plan_ray, remove_short_run_dir, resolve
-from cluster.settings import AgentSettings, HttpSettings, RaySettings, Settings, TlsSettings
+from cluster.settings import AgentSettings, HttpSettings, RaySettings, Settings, TlsSettings, load
 from secrethub.errors import Conflict, Misconfigured
 from secrethub.node import NodeSettings, read_node_file
 
@@ -82,6 +83,137 @@ def test_a_node_file_is_written_for_the_node_s_processes(settings: Make, claims:
     assert 0 not in ports
     assert node.agents is not None
     assert node.agent_urls == (f"wss://core.example.com:{node.agents.port}",)
+
+
+def test_every_setting_reaches_the_node_s_processes(tmp_path: Path, claims: Claims) -> None:
+    """What a settings file says is what the node file holds, each under its name, and nothing is left out."""
+    for name in ("key", "init", "token", "redis"):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_text("cd" * 32)
+    authority = trustme.CA()
+    own = authority.issue_cert("core.example.com")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    (tmp_path / "cert.key").touch(0o600)
+    own.private_key_pem.write_to_path(tmp_path / "cert.key")
+    short = Path(tempfile.mkdtemp(prefix="sh-"))
+    file = tmp_path / "secrethub.toml"
+    file.write_text(_EVERYTHING.format(here=tmp_path, short=short))
+    try:
+        given = load(file)
+        node = resolve(given, claims)
+        plan = plan_ray(given, node, claims)
+    finally:
+        shutil.rmtree(short)
+    expected = {
+        "node": "n-7",
+        "run_dir": str(short / "run"),
+        "state_dir": str(tmp_path / "state"),
+        "database_url": "postgresql://user:pass@db/x",
+        "cluster_key_file": str(tmp_path / "key"),
+        "agent_urls": ("wss://a.example.com:1", "wss://b.example.com:2"),
+        "tls_names": ("core.example.com", "localhost"),
+        "tls_addresses": ("127.0.0.9",),
+        "tls_certificate_file": str(tmp_path / "cert.pem"),
+        "tls_key_file": str(tmp_path / "cert.key"),
+        "allowed_hosts": ("core.example.com",),
+        "trusted_proxies": ("10.0.0.7/32",),
+        "init_token_file": str(tmp_path / "init"),
+        "root_key_type": "rsa-4096",
+        "audit_dirs": ("/var/audit",),
+        "syslog_socket": "/run/log",
+        "outbound_networks": ("169.254.0.0/16",),
+        "database_pool": 7,
+        "max_body": 4096,
+    }
+    told = {name: getattr(node, name) for name in node.__struct_fields__}
+    assert {name: told[name] for name in expected} == expected
+    doors = {"http", "tls", "agents", "serve", "metrics"}
+    assert {door: told[door].host for door in doors} == {
+        "http": "127.0.0.2",
+        "tls": "127.0.0.3",
+        "agents": "127.0.0.4",
+        "serve": "127.0.0.5",
+        "metrics": "127.0.0.6",
+    }
+    (service,) = node.key_services
+    assert (service.name, service.kind, service.region) == ("home", "awskms", "eu-central-1")
+    assert node.key_service_opener is not None
+    # What dev sets is not for a settings file.
+    assert set(told) == {*expected, *doors, "key_services", "key_service_opener", "dev"}
+    assert (plan.redis_address, plan.redis_username) == ("rediss://redis.example.com:6379", "ray")
+    assert (plan.redis_password, plan.reconnect_timeout) == ("cd" * 32, 90)
+    assert (plan.temp_dir, plan.token_file) == (str(short / "ray"), str(tmp_path / "token"))
+
+
+_EVERYTHING = """
+role = "head"
+node = "n-7"
+state_dir = "{here}/state"
+run_dir = "{short}/run"
+database_url = "postgresql://user:pass@db/x"
+cluster_key_file = "{here}/key"
+init_token_file = "{here}/init"
+trusted_proxies = ["10.0.0.7"]
+[http]
+host = "127.0.0.2"
+port = 0
+allowed_hosts = ["core.example.com"]
+[tls]
+host = "127.0.0.3"
+port = 0
+names = ["core.example.com", "localhost"]
+addresses = ["127.0.0.9"]
+certificate_file = "{here}/cert.pem"
+key_file = "{here}/cert.key"
+[agents]
+host = "127.0.0.4"
+port = 0
+urls = ["wss://a.example.com:1", "wss://b.example.com:2"]
+[serve]
+host = "127.0.0.5"
+port = 0
+[metrics]
+host = "127.0.0.6"
+port = 0
+[ray]
+port = 0
+dashboard_port = 0
+token_file = "{here}/token"
+temp_dir = "{short}/ray"
+redis_address = "rediss://redis.example.com:6379"
+redis_username = "ray"
+redis_password_file = "{here}/redis"
+reconnect_timeout = 90
+[pki]
+root_key_type = "rsa-4096"
+[key_services.home]
+type = "awskms"
+key = "alias/secrethub"
+region = "eu-central-1"
+ambient = true
+[limits]
+database_pool = 7
+max_body = 4096
+[audit]
+dirs = ["/var/audit"]
+syslog_socket = "/run/log"
+[outbound]
+allowed_networks = ["169.254.0.0/16"]
+"""
+
+
+def test_doors_that_are_not_wanted_stay_shut(settings: Make, claims: Claims) -> None:
+    """A door that is switched off has no port and no address."""
+    shut = resolve(
+        settings(
+            http=HttpSettings(enabled=False),
+            agents=AgentSettings(enabled=False),
+            metrics=Settings.model_fields["metrics"].default.model_copy(update={"enabled": False}),
+        ),
+        claims,
+    )
+    assert (shut.http, shut.agents, shut.metrics, shut.agent_urls) == (None, None, None, ())
+    assert shut.tls is not None
 
 
 def test_a_node_keeps_its_name(settings: Make) -> None:

@@ -52,6 +52,32 @@ def test_environment_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert settings.tls.host == "127.0.0.1"
 
 
+def test_lists_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list in a variable is written with commas or as JSON, at every level; a whole section is JSON."""
+    monkeypatch.setenv("SECRETHUB_TRUSTED_PROXIES", "10.0.0.7, 10.1.0.0/16")
+    monkeypatch.setenv("SECRETHUB_TLS__NAMES", "core.example.com")
+    monkeypatch.setenv("SECRETHUB_AUDIT__DIRS", '["/var/a", "/var/b,c"]')
+    monkeypatch.setenv("SECRETHUB_OUTBOUND", '{"allowed_networks": ["127.0.0.0/8"]}')
+    settings = read(tmp_path, MINIMAL)
+    assert settings.trusted_proxies == ("10.0.0.7/32", "10.1.0.0/16")
+    assert settings.tls.names == ("core.example.com",)
+    assert settings.audit.dirs == (Path("/var/a"), Path("/var/b,c"))
+    assert settings.outbound.allowed_networks == ("127.0.0.0/8",)
+
+
+@pytest.mark.parametrize("variable", ["SECRETHUB_TLS__NAMES", "SECRETHUB_TLS", "SECRETHUB_KEY_SERVICES"])
+def test_a_variable_that_cannot_be_read_is_named(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken list or section is told by its variable alone, without what it holds."""
+    monkeypatch.setenv(variable, '["hunter2"')
+    monkeypatch.setenv("SECRETHUB_HTTP__PORT", "0")
+    with pytest.raises(Misconfigured) as caught:
+        read(tmp_path, MINIMAL)
+    assert caught.value.message.startswith(f"{variable}: a list is written as a,b")
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "SECRETHUB_DATABASE_URL"])
 def test_the_database_comes_from_either_variable(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
