@@ -2,7 +2,8 @@
 
 Users of a PostgreSQL of its own, which keeps what it was told (fsync is on). Each is made over HTTP, with a
 grant, and has an intent, a lease and its entries in the ledger. Then all are ended at once by
-``revoke-prefix``, until the target has none of them any more.
+``revoke-prefix``, until the target has none of them any more. Beside it stands how fast the same PostgreSQL
+carries out the same statements alone, before SecretHub is started.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bench._load import Load, Measured, generator, measure
 from cluster.cli.output import Table, render
 from cluster.postgres import EmbeddedPostgres
 from secrethub.client import Client, ClientSettings
+from secrethub.engines.database.scram import verifier
 from secrethub.sensitive import Sensitive
 
 T = TypeVar("T")
@@ -38,6 +40,10 @@ _WARM_UP_SECONDS = 1.0
 _IN_FLIGHT_SECONDS = 2.0
 """For requests that nobody waits for any more: their users come too late to be ended with the others."""
 _END_SECONDS = 60.0
+_POOL = 8
+"""Connections to the target, ours and those of nobody but PostgreSQL."""
+_PART = "v-root"
+"""How the names of SecretHub's users begin."""
 _CREATION = [
     "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'",
     'GRANT SELECT ON things TO "{{name}}"',
@@ -64,8 +70,18 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if not options.json:
         print(f"creds-postgresql: starting SecretHub and a PostgreSQL; load by {generator()}")
+    with _target() as target:
+        alone = asyncio.run(_alone(target.url, options.seconds, options.iterations))
+        made, count, took = _measured(target, options)
+    print(_json(alone, made, count, took, options) if options.json else _table(alone, made, count, took))
+    if made.failed:
+        print(f"{made.failed} users could not be made", file=sys.stderr)
+    return 1 if made.failed else 0
+
+
+def _measured(target: Target, options: argparse.Namespace) -> tuple[Measured, int, float]:
+    """Return how users were made, how many were ended, and the seconds that took."""
     with (
-        _target() as target,
         started(single=options.single_process, options=("--allow-network", "127.0.0.1/32")) as (addresses, _),
     ):
         token = addresses.root_token or ""
@@ -82,11 +98,37 @@ def main(argv: Sequence[str]) -> int:
                     token=token,
                 )
                 made = measure(load)
-            count, took = _end(client, target)
-    print(_json(made, count, took, options) if options.json else _table(made, count, took))
-    if made.failed:
-        print(f"{made.failed} users could not be made", file=sys.stderr)
-    return 1 if made.failed else 0
+            return made, *_end(client, target)
+
+
+async def _alone(url: str, seconds: float, iterations: int) -> float:
+    """Return how many users a second PostgreSQL makes by itself, each in a transaction of its own."""
+    secret = verifier("x" * 20, bytes(16), iterations)
+    until = time.perf_counter() + seconds
+    names: list[str] = []
+
+    async def make() -> None:
+        connection = await asyncpg.connect(url)
+        while time.perf_counter() < until:
+            name = f"alone-{len(names)}"
+            names.append(name)
+            create, grant = (
+                text.replace("{{name}}", name)
+                .replace("{{password}}", secret)
+                .replace("{{expiration}}", "infinity")
+                for text in _CREATION
+            )
+            # Two grants on one table at the same time would fail each other.
+            await connection.execute(f"BEGIN; {create}; SELECT pg_advisory_xact_lock(1); {grant}; COMMIT")
+        await connection.close()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(make() for _ in range(_POOL)))
+    rate = len(names) / (time.perf_counter() - began)
+    connection = await asyncpg.connect(url)
+    await connection.execute("; ".join(f'DROP OWNED BY "{name}"; DROP ROLE "{name}"' for name in names))
+    await connection.close()
+    return rate
 
 
 @contextlib.contextmanager
@@ -151,7 +193,7 @@ def _configure(client: Client, target: Target, iterations: int) -> None:
             "username": "bench",
             "password": target.password,
             "allowed_roles": ["bench"],
-            "max_open_connections": 8,
+            "max_open_connections": _POOL,
             "scram_iterations": iterations,
         },
     )
@@ -174,24 +216,35 @@ def _end(client: Client, target: Target) -> tuple[int, float]:
 async def _users(url: str) -> int:
     connection = await asyncpg.connect(url)
     try:
-        return int(await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-root%'"))
+        return int(
+            await connection.fetchval("SELECT count(*) FROM pg_roles WHERE starts_with(rolname, $1)", _PART)
+        )
     finally:
         await connection.close()
 
 
-def _table(made: Measured, count: int, took: float) -> str:
+def _table(alone: float, made: Measured, count: int, took: float) -> str:
+    ratio = f"{made.rate / alone:.2f}"
     rows = (
-        ("made", f"{made.requests:,}", f"{made.rate:,.0f}", f"{made.p50:.1f}", f"{made.p99:.1f}"),
-        ("ended", f"{count:,}", f"{count / took:,.0f}", "", ""),
+        (
+            "made",
+            f"{made.requests:,}",
+            f"{made.rate:,.0f}",
+            f"{made.p50:.1f}",
+            f"{made.p99:.1f}",
+            f"{alone:,.0f}",
+            ratio,
+        ),
+        ("ended", f"{count:,}", f"{count / took:,.0f}", "", "", "", ""),
     )
-    columns = ("Users", "Number", "a second", "p50 ms", "p99 ms")
+    columns = ("Users", "Number", "a second", "p50 ms", "p99 ms", "PostgreSQL alone", "Ratio")
     return "\n" + render({}, "table", [Table(columns=columns, rows=rows)])
 
 
-def _json(made: Measured, count: int, took: float, options: argparse.Namespace) -> str:
+def _json(alone: float, made: Measured, count: int, took: float, options: argparse.Namespace) -> str:
     told = {"seconds": options.seconds, "connections": options.connections, "iterations": options.iterations}
     ended = {"number": count, "seconds": took, "rate": count / took}
-    results = {"made": asdict(made), "ended": ended}
+    results = {"made": asdict(made), "ended": ended, "alone": {"rate": alone}}
     return json.dumps(
         {"bench": "creds-postgresql", "load": generator(), **told, "results": results}, indent=2
     )
