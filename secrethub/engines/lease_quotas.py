@@ -1,6 +1,6 @@
 """Lease-count quotas: how many leases there may be, of all, of a mount, below a path, or of an engine's role.
 
-The most special quota of a request is the only one that counts. It counts every lease that it is about,
+The most specific quota of a request is the only one that counts. It counts every lease that it is about,
 those included that are being made or ended, and those whose end was given up: all of them may still be
 something at a target. How many there are is looked at in the transaction that plans one more
 (``storage/lease_makings.py``), so it holds exactly, on however many nodes leases are asked for.

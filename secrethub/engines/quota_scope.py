@@ -1,4 +1,4 @@
-"""What a quota is about, and which of several counts: the most special one, alone. Pure."""
+"""What a quota is about, and which of several counts: the most specific one, alone. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def best(quotas: Iterable[S], path: str, mount: str, role: str | None) -> S | No
 
 
 def _rank(quota: Scope, path: str, mount: str, role: str | None) -> tuple[int, int] | None:
-    """Return how special a quota is for a request; None when it does not apply."""
+    """Return how specific a quota is for a request; None when it does not apply."""
     if not quota.path:
         return 0, 0
     if mount != quota.mount:

@@ -1,6 +1,6 @@
 """Rate limits: which one applies to a request, and what of its budget this process has.
 
-The most special quota of a request is the only one that counts: that of the login's role, of the path, of
+The most specific quota of a request is the only one that counts: that of the login's role, of the path, of
 the mount, of everything. Its budget is one for all, or one for each client address or each identity.
 
 A budget belongs to the cluster (``storage/quota_levels.py``). A process spends the share that it was given;
