@@ -15,14 +15,15 @@ from secrethub.engines.text import text_map
 from secrethub.engines.token.issuing import issue_batch, issue_token
 from secrethub.engines.token.lifetimes import Lifetime, lifetime, shorter
 from secrethub.engines.token.policies import child_policies
-from secrethub.engines.token.roles import TokenRole, load_role
+from secrethub.engines.token.role import TokenRole
+from secrethub.engines.token.roles import load_role
+from secrethub.engines.token.settings import checked_uses
 from secrethub.errors import IntegrityFailure, InvalidRequest, PermissionDenied
 from secrethub.policy.builtin import ROOT
 from secrethub.policy.decision import Allowed, decide
 from secrethub.wire.durations import parse_duration
 
 _MAX_NAME = 100
-_MAX_USES = (1 << 31) - 1
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
 _PLAIN = frozenset(
     {
@@ -199,8 +200,7 @@ def _check(body: CreateToken, *, sudo: bool) -> None:
     for name in ("id", "entity_alias"):
         if getattr(body, name):
             raise InvalidRequest(f"{name} is not supported")
-    if not 0 <= body.num_uses <= _MAX_USES:
-        raise InvalidRequest(f"num_uses is between 0 and {_MAX_USES}")
+    checked_uses(body.num_uses, "num_uses")
     if parse_duration(body.period or 0) and not sudo:
         raise PermissionDenied("root or sudo privileges required to create periodic token")
 

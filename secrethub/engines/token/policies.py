@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from secrethub.engines.token.roles import TokenRole
+from secrethub.engines.token.role import TokenRole
 from secrethub.errors import InvalidRequest
 from secrethub.policy.builtin import DEFAULT, ROOT, WRAPPING, normalise_policy_name
 

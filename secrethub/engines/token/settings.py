@@ -28,7 +28,6 @@ _TYPES = {
     "default-service": "service",
     "default-batch": "batch",
 }
-_NOT_IN_BATCHES = ("token_num_uses", "token_period", "token_explicit_max_ttl")
 
 
 class TokenSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,10 +115,26 @@ def check_tokens(settings: TokenSettings) -> None:
     """
     if settings.token_max_ttl and settings.token_ttl > settings.token_max_ttl:
         raise InvalidRequest("token_ttl should not be greater than token_max_ttl")
-    if settings.token_type != "batch":  # noqa: S105 - a kind, not a secret
-        return
-    for name in _NOT_IN_BATCHES:
-        if getattr(settings, name):
+    check_batch(
+        settings.token_type,
+        token_num_uses=settings.token_num_uses,
+        token_period=settings.token_period,
+        token_explicit_max_ttl=settings.token_explicit_max_ttl,
+    )
+
+
+def check_batch(kind: str, **not_in_batches: int) -> None:
+    """Check that a setting that batch tokens cannot have is not given to them.
+
+    Args:
+        kind: of token.
+        not_in_batches: such settings by name; 0 asks for nothing.
+
+    Raises:
+        InvalidRequest: one is given.
+    """
+    for name, value in not_in_batches.items():
+        if kind == "batch" and value:
             raise InvalidRequest(f"'token_type' cannot be 'batch' when {name!r} is set")
 
 
