@@ -17,7 +17,7 @@ from secrethub.clock import Clock, SystemClock
 from secrethub.engines.engine import Engine
 from secrethub.engines.kinds import engines
 from secrethub.engines.runtime import Core
-from secrethub.engines.system.seal import seal_throttle
+from secrethub.engines.system.seal_gate import seal_throttle
 from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import Listener, NodeSettings, read_cluster_key
 from secrethub.operations.archiving import keep_archive

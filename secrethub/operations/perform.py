@@ -23,7 +23,7 @@ from secrethub.engines.memo import Granted
 from secrethub.engines.mounts import Route, no_operation
 from secrethub.engines.own_changes import present_fence
 from secrethub.engines.runtime import Core
-from secrethub.engines.system.seal import admit_to_seal, record_refusal
+from secrethub.engines.system.seal_gate import admit_to_seal, record_refusal
 from secrethub.engines.token.using import forget_used_up, spend
 from secrethub.errors import (
     IntegrityFailure,

@@ -15,8 +15,8 @@ import msgspec
 
 from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.system.seal import beside_the_ingress, origin_of
 from secrethub.engines.system.seal_answers import AttemptAnswer
+from secrethub.engines.system.seal_gate import beside_the_ingress, origin_of
 from secrethub.seal.shares import decode_share
 from secrethub.seal.wishes import Purpose
 

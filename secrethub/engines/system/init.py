@@ -8,8 +8,9 @@ import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.system.init_token import check_init_token
-from secrethub.engines.system.seal import asked_status, checks, from_loopback, origin_of, until_open
+from secrethub.engines.system.seal import asked_status, until_open
 from secrethub.engines.system.seal_answers import InitAnswer, InitStatusAnswer
+from secrethub.engines.system.seal_gate import checks, from_loopback, origin_of
 from secrethub.errors import InvalidRequest, SecretHubError
 from secrethub.seal.shares import encode_share
 from secrethub.seal.slots import check_numbers

@@ -13,8 +13,8 @@ import msgspec
 from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.system.attempts import Attempt, new_shares
-from secrethub.engines.system.seal import beside_the_ingress, origin_of
 from secrethub.engines.system.seal_answers import AttemptAnswer
+from secrethub.engines.system.seal_gate import beside_the_ingress, origin_of
 from secrethub.errors import InvalidRequest
 from secrethub.seal.wishes import Rekey
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
-from secrethub.engines.system.seal import checks, opened, origin_of
+from secrethub.engines.system.seal import opened
 from secrethub.engines.system.seal_answers import SealStatusAnswer
+from secrethub.engines.system.seal_gate import checks, origin_of
 from secrethub.errors import InvalidRequest
 from secrethub.seal.shares import decode_share
 

@@ -14,8 +14,8 @@ import msgspec
 from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.system.attempts import Attempt
-from secrethub.engines.system.seal import beside_the_ingress, from_loopback, origin_of
 from secrethub.engines.system.seal_answers import AttemptAnswer
+from secrethub.engines.system.seal_gate import beside_the_ingress, from_loopback, origin_of
 from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.seal.wishes import OTP_LENGTH, GenerateRoot, check_otp, new_otp
 

@@ -9,8 +9,8 @@ import msgspec
 from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.rotation import ROW, load_rotation
-from secrethub.engines.system.seal import origin_of
 from secrethub.engines.system.seal_answers import KeyStatusAnswer, RotateConfigAnswer, RotateStatusAnswer
+from secrethub.engines.system.seal_gate import origin_of
 from secrethub.errors import Stale
 from secrethub.storage.authority import SETTINGS
 from secrethub.storage.data_keys import MAX_USES, uses

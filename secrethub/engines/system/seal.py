@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
 import secrethub
-from secrethub.audit.event import Origin
 from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
 from secrethub.engines.system.seal_answers import HealthAnswer, LeaderAnswer, SealStatusAnswer
-from secrethub.engines.throttle import Throttle
+from secrethub.engines.system.seal_gate import checks, origin_of
 from secrethub.errors import (
     InvalidRequest,
     NotInitialised,
-    PermissionDenied,
-    SecretHubError,
     Unavailable,
-    WrongShare,
 )
 from secrethub.seal.shares import decode_share
 
@@ -35,7 +29,6 @@ COMPATIBLE = "1.16.3"
 _SILENT_SECONDS = 5.0
 _OPENING_SECONDS = 8.0
 _STATUS_DISTANCE = 0.02
-_MAX_REASON = 256
 
 
 class UnsealRequest(msgspec.Struct, frozen=True):
@@ -209,76 +202,6 @@ def _code(text: str | None, default: int) -> int:
     if not (len(text) == 3 and text.isascii() and text.isdigit() and 200 <= int(text) <= 599):
         raise InvalidRequest("status codes are between 200 and 599")
     return int(text)
-
-
-def seal_throttle(core: Core) -> Throttle:
-    """Return what bounds how often people without an identity can make SealState work and write."""
-    found = core.engine_state.get("seal")
-    if not isinstance(found, Throttle):
-        found = core.engine_state["seal"] = Throttle(rate=20, burst=200, address_rate=5, address_burst=60)
-    return found
-
-
-def origin_of(context: Context) -> Origin:
-    """Return who asks, for the seal's own stream of the ledger."""
-    identity = context.identity
-    return Origin(
-        request_id=context.request_id,
-        actor="anonymous" if identity is None else f"{identity.kind}:{identity.key[:36]}:{identity.name}",
-        path=context.path,
-        client=context.client_address or "",
-        door=context.door,
-    )
-
-
-def admit_to_seal(context: Context) -> None:
-    """Let a request without a token through, as often as such may come.
-
-    Raises:
-        TooManyRequests: there are too many of them.
-    """
-    seal_throttle(context.core).admit(context.core.clock.monotonic(), context.client_address)
-
-
-async def record_refusal(context: Context, operation: str, exc: SecretHubError) -> None:
-    """Write down, in the seal's own stream, what is refused before SealState hears of it.
-
-    Raises:
-        Unavailable: it could not be made durable.
-    """
-    reason = exc.reason if isinstance(exc, (PermissionDenied, WrongShare)) else str(exc)
-    await context.core.seal.refuse(operation, f"{exc.code}: {reason}"[:_MAX_REASON], origin_of(context))
-
-
-def beside_the_ingress(context: Context) -> None:
-    """Refuse what concerns the seal through Ray Serve's ingress, which is no door of ours.
-
-    Raises:
-        PermissionDenied: it came that way.
-    """
-    if context.door == "serve":
-        raise PermissionDenied("the seal is not reachable through Ray Serve's ingress")
-
-
-@contextlib.asynccontextmanager
-async def checks(context: Context, operation: str) -> AsyncIterator[None]:
-    """Check what can be checked here; a refusal is written down."""
-    admit_to_seal(context)
-    try:
-        beside_the_ingress(context)
-        yield
-    except SecretHubError as exc:
-        await record_refusal(context, operation, exc)
-        raise
-
-
-def from_loopback(context: Context) -> bool:
-    """Tell whether the request came from this machine itself."""
-    address = context.client_address
-    try:
-        return address is not None and ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 async def unseal(context: Context, body: UnsealRequest) -> Answer:

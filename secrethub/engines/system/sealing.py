@@ -8,8 +8,8 @@ import time
 
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.runtime import Core
-from secrethub.engines.system.seal import origin_of
 from secrethub.engines.system.seal_answers import SealedAnswer
+from secrethub.engines.system.seal_gate import origin_of
 from secrethub.errors import SecretHubError
 from secrethub.storage.key_users import holding_keys
 

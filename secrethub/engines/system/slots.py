@@ -13,8 +13,8 @@ from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.ceremonies import CeremonyResult, Progress
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.system.attempts import Attempt, new_shares
-from secrethub.engines.system.seal import beside_the_ingress, origin_of
 from secrethub.engines.system.seal_answers import AttemptAnswer
+from secrethub.engines.system.seal_gate import beside_the_ingress, origin_of
 from secrethub.errors import InvalidRequest
 from secrethub.seal.slots import KMS_KINDS
 from secrethub.seal.wishes import Rekey, RemoveSlot
