@@ -302,6 +302,8 @@ async def test_leases_are_listed_found_and_counted(leased: Node) -> None:
     rest = await found(limit="3", after=first["next"])
     assert [one["lease_id"] for one in first["leases"] + rest["leases"]] == sorted(made)
     assert rest["next"] is None
+    for limit in ("2m", "-1", "1001"):
+        assert (await leased.call("GET", "sys/leases", params={"limit": limit})).status_code == 400
     assert [one["lease_id"] for one in (await found(role="fixed"))["leases"]] == made[3:]
     assert [one["lease_id"] for one in (await found(expiring_before="30m"))["leases"]] == made[3:]
     assert (await found(prefix="db/creds/fix"))["lease_count"] == 1

@@ -9,8 +9,9 @@ from secrethub.engines.system.bindings import binding_operations
 from secrethub.engines.system.capabilities import capability_operations
 from secrethub.engines.system.init import init_operations
 from secrethub.engines.system.lease_quotas import lease_quota_operations
+from secrethub.engines.system.lease_revocation import lease_revocation_operations
+from secrethub.engines.system.lease_search import lease_search_operations
 from secrethub.engines.system.leases import lease_operations
-from secrethub.engines.system.leases_many import many_lease_operations
 from secrethub.engines.system.ledger import ledger_operations
 from secrethub.engines.system.ledger_entries import entries_operations
 from secrethub.engines.system.ledger_export import export_operations
@@ -80,7 +81,8 @@ class SystemEngine:
             *quota_operations(),
             *lease_quota_operations(),
             *lease_operations(),
-            *many_lease_operations(),
+            *lease_search_operations(),
+            *lease_revocation_operations(),
         )
 
     def native_prefix(self, mount: str) -> str:

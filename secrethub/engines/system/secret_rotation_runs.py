@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.listing import whole_number
 from secrethub.engines.rotators.kinds import rotator_of
 from secrethub.engines.rotators.rotator import Refused
 from secrethub.engines.secret_rotation.beginning import begin, planned
@@ -118,8 +119,8 @@ async def read_history(context: Context, _body: None) -> Answer:
     core = context.core
     mount, path = await place_of(core, context.params["path"])
     rotation = rotation_of(await fresh_row(context, mount, path))
-    before = _number(context.query.get("before", ""), _NEWEST)
-    limit = min(_PAGE, _number(context.query.get("limit", ""), _PAGE))
+    before = whole_number(context.query.get("before"), name="before") or _NEWEST
+    limit = min(_PAGE, whole_number(context.query.get("limit"), name="limit") or _PAGE)
     async with core.database.read() as connection:
         found = await rotations.history(connection, core.keyring(), rotation.uuid, before=before, limit=limit)
     return Answer(data={"runs": [_told(past) for past in found]})
@@ -183,11 +184,3 @@ def _told(past: Past) -> dict[str, Any]:
         "missing": past.missing,
         "reason": past.reason,
     }
-
-
-def _number(text: str, default: int) -> int:
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) == 0:
-        raise InvalidRequest("before and limit are positive whole numbers")
-    return int(text)

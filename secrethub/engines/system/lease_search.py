@@ -1,4 +1,4 @@
-"""``sys/leases``: many leases: listed, counted, revoked below a prefix, and what to do with dead letters."""
+"""``sys/leases``: leases found, listed and counted, and who has the most of them."""
 
 from __future__ import annotations
 
@@ -6,45 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
-import msgspec
 
-from secrethub.engines.answers import Names, Nothing
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
-from secrethub.engines.lease_ending import BATCH, end_these
-from secrethub.engines.listing import shown
+from secrethub.engines.answers import Names
+from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.listing import shown, whole_number
 from secrethub.engines.mounts import Mount
-from secrethub.engines.own_changes import record
-from secrethub.engines.system.answers import LeaseCountAnswer, LeasesAnswer, LeasesOrderedAnswer, MakersAnswer
-from secrethub.engines.system.leases import asker
-from secrethub.errors import InvalidRequest, NotFound, Unavailable
+from secrethub.engines.system.answers import LeaseCountAnswer, LeasesAnswer, MakersAnswer
+from secrethub.errors import InvalidRequest, NotFound
 from secrethub.leases.lease import instant
-from secrethub.storage import lease_ends, lease_lists
-from secrethub.storage.fence import hold_shared
+from secrethub.storage import lease_lists
 from secrethub.storage.lease_lists import Wanted
-from secrethub.storage.leases import forgotten
 from secrethub.wire.canonical_path import check_path
 from secrethub.wire.durations import format_rfc3339, parse_duration, parse_rfc3339
 
 _NAMES = 10_000
 _PAGE = 100
+_TOP = 20
 _MOST = 1000
 _QUERY = ("prefix", "role", "owner", "engine", "expiring_before", "type", "after", "limit")
 
 
-class RevokePrefix(msgspec.Struct, frozen=True):
-    """Whether to answer only when the leases are gone at their targets."""
-
-    sync: bool = False
-
-
-class RetryLeases(msgspec.Struct, frozen=True):
-    """Which dead letters: those below ``prefix``, all when it is empty."""
-
-    prefix: str = ""
-
-
-def many_lease_operations() -> tuple[Operation, ...]:
-    """Return the operations on many leases; all but the count take ``sudo``."""
+def lease_search_operations() -> tuple[Operation, ...]:
+    """Return the operations that find leases; all but the count take ``sudo``."""
     return (
         Operation(
             name="lease.search",
@@ -91,61 +74,6 @@ def many_lease_operations() -> tuple[Operation, ...]:
             sudo=True,
             summary="Tell who has the most leases of which role.",
         ),
-        *(
-            Operation(
-                name="lease.revoke-prefix",
-                method="write",
-                pattern=pattern,
-                handler=revoke_prefix,
-                response=LeasesOrderedAnswer,
-                capability="update",
-                request=RevokePrefix,
-                changes=True,
-                sudo=True,
-                plain=frozenset({"sync"}),
-                summary="End all leases below a prefix.",
-            )
-            for pattern in ("leases/revoke-prefix/{prefix*}", "revoke-prefix/{prefix*}")
-        ),
-        *(
-            Operation(
-                name="lease.revoke-force",
-                method="write",
-                pattern=pattern,
-                handler=revoke_force,
-                response=LeasesOrderedAnswer,
-                capability="update",
-                changes=True,
-                sudo=True,
-                summary="Forget all leases below a prefix, even if they cannot be ended at their targets.",
-            )
-            for pattern in ("leases/revoke-force/{prefix*}", "revoke-force/{prefix*}")
-        ),
-        Operation(
-            name="lease.retry",
-            method="write",
-            pattern="leases/retry",
-            handler=retry,
-            response=LeasesOrderedAnswer,
-            capability="update",
-            request=RetryLeases,
-            changes=True,
-            sudo=True,
-            strict=True,
-            plain=frozenset({"prefix"}),
-            summary="Try again to end leases whose end was given up.",
-        ),
-        Operation(
-            name="lease.tidy",
-            method="write",
-            pattern="leases/tidy",
-            handler=tidy,
-            response=Nothing,
-            capability="update",
-            changes=True,
-            sudo=True,
-            summary="Make due whatever should be over and is not.",
-        ),
     )
 
 
@@ -164,7 +92,7 @@ async def search(context: Context, _body: None) -> Answer:
         expires_before=_before(context, query.get("expiring_before", "")),
         dead=query.get("type") == "irrevocable",
     )
-    limit = _limit(query.get("limit", ""), _PAGE)
+    limit = _limit(context, _PAGE)
     rows = await lease_lists.page(core.database, wanted, query.get("after", ""), limit)
     told = [_told(row, mounts) for row in rows]
     following = rows[-1]["id"] if len(rows) == limit else None
@@ -198,7 +126,7 @@ async def count(context: Context, _body: None) -> Answer:
 async def top(context: Context, _body: None) -> Answer:
     """Answer who has the most leases of which role."""
     mounts = await _mounts(context)
-    rows = await lease_lists.makers(context.core.database, _limit(context.query.get("limit", ""), 20))
+    rows = await lease_lists.makers(context.core.database, _limit(context, _TOP))
     return Answer(
         data={
             "makers": [
@@ -214,66 +142,6 @@ async def top(context: Context, _body: None) -> Answer:
             ]
         }
     )
-
-
-async def revoke_prefix(context: Context, body: RevokePrefix) -> Answer:
-    """End all leases below a prefix, and answer how many; with ``sync`` they are gone when this returns."""
-    failures: dict[str, str] = {}
-    number = 0
-    core, after = context.core, ""
-    while identifiers := await _order(context, after):
-        after, number = identifiers[-1], number + len(identifiers)
-        if body.sync:
-            failures |= await end_these(core, identifiers, asker(context))
-    for identifier, reason in failures.items():
-        raise Unavailable(
-            f"{len(failures)} of {number} leases could not be ended yet, this goes on by itself: "
-            f"{identifier}: {reason}"
-        )
-    return Answer(data={"leases": number}, detail={"leases": number})
-
-
-async def revoke_force(context: Context, _body: None) -> Answer:
-    """End all leases below a prefix as far as that can be done, forget the others, and answer how many."""
-    core, after, number = context.core, "", 0
-    left: list[str] = []
-    while identifiers := await _order(context, after):
-        after, number = identifiers[-1], number + len(identifiers)
-        failures = await end_these(core, identifiers, asker(context))
-        # As of every lease, the ledger says that its row goes before it does.
-        gone = [forgotten(identifier) for identifier in failures]
-        await record(core, "lease.forget", context.path, gone, actor=asker(context))
-        await lease_ends.ended(core.database, list(failures))
-        left += failures
-    warnings = tuple(f"this may be left at its target: {identifier}" for identifier in left[:_PAGE])
-    return Answer(data={"leases": number}, warnings=warnings, detail={"leases": number, "left": left[:_MOST]})
-
-
-async def retry(context: Context, body: RetryLeases) -> Answer:
-    """Try again to end leases whose end was given up."""
-    async with context.core.database.write() as connection:
-        await hold_shared(connection, context.fence)
-        identifiers = await lease_ends.retry(connection, body.prefix)
-    return Answer(data={"leases": len(identifiers)}, detail={"leases": identifiers[:_MOST]})
-
-
-async def tidy(context: Context, _body: None) -> Answer:
-    """Make due whatever should be over and is not, whoever put it off."""
-    async with context.core.database.write() as connection:
-        await hold_shared(connection, context.fence)
-        number = await lease_ends.mend_deadlines(connection)
-    return msgspec.structs.replace(EMPTY, detail={"leases": number})
-
-
-async def _order(context: Context, after: str) -> list[str]:
-    """Order the end of the next leases below the request's prefix, and return their ids."""
-    prefix = check_path(context.params["prefix"])
-    async with context.core.database.write() as connection:
-        await hold_shared(connection, context.fence)
-        # Whole segments only: nobody ends leases of "app2" who means "app".
-        found = await lease_lists.identifiers(connection, prefix, after, BATCH)
-        await lease_ends.order(connection, found)
-    return found
 
 
 async def _mounts(context: Context) -> Mapping[str, Mount]:
@@ -315,10 +183,8 @@ def _before(context: Context, text: str) -> int:
     return int((context.now.timestamp() + parse_duration(text)) * 1_000_000)
 
 
-def _limit(text: str, usual: int) -> int:
-    if not text:
-        return usual
-    limit = parse_duration(text)
-    if not 1 <= limit <= _MOST:
+def _limit(context: Context, usual: int) -> int:
+    limit = whole_number(context.query.get("limit"), name="limit") or usual
+    if limit > _MOST:
         raise InvalidRequest(f"limit is 1 to {_MOST}")
     return limit
