@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -12,30 +12,26 @@ from actors.sessions.ports import Credentials, IssuedCertificate, Peer, Secret
 from secrethub.engines.agents.records import agent_policies, load
 from secrethub.engines.agents.renewal import renew_agent_certificate
 from secrethub.engines.bindings import Subject
-from secrethub.engines.flat import flat_view
 from secrethub.engines.leasing import abandon
 from secrethub.engines.runtime import Core
 from secrethub.errors import (
     IntegrityFailure,
-    InvalidPath,
     NotFound,
     PermissionDenied,
     Sealed,
     SecretHubError,
     Unavailable,
 )
-from secrethub.ids import new_uuid
 from secrethub.operations import agent_orders
-from secrethub.operations.call import AgentCertificate, Call
+from secrethub.operations.call import AgentCertificate
 from secrethub.operations.identify import IDENTITIES
 from secrethub.operations.note import note
-from secrethub.operations.perform import perform
 from secrethub.operations.watch import may_watch, watch
 from secrethub.storage.agent_reports import Report
 from secrethub.storage.authority import APPROLES
-from secrethub.wire.canonical_path import check_path
 from secrethub.wire.messages import AnswerOrder, Checkpoint, Order
 from serve.agent_gateway import leases
+from serve.agent_gateway.requests import ask, checked_path
 from serve.agent_gateway.uses import UsesWriter
 from serve.agent_gateway.witnesses import Witnesses
 
@@ -135,23 +131,17 @@ class CoreAccess:
         self, peer: Peer, path: str, version: int | None, application: str | None = None
     ) -> Secret:
         """Read a secret."""
-        canonical = check_path(path)
-        if not await self._is_secret(canonical):
-            await self._refuse(peer, canonical, application)
-        answer = await perform(
+        canonical = await checked_path(
             self._core,
-            Call(
-                method="read",
-                path=canonical,
-                query={} if version is None else {"version": str(version)},
-                credential=AgentCertificate(
-                    agent_id=peer.agent_id, serial=peer.serial, application=application or ""
-                ),
-                client_address=peer.address,
-                door="agent",
-                request_id=new_uuid(),
-            ),
+            peer,
+            path,
+            application,
+            theirs={_READ},
+            operation=_READ,
+            why_not="agents read secrets: secrets/<path>",
         )
+        query = {} if version is None else {"version": str(version)}
+        answer = await ask(self._core, peer, "read", canonical, query=query, application=application)
         if answer.missing or answer.data is None:
             raise NotFound("this version is deleted")
         metadata = msgspec.convert(answer.data["metadata"], _Metadata)
@@ -222,29 +212,6 @@ class CoreAccess:
     async def answer_order(self, peer: Peer, message: AnswerOrder) -> None:
         """Take an answer."""
         await agent_orders.answer(self._core, _credential(peer), message, peer.address)
-
-    async def _is_secret(self, path: str) -> bool:
-        """Tell whether reading ``path`` gives a secret and nothing else, whoever asks."""
-        try:
-            route = await self._core.mounts.route("read", flat_view("read", path))
-        except NotFound:
-            return False
-        return route.operation is not None and route.operation.name == _READ
-
-    async def _refuse(self, peer: Peer, path: str, application: str | None) -> NoReturn:
-        await note(
-            self._core,
-            operation=_READ,
-            path=path,
-            actor=f"agent:{peer.agent_id}",
-            outcome="refused",
-            reason="agents read secrets only",
-            client=peer.address,
-            door="agent",
-            request_id=new_uuid(),
-            detail=None if application is None else {"application": application},
-        )
-        raise InvalidPath("agents read secrets: secrets/<path>")
 
 
 def _credential(peer: Peer) -> AgentCertificate:
