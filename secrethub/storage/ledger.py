@@ -114,6 +114,7 @@ class Ledger:
         self._chain_key: bytes | None = None
         self._lost: list[str] = []
         self._waiting: list[tuple[Note, Waiter]] = []
+        self._committing = 0
         self._wake = asyncio.Event()
         self._connection: asyncpg.Connection[Any] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -154,7 +155,7 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Entries not yet durable."""
-        return len(self._waiting)
+        return len(self._waiting) + self._committing
 
     async def append(self, note: Note) -> None:
         """Make ``note`` durable; afterwards ``caches`` know everything committed before it.
@@ -233,6 +234,7 @@ class Ledger:
                 if not notes:
                     continue
                 failure: SecretHubError | None = None
+                self._committing = len(notes)
                 try:
                     await self._commit(notes)
                 except (Unavailable, Sealed, IntegrityFailure) as exc:
@@ -244,6 +246,8 @@ class Ledger:
                     # A defect of ours in one entry must not end the writer for all who come after.
                     _log.exception("a group of audit entries could not be written")
                     failure = unavailable(exc, "the audit ledger cannot be written")
+                finally:
+                    self._committing = 0
                 # Not here: the next group is on its way to the database while these are answered.
                 loop.call_soon(_tell, batch, failure)
 

@@ -439,6 +439,24 @@ async def test_a_newer_connection_replaces_the_older(house: House) -> None:
     await until(forgotten)
 
 
+async def test_connected_agents_are_counted(house: House) -> None:
+    """The metric is the number of agents that are connected: not of connections, and without who left."""
+
+    def counted() -> float | None:
+        return house.hub.core.metrics.registry.get_sample_value("secrethub_agents_connected")
+
+    one, other = await house.enrol("web-1"), await house.enrol("web-2")
+    assert counted() == 0
+    async with house.agent(one):
+        assert counted() == 1
+        async with house.agent(one) as newer, house.agent(other):
+            await until(lambda: counted() == 2)
+            assert isinstance(await newer.read("secrets/web/none"), wire.Error)
+            await house.hub.ask("write", f"agents/{other.agent_id}/revoke")
+            await until(lambda: counted() == 1)
+        await until(lambda: counted() == 0)
+
+
 async def test_a_changed_policy_is_told_and_takes_effect(house: House) -> None:
     """When a policy takes a path away, the agent hears of it, reads it no more and is told no more."""
     await house.put("web/db", password="one")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
 from prometheus_client.metrics_core import Metric
@@ -14,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serve.timing import Timing
 from serve.wiring import Process
+from tests.gateway.behind import until
 from tests.gateway.conftest import NOBODY, Node, native
 from tests.gateway.raw_http import GUARD
 
@@ -62,6 +65,50 @@ async def test_the_port_tells_what_happened(node: Node) -> None:
         assert name in found, name
     assert [sample.value for sample in found["secrethub_unsealed"].samples] == [1]
     assert all(family.documentation for family in found.values() if not family.name.endswith("_created"))
+
+
+async def test_the_lag_of_the_ledger_is_told(node: Node) -> None:
+    """Entries that cannot be written yet are counted; those without a checkpoint say for how long."""
+
+    async def told(name: str) -> float:
+        (sample,) = families((await scraped(node)).text)[f"secrethub_audit_{name}"].samples
+        return float(sample.value)
+
+    async def waits() -> bool:
+        return await told("waiting") > 0
+
+    async def written() -> bool:
+        return await told("waiting") == 0
+
+    async def lags() -> bool:
+        return await told("checkpoint_age_seconds") > 1
+
+    async def keeps_up() -> bool:
+        return await told("checkpoint_age_seconds") == 0
+
+    await node.call("POST", "secrets/a", json={"data": {}})
+    await until(keeps_up)
+    async with held(node.settings.database_url, "LOCK TABLE audit_entries IN EXCLUSIVE MODE"):
+        reading = asyncio.create_task(node.call("GET", "secrets/a"))
+        await until(waits)
+    assert (await reading).status_code == 200
+    await until(written)
+    async with held(node.settings.database_url, "LOCK TABLE audit_checkpoints IN EXCLUSIVE MODE"):
+        assert (await node.call("GET", "secrets/a")).status_code == 200
+        await until(lags)
+    await until(keeps_up)
+
+
+@contextlib.asynccontextmanager
+async def held(url: str, statement: str) -> AsyncIterator[None]:
+    """Hold a lock of the database."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+            yield
+    finally:
+        await connection.close()
 
 
 async def test_nothing_says_who_or_what(node: Node) -> None:
