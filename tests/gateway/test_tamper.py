@@ -293,6 +293,40 @@ async def test_an_inserted_role_id(hub: Node) -> None:
     await reported(hub, ROLE_IDS, key, "its bucket is missing")
 
 
+async def test_an_inserted_role(hub: Node) -> None:
+    """A role that only a database writer made is none: nobody reads it or has a SecretID made for it."""
+    await _role(hub, token_policies=["wide"])
+    url = hub.settings.database_url
+    mount = await mount_id(url)
+    key = named(APPROLES, f"{mount}/ghost", unlike=(f"{mount}/web",))
+    await insert_copy(url, APPROLES, f"{mount}/web", key)
+    place = f"auth/approle/role/{key.removeprefix(f'{mount}/')}"
+    for method, path in (("GET", place), ("GET", f"{place}/role-id"), ("POST", f"{place}/secret-id")):
+        answer = await hub.call(method, path, json={})
+        assert (answer.status_code, answer.json()["code"]) == (500, "integrity_failure"), path
+    await reported(hub, APPROLES, key, "its bucket is missing")
+
+
+@pytest.mark.parametrize("with_buckets", [False, True])
+async def test_a_deleted_role_with_all_that_was_its(hub: Node, with_buckets: bool) -> None:
+    """A role that was deleted does not come back by SQL, also not with its RoleID, SecretID and buckets."""
+    url = hub.settings.database_url
+    login = await _role(hub)
+    key = f"{await mount_id(url)}/web"
+    assert await _login(hub, login) == 200
+    kept = [(APPROLES, *await saved(url, APPROLES, key))]
+    for table in (ROLE_IDS, SECRET_IDS):
+        (row,) = await sql(url, f"SELECT key FROM {table.name}")
+        kept.append((table, *await saved(url, table, row["key"])))
+    assert (await hub.call("DELETE", "auth/approle/role/web")).status_code == 204
+    assert await _login(hub, login) == 400
+    for table, row, bucket in kept:
+        await put_back(url, table, row, bucket if with_buckets else None)
+    assert await _login(hub, login) == 500
+    why = "an older state was put back" if with_buckets else "a row was inserted, removed or put back"
+    await reported(hub, ROLE_IDS, kept[1][1]["key"], why)
+
+
 async def test_a_deleted_role(hub: Node) -> None:
     """A role deleted by hand lets nobody in, and is no free name: it is missed."""
     login = await _role(hub)
