@@ -81,12 +81,14 @@ class Target:
         return {key.access_key_id for key in self._backend.users[user].access_keys}
 
     @contextlib.contextmanager
-    def losing_answers(self, method: str, *, done: bool = True) -> Iterator[None]:
-        """Answer a method with an internal error, after or without doing it."""
+    def losing_answers(self, method: str, *, done: bool = True, of: str = "") -> Iterator[None]:
+        """Answer a method with an internal error, after or without doing it; ``of`` one user only."""
         backend = self._backend
         before = getattr(backend, method)
 
         def lost(*arguments: Any, **named: Any) -> Any:
+            if of and of not in (*arguments, *named.values()):
+                return before(*arguments, **named)
             if done:
                 before(*arguments, **named)
             raise RuntimeError("the answer is lost")

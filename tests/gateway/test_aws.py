@@ -152,6 +152,25 @@ async def test_a_user_that_is_gone_is_ended_but_not_one_that_is_too_new(ready: N
     assert "too new" in found[0]["error"]
 
 
+async def test_a_user_that_aws_fails_at_holds_up_no_other(ready: Node, target: Target) -> None:
+    """Users that are ended together have a reason each, and those that are gone are done with."""
+    await ok(ready, "POST", f"{MOUNT}/config/root", target.config(max_retries=0))
+    await ok(ready, "POST", f"{MOUNT}/roles/app", {"credential_type": "iam_user", "policy_document": READ})
+    first = (await creds(ready, "app"))["lease_id"]
+    (failing,) = target.made()
+    for _ in range(3):
+        await creds(ready, "app")
+    path = f"sys/leases/revoke-prefix/{MOUNT}/creds"
+    with target.losing_answers("delete_user", done=False, of=failing):
+        for _ in range(4):
+            answer = await ready.call("PUT", path, json={"sync": True})
+            assert (answer.status_code, "1 of " in answer.text) == (503, True), answer.text
+        assert target.made() == {failing}
+        (left,) = await sql(ready.settings.database_url, "SELECT id, error FROM leases")
+        assert (left["id"], bool(left["error"])) == (first, True)
+    await none_left(target)
+
+
 async def test_only_roles_of_the_role_are_assumed(ready: Node, target: Target) -> None:
     """Which role of AWS is assumed is asked for among those of the role, with its external id."""
     await ok(ready, "POST", f"{MOUNT}/roles/one", ASSUMED)

@@ -144,10 +144,20 @@ async def end_creds(core: Core, mount: Mount, held: Sequence[Held]) -> Mapping[s
     if not made:
         return {}
     account, now = await account_of(core, mount.uuid), micros(core.clock.now())
-    reasons = await asyncio.gather(
-        *(removed(account, one.data["username"], seconds_left(one.lease.issued_at, now)) for one in made)
+    results = await asyncio.gather(
+        *(removed(account, one.data["username"], seconds_left(one.lease.issued_at, now)) for one in made),
+        return_exceptions=True,
     )
-    return {one.lease.id: why for one, why in zip(made, reasons, strict=True) if why}
+    # AWS that answers about some of them is there: then each of the others has a reason of its own.
+    if not all(isinstance(result, BaseException) for result in results):
+        results = [_reason(result) for result in results]
+    reasons: dict[str, str] = {}
+    for one, result in zip(made, results, strict=True):
+        if isinstance(result, BaseException):
+            raise result
+        if result:
+            reasons[one.lease.id] = result
+    return reasons
 
 
 async def extend_creds(core: Core, mount: Mount, held: Held, _until: datetime) -> None:
@@ -185,6 +195,13 @@ async def _plan(context: Context, role: Role, body: AskCreds) -> Plan:
         max_ttl=role.max_sts_ttl or LONGEST[role.credential_type],
         renewable=False,
     )
+
+
+def _reason(result: str | BaseException) -> str | BaseException:
+    """Return why AWS did not answer about one user, and whatever else there was as it is."""
+    if isinstance(result, Unavailable):
+        return result.message
+    return f"AWS did not answer in time: {result}" if isinstance(result, TimeoutError) else result
 
 
 def _kept(role: Role, name: str) -> dict[str, str]:
