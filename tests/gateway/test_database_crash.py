@@ -13,7 +13,7 @@ import pytest
 from tests.gateway.behind import ledger_is_good, sql, until
 from tests.gateway.conftest import Node, node_settings
 from tests.gateway.database_target import CANARY, TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, ready, target
+from tests.gateway.databases import MOUNT, creds, leasing, ready, role, target
 from tests.gateway.kv import ok
 from tests.gateway.pair import healthy
 from tests.gateway.second_process import Second, started
@@ -65,6 +65,37 @@ async def test_a_user_that_was_not_answered_is_gone(
 
     await until(undone)
     assert await target.users() == set()
+    await ledger_is_good(ready, state=True)
+
+
+async def test_a_creation_without_an_answer_is_rolled_back_as_the_role_says(
+    ready: Node, target: TargetDatabase
+) -> None:
+    """The target has made a user and nobody heard of it: rollback statements run, those of an end do not."""
+    await target.sql("CREATE TABLE log (line text)")
+    own = {
+        "rollback_statements": ["INSERT INTO log VALUES ('rollback {{name}}')"],
+        "revocation_statements": ["INSERT INTO log VALUES ('end {{name}}')"],
+    }
+    await ok(ready, "POST", f"{MOUNT}/roles/app", role(**own))
+    target.proxy.set(b"PASSWORD 'SCRAM", lost=False)
+    asking = asyncio.create_task(ready.call("GET", f"{MOUNT}/creds/app"))
+    await target.proxy.sprung.wait()
+
+    async def made() -> set[str]:
+        return await target.users()
+
+    (user,) = await until(made)
+    target.proxy.cut()
+    assert (await asking).status_code == 503
+    await sql(ready.settings.database_url, "UPDATE leases SET due_at = clock_timestamp()")
+
+    async def undone() -> bool:
+        return not await sql(ready.settings.database_url, "SELECT id FROM leases")
+
+    await until(undone)
+    assert await target.users() == set()
+    assert [row["line"] for row in await target.sql("SELECT line FROM log")] == [f"rollback {user}"]
     await ledger_is_good(ready, state=True)
 
 

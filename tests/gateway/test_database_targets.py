@@ -188,6 +188,34 @@ async def test_after_a_rest_one_asks_for_all(ready: Node, target: TargetDatabase
     await until(well)
 
 
+async def test_no_more_connections_than_configured_and_for_no_longer(
+    ready: Node, target: TargetDatabase
+) -> None:
+    """However many ask at once, they share a few connections, which are used again until they are old."""
+
+    async def open_ones() -> set[int]:
+        rows = await target.sql("SELECT pid FROM pg_stat_activity WHERE usename = $1", target.owner)
+        return {row["pid"] for row in rows}
+
+    async def used(**settings: Any) -> set[int]:
+        await ok(ready, "POST", f"{MOUNT}/config/db", settings)
+        await asyncio.gather(*(creds(ready) for _ in range(20)))
+        return await open_ones()
+
+    assert len(await used(max_open_connections=2)) <= 2
+    assert len(await used(max_open_connections=3)) == 3
+    kept = await used(max_open_connections=1)
+    await creds(ready)
+    assert await open_ones() == kept
+    old = await used(max_connection_lifetime="1s")
+
+    async def replaced() -> bool:
+        await creds(ready)
+        return not await open_ones() & old
+
+    await until(replaced)
+
+
 async def test_a_mount_takes_its_users_along(leasing: Node, target: TargetDatabase) -> None:
     """What is mounted anywhere works there; removed, its users go with it, and then what is configured."""
     for path in ("database", "secrets/dynamic/more"):
