@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from actors.session_directory import Place
-from secrethub.clock import Clock
+from secrethub.clock import Clock, micros
 from secrethub.errors import SecretHubError
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Registrar:
             session_id=f"{self.gateway}/{self._number}",
             gateway=self.gateway,
             node=self._node,
-            since=int(self._clock.now().timestamp() * 1_000_000),
+            since=micros(self._clock.now()),
         )
         self._places[agent_id] = self._come[agent_id] = place
         self._left.pop(agent_id, None)

@@ -16,6 +16,7 @@ from functools import lru_cache, partial
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from secrethub.auth.tokens import MAX_TTL
+from secrethub.clock import micros
 from secrethub.engines.engine import Answer, Context
 from secrethub.engines.lease_quotas import bound_of
 from secrethub.engines.mounts import Mount
@@ -25,7 +26,6 @@ from secrethub.ids import base62
 from secrethub.leases.deadlines import Terms, seconds_left, terms
 from secrethub.leases.lease import Lease
 from secrethub.storage import lease_ends, leases
-from secrethub.storage.authority_rows import micros
 from secrethub.storage.ledger import Note
 
 ACT_SECONDS = 20.0

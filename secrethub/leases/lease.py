@@ -5,17 +5,16 @@ Instants are microseconds since the epoch in the database's time, so that no nod
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 
+from secrethub.clock import from_micros
 from secrethub.crypto.digests import mac
 
 State = Literal["intent", "live"]
 """``intent``: about to be made at its target, or left half made. ``live``: made, and answered."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +60,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def until(self) -> datetime:
         """When it ends."""
-        return instant(self.expires_at)
+        return from_micros(self.expires_at)
 
     @property
     def marker(self) -> str:
@@ -89,8 +88,3 @@ def lease_mac(key: bytes, lease: Lease) -> bytes:
         lease.max_expires_at,
         lease.renewable,
     )
-
-
-def instant(micros: int) -> datetime:
-    """Return an instant in UTC."""
-    return _EPOCH + timedelta(microseconds=micros)

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.masking import mask
+from secrethub.clock import micros
 from secrethub.engines.own_changes import own_changes, present_fence
 from secrethub.engines.rotators.kinds import rotator_of
 from secrethub.engines.rotators.rotator import Awaited, Plan, Refused, Rotator, Setup
@@ -30,7 +31,6 @@ from secrethub.operations.note import note
 from secrethub.rotation.steps import Run, awaited, failed, pause, succeeded, waited
 from secrethub.storage import agent_orders, agent_watches, rotations
 from secrethub.storage.authority import ROTATIONS
-from secrethub.storage.authority_rows import micros
 
 STEP_SECONDS = 10.0
 """That a rotator has for one step: less than the claim of whoever lets it."""

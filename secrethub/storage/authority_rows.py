@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from secrethub.clock import micros
 from secrethub.crypto.digests import equal, mac
 from secrethub.errors import IntegrityFailure
 
 MODULUS = 1 << 256
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,6 @@ TABLES = (
 )
 
 
-def micros(instant: datetime | None) -> int:
-    """Return microseconds since the epoch, -1 for None."""
-    return -1 if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)
-
-
 def encode_body(body: Mapping[str, Any]) -> str:
     """Return the one JSON text of a body."""
     return msgspec.json.encode(body, order="sorted").decode()
@@ -119,7 +114,7 @@ def row_mac(key: bytes, row: Row) -> bytes:
         encode_body(row.body),
         row.owner or "",
         row.owner is not None,
-        micros(row.expires_at),
+        -1 if row.expires_at is None else micros(row.expires_at),
     )
 
 

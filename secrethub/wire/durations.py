@@ -38,7 +38,6 @@ _UNIT = "(ns|us|µs|μs|ms|s|m|h|d)"
 _ONE_TERM = re.compile(rf"([0-9]*)\.?([0-9]*){_UNIT}")
 # Every term has a digit, so there is one way to read a text and no backtracking ("msmsms…").
 _TERMS = re.compile(rf"(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+){_UNIT})+")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
     r"(?:\.([0-9]{1,9}))?(?:(Z)|([+-])([0-9]{2}):([0-9]{2}))"
@@ -101,11 +100,6 @@ def format_rfc3339(instant: datetime | None) -> str:
         raise ValueError("an instant needs a timezone")
     text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
     return (text.rstrip("0") if "." in text else text) + "Z"
-
-
-def from_micros(micros: int) -> datetime:
-    """Return the instant that lies so many microseconds after the epoch."""
-    return _EPOCH + timedelta(microseconds=micros)
 
 
 def parse_rfc3339(text: str) -> datetime | None:

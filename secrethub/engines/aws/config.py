@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import micros
 from secrethub.engines.answers import Nothing
 from secrethub.engines.aws.account import MOST_RETRIES, Account, account_of, check_endpoint
 from secrethub.engines.aws.root import FORM, Root, find_root, root_key, root_of, used_root
@@ -21,7 +22,6 @@ from secrethub.engines.runtime import Core
 from secrethub.engines.target_health import HealthOfTarget
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
 from secrethub.storage.authority import ENGINE_CONFIGS
-from secrethub.storage.authority_rows import micros
 from secrethub.wire.durations import format_go_duration, parse_duration
 
 _LEASE = "lease"

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import micros
 from secrethub.engines.aws.account import Account, account_of, accounts_of
 from secrethub.engines.aws.config import lease_of
 from secrethub.engines.aws.role import LONGEST, SHORTEST, Role, find_role
@@ -29,7 +30,6 @@ from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.ids import base62
 from secrethub.leases.deadlines import seconds_left
 from secrethub.leases.lease import Lease
-from secrethub.storage.authority_rows import micros
 from secrethub.wire.durations import parse_duration
 
 TARGET = "aws"

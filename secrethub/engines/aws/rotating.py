@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import micros
 from secrethub.engines.aws.account import Account, Refused, accounts_of
 from secrethub.engines.aws.root import Root, Turn, root_key, root_of
 from secrethub.engines.engine import Answer, Context, Fence, Operation
@@ -21,7 +22,6 @@ from secrethub.engines.runtime import Core
 from secrethub.errors import InvalidRequest, SecretHubError, Stale, Unavailable
 from secrethub.sensitive import Sensitive
 from secrethub.storage.authority import ENGINE_CONFIGS
-from secrethub.storage.authority_rows import micros
 
 _TURN_SECONDS = 90.0
 """That a turn has; after some more it is taken for interrupted (``Root.check_still``)."""

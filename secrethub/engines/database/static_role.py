@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import from_micros, micros
 from secrethub.engines.database.connection import used_connection
 from secrethub.engines.database.replacing import NEXT, PRESENT, Ended, Replacing, Whose
 from secrethub.engines.database.targets import targets_of
@@ -15,8 +16,6 @@ from secrethub.engines.runtime import Core
 from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.rotation.schedule import Schedule
 from secrethub.storage.authority import ENGINE_ROLES, Row
-from secrethub.storage.authority_rows import micros
-from secrethub.wire.durations import from_micros
 
 FORM = "database-static"
 

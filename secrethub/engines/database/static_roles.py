@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import from_micros
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.database.answers import StaticCredsAnswer, StaticRoleAnswer
 from secrethub.engines.database.connection import used_connection
@@ -26,7 +27,7 @@ from secrethub.engines.listing import PAGES
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.rotation.schedule import Schedule
 from secrethub.storage.authority import ENGINE_ROLES, Change, Row
-from secrethub.wire.durations import ZERO_TIME, format_rfc3339, from_micros, parse_duration
+from secrethub.wire.durations import ZERO_TIME, format_rfc3339, parse_duration
 
 _SHORTEST = 5
 """Seconds of the shortest period, as in Vault."""

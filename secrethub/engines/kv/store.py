@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Collection
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
 from asyncpg import Connection
 
+from secrethub.clock import from_micros, micros
 from secrethub.engines.engine import Answer, Context
 from secrethub.engines.kv.cache import Found, SecretCache, is_behind
 from secrethub.engines.kv.rules import Settings, check_cas, mount_settings, new_head, with_version
@@ -63,22 +63,15 @@ def settings_of(context: Context) -> Settings:
     return mount_settings(context.mount_settings)
 
 
-def micros_of(moment: datetime) -> int:
-    """Return an instant as microseconds since the epoch."""
-    return int(moment.timestamp() * 1_000_000)
-
-
 def now_of(context: Context) -> int:
     """Return the present, as secrets' states have it."""
-    return micros_of(context.core.clock.now())
+    return micros(context.core.clock.now())
 
 
 @lru_cache(maxsize=8192)
-def time_text(micros: int) -> str:
+def time_text(at: int) -> str:
     """Return an instant as it is shown."""
-    if micros == 0:
-        return ZERO_TIME
-    return format_rfc3339(datetime.fromtimestamp(micros / 1_000_000, UTC))
+    return format_rfc3339(from_micros(at)) if at else ZERO_TIME
 
 
 def metadata_of(head: kv.Head, version: int, state: kv.State) -> dict[str, Any]:
@@ -105,7 +98,7 @@ def opened(core: Core, found: Found, now: int | None = None) -> bytes | None:
     state = version.state
     # Few versions end, and so few have to know the time.
     ends = state.destroyed or state.deleted_at
-    if ends and state.gone(micros_of(core.clock.now()) if now is None else now):
+    if ends and state.gone(micros(core.clock.now()) if now is None else now):
         return None
     return core.keyring().open(version.sealed, kv.value_place(head.id, version.version))
 

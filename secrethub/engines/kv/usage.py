@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.event import Entry
+from secrethub.clock import micros
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.kv.answers import FoundAnswer, ReadersAnswer
 from secrethub.engines.kv.rights import Rights
 from secrethub.engines.kv.search import page_size
-from secrethub.engines.kv.store import folder_of, micros_of, path_of, time_text
+from secrethub.engines.kv.store import folder_of, path_of, time_text
 from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.ids import is_uuid
 from secrethub.storage.kv_usage import END, Position, last_reads, reads_of
@@ -112,7 +113,7 @@ async def unused(context: Context, _body: None) -> Answer:
     """Answer secrets that are older than a time and were not read for it, with their last read."""
     folder, limit, core = folder_of(context), page_size(context), context.core
     seconds = parse_duration(context.query.get("since", _UNUSED))
-    before = micros_of(core.clock.now()) - seconds * 1_000_000
+    before = micros(core.clock.now()) - seconds * 1_000_000
     rights = await Rights.of(context)
     async with core.database.read() as connection:
         page, following = await last_reads(

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import micros
 from secrethub.engines.agents.records import agent_id_of, load
 from secrethub.engines.rotators.generated import Shape
 from secrethub.engines.rotators.rotator import Awaited, Plan, Refused, Setup
 from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.storage import agent_orders
 from secrethub.storage.agent_orders import AgentOrder
-from secrethub.storage.authority_rows import micros
 from secrethub.wire.durations import parse_duration
 from secrethub.wire.fields import OrderStep
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from secrethub.clock import micros
 from secrethub.engines.engine import Fence
 from secrethub.engines.mounts import Mount
 from secrethub.engines.rotators.kinds import rotator_of
@@ -16,7 +17,6 @@ from secrethub.engines.secret_rotation.secret import Current, read_secret
 from secrethub.errors import InvalidRequest
 from secrethub.rotation.steps import Run, Trigger
 from secrethub.storage.authority import ROTATIONS
-from secrethub.storage.authority_rows import micros
 
 
 async def store_of(core: Core, rotation: Rotation) -> tuple[Mount, str]:

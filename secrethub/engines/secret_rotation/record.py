@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from secrethub.clock import from_micros, micros
 from secrethub.crypto.aead import Place
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.flat import flat_view
@@ -24,8 +25,6 @@ from secrethub.errors import InvalidRequest
 from secrethub.rotation.schedule import Schedule
 from secrethub.rotation.steps import Run
 from secrethub.storage.authority import ROTATIONS, Row
-from secrethub.storage.authority_rows import micros as to_micros
-from secrethub.wire.durations import from_micros
 
 Late = Literal["retire", "undo"]
 
@@ -121,7 +120,7 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True):
         if not self.definition.paused:
             previous = from_micros(self.scheduled_at) if self.scheduled_at else now
             following = self.definition.schedule.following(previous, now)
-        return msgspec.structs.replace(self, scheduled_at=0 if following is None else to_micros(following))
+        return msgspec.structs.replace(self, scheduled_at=0 if following is None else micros(following))
 
     def begins_at(self, part: float) -> datetime | None:
         """Return when the scheduled run is to begin; ``part`` is random, from 0 to 1."""

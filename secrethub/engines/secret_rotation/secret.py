@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from secrethub.clock import micros
 from secrethub.engines.engine import Fence
 from secrethub.engines.kv.cache import Found, is_behind
 from secrethub.engines.kv.rules import mount_settings, new_head, with_version
@@ -22,7 +23,6 @@ from secrethub.engines.runtime import Core
 from secrethub.errors import Stale, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage import kv
-from secrethub.storage.authority_rows import micros
 from secrethub.storage.kv_writer import put_within
 
 

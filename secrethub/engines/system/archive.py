@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from secrethub.audit.segment import Manifest, file_name
+from secrethub.clock import from_micros
 from secrethub.engines.answers import Nothing
 from secrethub.engines.archive.archiver import run
 from secrethub.engines.archive.checking import check
@@ -267,7 +267,7 @@ def _shown(manifest: Manifest, key: bytes, *, pruned: bool) -> dict[str, Any]:
 
 
 def _time(at: int) -> str:
-    return format_rfc3339(datetime.fromtimestamp(at / 1_000_000, UTC))
+    return format_rfc3339(from_micros(at))
 
 
 async def verify(context: Context, _body: NoRequest) -> Answer:

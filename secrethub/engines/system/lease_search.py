@@ -7,13 +7,13 @@ from typing import Any
 
 import asyncpg
 
+from secrethub.clock import from_micros, micros
 from secrethub.engines.answers import Names
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import shown, whole_number
 from secrethub.engines.mounts import Mount
 from secrethub.engines.system.answers import LeaseCountAnswer, LeasesAnswer, MakersAnswer
 from secrethub.errors import InvalidRequest, NotFound
-from secrethub.leases.lease import instant
 from secrethub.storage import lease_lists
 from secrethub.storage.lease_lists import Wanted
 from secrethub.wire.canonical_path import check_path
@@ -136,7 +136,7 @@ async def top(context: Context, _body: None) -> Answer:
                     "owner": row["owner"][:36],
                     "owner_name": row["owner_name"],
                     "leases": row["leases"],
-                    "first_expire_time": format_rfc3339(instant(row["first_expires_at"])),
+                    "first_expire_time": format_rfc3339(from_micros(row["first_expires_at"])),
                 }
                 for row in rows
             ]
@@ -164,9 +164,9 @@ def _told(row: asyncpg.Record, mounts: Mapping[str, Mount]) -> Mapping[str, Any]
         "target": row["target"],
         "owner": row["owner"][:36],
         "owner_name": row["owner_name"],
-        "issue_time": format_rfc3339(instant(row["issued_at"])),
-        "expire_time": format_rfc3339(instant(row["expires_at"])),
-        "max_expire_time": format_rfc3339(instant(row["max_expires_at"])),
+        "issue_time": format_rfc3339(from_micros(row["issued_at"])),
+        "expire_time": format_rfc3339(from_micros(row["expires_at"])),
+        "max_expire_time": format_rfc3339(from_micros(row["max_expires_at"])),
         "renewable": row["renewable"],
         "attempts": row["attempts"],
         "error": row["error"],
@@ -179,8 +179,8 @@ def _before(context: Context, text: str) -> int:
         return 0
     if "T" in text:
         found = parse_rfc3339(text)
-        return int(found.timestamp() * 1_000_000) if found is not None else 0
-    return int((context.now.timestamp() + parse_duration(text)) * 1_000_000)
+        return micros(found) if found is not None else 0
+    return micros(context.now) + parse_duration(text) * 1_000_000
 
 
 def _limit(context: Context, usual: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import from_micros, micros
 from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.lease_ending import end_these
@@ -21,12 +22,11 @@ from secrethub.engines.token.known import lineage_of
 from secrethub.errors import InvalidRequest, PermissionDenied, Stale, Unavailable
 from secrethub.ids import is_uuid
 from secrethub.leases.deadlines import renewed, seconds_left
-from secrethub.leases.lease import Lease, instant
+from secrethub.leases.lease import Lease
 from secrethub.policy.builtin import ROOT
 from secrethub.policy.decision import Allowed, decide
 from secrethub.storage import lease_ends, leases
 from secrethub.storage.authority import TOKENS
-from secrethub.storage.authority_rows import micros
 from secrethub.storage.fence import hold_shared
 from secrethub.wire.durations import format_rfc3339, parse_duration
 
@@ -125,7 +125,7 @@ async def renew(context: Context, body: RenewLease) -> Answer:
         if found is None or not is_leased(found[1]):
             raise InvalidRequest("the mount that the lease was made by is gone")
         held = Held(lease=lease, data=leases.opened_data(core.keyring(), lease))
-        await found[1].extend(core, found[0], held, instant(until))
+        await found[1].extend(core, found[0], held, from_micros(until))
     written = await core.renewals.renew(core.keyring(), context.fence, lease, now=now, until=until)
     if written is None:
         raise Stale("the lease has changed")
@@ -165,9 +165,9 @@ def shown(lease: Lease, now: int) -> Mapping[str, Any]:
     """Return what a lookup tells."""
     return {
         "id": lease.id,
-        "issue_time": format_rfc3339(instant(lease.issued_at)),
-        "expire_time": format_rfc3339(instant(lease.expires_at)),
-        "last_renewal": format_rfc3339(instant(lease.renewed_at)) if lease.renewed_at else None,
+        "issue_time": format_rfc3339(from_micros(lease.issued_at)),
+        "expire_time": format_rfc3339(from_micros(lease.expires_at)),
+        "last_renewal": format_rfc3339(from_micros(lease.renewed_at)) if lease.renewed_at else None,
         "renewable": lease.renewable and lease.max_expires_at > now,
         "ttl": seconds_left(now, lease.expires_at),
     }

@@ -15,6 +15,7 @@ import msgspec
 from secrethub.audit.event import Kind, Record
 from secrethub.auth.digests import accessor_digest
 from secrethub.auth.networks import parse_address
+from secrethub.clock import from_micros, micros
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.errors import InvalidRequest
 from secrethub.storage.authority import ACCESSORS, AGENTS
@@ -25,7 +26,7 @@ from secrethub.storage.ledger_search import (
     place_from,
     place_text,
 )
-from secrethub.wire.durations import format_rfc3339, from_micros, parse_duration, parse_rfc3339
+from secrethub.wire.durations import format_rfc3339, parse_duration, parse_rfc3339
 
 _LIMIT = 100
 _MOST = 500
@@ -230,7 +231,7 @@ def instant_of(text: str | None, now: datetime, name: str) -> int | None:
     """
     if not text:
         return None
-    present = int(now.timestamp() * 1_000_000)
+    present = micros(now)
     if _DATE.match(text) is None:
         try:
             return present - parse_duration(text) * 1_000_000
@@ -239,7 +240,7 @@ def instant_of(text: str | None, now: datetime, name: str) -> int | None:
                 f"{name} is a time like 2030-01-31T23:00:00Z or a duration like 24h"
             ) from exc
     instant = parse_rfc3339(text)
-    return 0 if instant is None else int(instant.timestamp() * 1_000_000)
+    return 0 if instant is None else micros(instant)
 
 
 def shown(record: Record) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from secrethub.audit.export_file import (
     entry_line,
     header_line,
 )
+from secrethub.clock import micros
 from secrethub.engines.engine import Answer, Context, Flow, Operation
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.ledger_entries import PLAIN, Criteria, filter_of, shown
@@ -91,7 +92,7 @@ async def export(context: Context, body: ExportRequest) -> Answer:
         raise InvalidRequest("format is jsonl or csv")
     core = context.core
     wanted = await filter_of(context, body)
-    now = int(context.now.timestamp() * 1_000_000)
+    now = micros(context.now)
     running = core.engine_state.setdefault(_RUNNING, set())
     assert isinstance(running, set)
     if len(running) >= _MOST_AT_ONCE:

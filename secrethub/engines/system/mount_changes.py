@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from secrethub.clock import micros
 from secrethub.engines.engine import EMPTY, Answer, Context
 from secrethub.engines.flat import DYNAMIC
 from secrethub.engines.leasing import leased_kinds
@@ -20,7 +21,6 @@ from secrethub.engines.unmounting import empty
 from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.ids import new_accessor, new_uuid
 from secrethub.storage.authority import MOUNTS
-from secrethub.storage.authority_rows import micros
 from secrethub.storage.lease_ends import order_for_mount
 from secrethub.wire.canonical_path import check_path
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import micros
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.leasing import leased_kinds
 from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
@@ -26,7 +27,6 @@ from secrethub.engines.unmounting import empty
 from secrethub.errors import InvalidRequest, Sealed, Unavailable
 from secrethub.ids import is_uuid, new_uuid
 from secrethub.storage.authority import MOUNTS, Change
-from secrethub.storage.authority_rows import micros
 from secrethub.storage.lease_ends import order_for_mount
 from secrethub.wire.canonical_path import check_path
 

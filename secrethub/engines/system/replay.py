@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from secrethub.audit.event import Entry
+from secrethub.clock import from_micros, micros
 from secrethub.engines.bindings import Application
 from secrethub.engines.engine import Answer, Context, Method, Operation
 from secrethub.engines.mounts import Route
@@ -30,7 +31,7 @@ from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import Allowed, CompiledPolicies, Decision, Denied, compile_policies, decide
 from secrethub.policy.document import ParsedPolicy, parse_policy
 from secrethub.storage.ledger_decisions import Place, decided
-from secrethub.wire.durations import format_rfc3339, from_micros, parse_duration, parse_rfc3339
+from secrethub.wire.durations import format_rfc3339, parse_duration, parse_rfc3339
 
 _LOOKED_AT = 2000
 """Entries of one page: about 0.2 s of decisions."""
@@ -90,8 +91,8 @@ async def replay(context: Context, body: ReplayRequest) -> Answer:
     until = _instant(body.until, "until") if body.until is not None else context.now
     if not body.actor.isprintable():
         raise InvalidRequest("actor is the beginning of a name such as agent:6f1c0c1e-")
-    after = _place(body.after) if body.after else Place(_micros(_since(body.since, context.now)))
-    entries = await decided(core.database, after, _micros(until), body.actor, _LOOKED_AT)
+    after = _place(body.after) if body.after else Place(micros(_since(body.since, context.now)))
+    entries = await decided(core.database, after, micros(until), body.actor, _LOOKED_AT)
     judge = _Judge(core, proposed, attach=body.attach)
     changes: list[dict[str, Any]] = []
     undecided: dict[str, int] = {}
@@ -261,10 +262,6 @@ def _instant(given: str, name: str) -> datetime:
     if instant is None:
         raise InvalidRequest(f"{name} is an instant such as 2030-01-31T23:00:00Z")
     return instant
-
-
-def _micros(instant: datetime) -> int:
-    return round(instant.timestamp() * 1_000_000)
 
 
 def _place(text: str) -> Place:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import from_micros
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kv.rights import Rights
@@ -27,7 +28,7 @@ from secrethub.policy.decision import Allowed, decide
 from secrethub.rotation.schedule import LONGEST, Schedule
 from secrethub.storage import agent_orders, rotations
 from secrethub.storage.authority import ROTATIONS, Row
-from secrethub.wire.durations import format_rfc3339, from_micros, parse_duration
+from secrethub.wire.durations import format_rfc3339, parse_duration
 
 DEFAULT_CONFIRM = "5m"
 _PLAIN = frozenset({"rotator", "every", "cron", "zone", "jitter", "confirm_within", "late"})

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.clock import from_micros
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import whole_number
 from secrethub.engines.rotators.kinds import rotator_of
@@ -20,7 +21,7 @@ from secrethub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from secrethub.storage import rotations
 from secrethub.storage.authority import ROTATIONS
 from secrethub.storage.rotations import Past
-from secrethub.wire.durations import format_rfc3339, from_micros
+from secrethub.wire.durations import format_rfc3339
 
 _PAGE = 100
 _NEWEST = 1 << 62

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from secrethub.auth import batch
 from secrethub.auth.digests import accessor_digest, token_digest
+from secrethub.clock import micros
 from secrethub.engines.bindings import Kind, Subject
 from secrethub.engines.engine import Context, Identity
 from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
@@ -17,7 +18,6 @@ from secrethub.engines.origin import origin_of
 from secrethub.engines.runtime import Core
 from secrethub.errors import DecryptionFailed, InvalidRequest, PermissionDenied
 from secrethub.storage.authority import ACCESSORS, APPROLES, CERT_ROLES, TOKENS, USERS, Row
-from secrethub.storage.authority_rows import micros
 
 MAX_TOKEN = batch.MAX_LENGTH
 """Characters that a token has at most."""
