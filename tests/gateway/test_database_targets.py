@@ -94,6 +94,19 @@ async def test_a_kept_password_is_not_sent_elsewhere(ready: Node, target: Target
     await creds(ready)
 
 
+async def test_who_moves_a_connection_is_told_of_its_leases(ready: Node, target: TargetDatabase) -> None:
+    """Another place with leases from the old one is taken with a warning; without leases with none."""
+    other = target.connection_url.replace(f"/{target.name}", "/postgres")
+    old, new = target.config(), target.config(connection_url=other)
+    made = await creds(ready)
+    told = await ready.call("POST", f"{MOUNT}/config/db", json=new)
+    assert (told.status_code, "stay at the old one" in told.json()["warnings"][0]) == (200, True), told.text
+    assert (await ready.call("POST", f"{MOUNT}/config/db", json=new)).status_code == 204
+    assert (await ready.call("POST", f"{MOUNT}/config/db", json=old)).status_code == 200
+    await ok(ready, "PUT", "sys/leases/revoke", {"lease_id": made["lease_id"], "sync": True})
+    assert (await ready.call("POST", f"{MOUNT}/config/db", json=new)).status_code == 204
+
+
 async def test_who_may_do_what(ready: Node, target: TargetDatabase) -> None:
     """A role is for those who may read its users, and for roles that its connection allows."""
     token = await ready.token("app", native(f"{MOUNT}/creds/app"))

@@ -59,6 +59,12 @@ _PLACE = ("connection_url", "username", "tls_ca")
 """What decides whom a password is shown to."""
 
 
+_MOVED = (
+    "there are leases of this connection: they are ended at the new place from now on; "
+    "if that is another server their users stay at the old one"
+)
+
+
 _AS_GIVEN = (
     "verify_connection",
     "max_open_connections",
@@ -255,11 +261,13 @@ async def _written(context: Context, key: str, body: WriteConnection) -> Answer:
             raise InvalidRequest(f"error verifying connection: {why}") from exc
         finally:
             target.close()
+    moved = old is not None and made.options.get("connection_url") != old.options.get("connection_url")
     async with core.authority.change(context.fence) as change:
         await change.put(
             ENGINE_CONFIGS, key, made.body(), owner=context.mount_id, expected_revision=made.revision
         )
-    return EMPTY
+        leased = moved and await leases.any_of(change.connection, context.mount_id, context.params["name"])
+    return Answer(warnings=(_MOVED,)) if leased else EMPTY
 
 
 async def delete_connection(context: Context, _body: None) -> Answer:
