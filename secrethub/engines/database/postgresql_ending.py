@@ -29,7 +29,9 @@ _PART_MILLISECONDS = 250
 """The same for parts of those that waited in vain, so that all of them have their turn."""
 _FIND = """SELECT oid, rolname, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS super
            FROM pg_roles WHERE rolname = ANY($1::text[])"""
-_TERMINATE = "SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity WHERE usesysid = ANY($1::oid[])"
+_TERMINATE = """SELECT pg_catalog.pg_terminate_backend(pid, $2::bigint) FROM pg_catalog.pg_stat_activity
+                WHERE usesysid = ANY($1::oid[])"""
+"""Named in full, with the types that it takes: the users that we make may have functions of the same name."""
 
 
 async def end_users(
