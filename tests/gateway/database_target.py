@@ -100,6 +100,15 @@ class TargetDatabase:
         rows = await self.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '-[0-9a-f]{12}-[A-Za-z0-9]{24}$'")
         return {row["rolname"] for row in rows}
 
+    async def owners(self) -> set[str]:
+        """Return the roles that own what users have left."""
+        rows = await self.sql(
+            """SELECT rolname FROM pg_roles r WHERE rolname ~ '-owned-[0-9a-f]{12}$' AND EXISTS (
+                   SELECT FROM pg_shdepend d JOIN pg_database b ON b.oid = d.dbid
+                   WHERE d.refobjid = r.oid AND b.datname = current_database())"""
+        )
+        return {row["rolname"] for row in rows}
+
     async def opens(self, user: str, password: str) -> bool:
         """Tell whether a user can log in."""
         try:
@@ -137,7 +146,7 @@ async def target_database(postgres_url: str) -> AsyncIterator[TargetDatabase]:
     finally:
         target.server.close()
         proxy.cut()
-        left = (*await target.users(), name)
+        left = (*await target.users(), *await target.owners(), name)
         gone = (f'DROP ROLE IF EXISTS "{role}"' for role in left)
         await _execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)', *gone)
 

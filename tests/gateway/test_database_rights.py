@@ -9,9 +9,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.gateway.behind import until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import creds, leasing, ready, target
+from tests.gateway.databases import MOUNT, creds, leasing, ready, role, target
 from tests.gateway.kv import ok
 
 __all__ = ["leasing", "ready", "target"]  # the fixtures
@@ -51,3 +52,56 @@ async def test_functions_of_users_are_not_called_by_us(
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
             await connection.fetchval("SELECT 1")
     assert await target.sql("SELECT * FROM called") == []
+
+
+_LEFT = """CREATE TABLE {0}_rows AS SELECT 1 AS one;
+    CREATE VIEW {0}_view AS SELECT rolpassword FROM pg_authid;
+    CREATE FUNCTION {0}_run(what text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+        AS $$ BEGIN EXECUTE what; END $$;
+    GRANT SELECT ON {0}_rows, {0}_view TO PUBLIC"""
+
+
+async def test_what_users_leave_has_no_rights(ready: Node, target: TargetDatabase) -> None:
+    """Views and functions of a user that has ended show and do nothing of ours or of other roles' users."""
+    await target.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    await ok(ready, "POST", f"{MOUNT}/roles/other", role())
+    for name in ("app", "other"):
+        made = await creds(ready, name=name)
+        async with session(target, made) as connection:
+            await connection.execute(_LEFT.format(name))
+        await end(ready, made)
+    async with session(target, await creds(ready)) as connection:
+        assert await connection.fetchval("SELECT one FROM app_rows") == 1
+        user = await connection.fetchval("SELECT current_user")
+        for statement in (
+            "SELECT * FROM app_view",
+            f"SELECT app_run('ALTER ROLE \"{user}\" CREATEDB')",
+            "SELECT app_run('DROP TABLE things')",
+            "SELECT app_run('DROP TABLE other_rows')",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        await connection.execute("SELECT app_run('DROP TABLE app_rows')")
+    assert len(await target.owners()) == 2
+
+
+async def test_a_role_with_rights_gets_nothing(ready: Node, target: TargetDatabase) -> None:
+    """Where the role that is to own what is left can do something, the user's end waits, with the reason."""
+    await target.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    for mighty in (True, False):
+        made = await creds(ready)
+        async with session(target, made) as connection:
+            await connection.execute(_LEFT.format(f"left_{mighty}".lower()))
+        if mighty:
+            await end(ready, made)
+            (owner,) = await target.owners()
+            await target.sql(f'ALTER ROLE "{owner}" CREATEDB')
+    body = {"lease_id": made["lease_id"], "sync": True}
+    refused = await ready.call("PUT", "sys/leases/revoke", json=body)
+    assert (refused.status_code, "must not be able" in refused.text) == (503, True), refused.text
+    await target.sql(f'ALTER ROLE "{owner}" NOCREATEDB')
+
+    async def ended() -> bool:
+        return not await target.users()
+
+    await until(ended)

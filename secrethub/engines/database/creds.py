@@ -14,7 +14,7 @@ from secrethub.engines.database.plugins import plugin_of
 from secrethub.engines.database.role import check_allowed, find_role
 from secrethub.engines.database.target import NewUser, Statements
 from secrethub.engines.database.targets import targets_of
-from secrethub.engines.database.usernames import cluster_tag, username
+from secrethub.engines.database.usernames import cluster_tag, owner_name, username
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.leasing import Held, Made, Plan, issue
 from secrethub.engines.mounts import Mount
@@ -112,7 +112,8 @@ async def end_users(
     connection = await used_connection(core, mount.uuid, target)
     alike: dict[Statements, dict[str, str]] = {}
     for one in held:
-        statements = await _statements(core, mount, one)
+        owner = owner_name(core.keys.cluster_id, mount.uuid, one.lease.role)
+        statements = msgspec.structs.replace(await _statements(core, mount, one), owner=owner)
         alike.setdefault(statements, {})[one.data["username"]] = one.lease.id
     reasons: dict[str, str] = {}
     async with targets_of(core).use(connection) as server:

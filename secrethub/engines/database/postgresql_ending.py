@@ -15,7 +15,7 @@ import asyncpg
 
 from secrethub.engines.database.postgresql_link import Link
 from secrethub.engines.database.statements import identifier, render
-from secrethub.engines.database.target import HeldUp, Owned, Statements
+from secrethub.engines.database.target import HeldUp, Statements
 from secrethub.errors import InvalidRequest
 
 NAMES = ("name", "username")
@@ -32,6 +32,12 @@ _FIND = """SELECT oid, rolname, (SELECT rolsuper FROM pg_roles WHERE rolname = c
 _TERMINATE = """SELECT pg_catalog.pg_terminate_backend(pid, $2::bigint) FROM pg_catalog.pg_stat_activity
                 WHERE usesysid = ANY($1::oid[])"""
 """Named in full, with the types that it takes: the users that we make may have functions of the same name."""
+
+_OWNS = """SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend WHERE refobjid = ANY($1::oid[]) AND deptype = 'o'
+           AND refclassid = 'pg_catalog.pg_authid'::regclass::oid)"""
+_MIGHTY = """SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolcanlogin OR rolreplication OR rolbypassrls
+                 OR EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid)
+             FROM pg_catalog.pg_roles r WHERE rolname = $1::name"""
 
 
 async def end_users(
@@ -65,7 +71,7 @@ async def end_users(
                     await connection.execute(render(statement, dict.fromkeys(NAMES, row["rolname"])))
             rows = await connection.fetch(_FIND, names) if rollback else []
         if rows:
-            await _drop(connection, rows, statements.owned)
+            await _drop(connection, rows, statements)
         return [row["oid"] for row in found]
 
     try:
@@ -86,13 +92,42 @@ async def end_users(
     return {}
 
 
-async def _drop(connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record], owned: Owned) -> None:
+async def _drop(
+    connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record], statements: Statements
+) -> None:
     """Drop roles that are there, with what they own in this database, and their rights in it."""
-    listed = ", ".join(identifier(row["rolname"]) for row in rows)
+    listed, oids = ", ".join(identifier(row["rolname"]) for row in rows), [row["oid"] for row in rows]
     if not rows[0]["super"]:
         # Whoever made a role may make itself a member, and only a member may do what follows.
         await connection.execute(f"GRANT {listed} TO CURRENT_USER")
-    await connection.fetch(_TERMINATE, [row["oid"] for row in rows], _WAIT_MILLISECONDS)
-    if owned == "reassign":
-        await connection.execute(f"REASSIGN OWNED BY {listed} TO CURRENT_USER")
+    await connection.fetch(_TERMINATE, oids, _WAIT_MILLISECONDS)
+    if statements.owned == "reassign" and await connection.fetchval(_OWNS, oids):
+        owner = await _powerless(connection, statements.owner, ours=not rows[0]["super"])
+        await connection.execute(f"REASSIGN OWNED BY {listed} TO {owner}")
     await connection.execute(f"DROP OWNED BY {listed}; DROP ROLE {listed}")
+
+
+async def _powerless(connection: asyncpg.Connection[Any], name: str, *, ours: bool) -> str:
+    """Return the identifier of a role that may do nothing, made if there is none.
+
+    Views and functions do what their owner may, for whoever may use them, and the server itself calls those
+    of an index as the table's owner. Were they ours, whoever made them would have our rights.
+
+    Args:
+        connection: in a transaction.
+        name: of the role.
+        ours: we have to be a member of it.
+
+    Raises:
+        InvalidRequest: it may do something.
+    """
+    owner, mighty = identifier(name), await connection.fetchval(_MIGHTY, name)
+    if mighty is None:
+        await connection.execute(f"CREATE ROLE {owner} NOLOGIN")
+    elif mighty:
+        raise InvalidRequest(
+            f"what the user owns is for the role {name}, which must not be able to do anything"
+        )
+    if ours:
+        await connection.execute(f"GRANT {owner} TO CURRENT_USER")
+    return owner

@@ -12,7 +12,7 @@ import msgspec
 from secrethub.engines.database.connection import find_connection
 from secrethub.engines.database.target import Statements
 from secrethub.engines.database.targets import targets_of
-from secrethub.engines.database.usernames import cluster_tag
+from secrethub.engines.database.usernames import cluster_tag, owner_name
 from secrethub.engines.database.without_lease import without_lease
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.runtime import Core
@@ -98,7 +98,8 @@ async def drop_strays(core: Core, mount: str, name: str, users: Sequence[str]) -
     """Remove users, and return why some could not be. Raises as :func:`strays`."""
     connection = await find_connection(core, mount, name)
     failed: dict[str, str] = {}
+    statements = Statements(owner=owner_name(core.keys.cluster_id, mount, ""))
     async with targets_of(core).use(connection) as target:
         for start in range(0, len(users), _BATCH):
-            failed.update(await target.drop(users[start : start + _BATCH], Statements()))
+            failed.update(await target.drop(users[start : start + _BATCH], statements))
     return failed

@@ -24,7 +24,7 @@ class HeldUp(Busy):
 
 
 Owned = Literal["reassign", "drop"]
-"""What becomes of that which a user owns when the user goes: it becomes ours, or goes too."""
+"""What becomes of what a user owns when the user goes: it is for a role without rights, or goes too."""
 
 
 class Statements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,6 +36,7 @@ class Statements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         rollback: takes back a creation that came to no lease.
         renew: lets the user live longer.
         owned: of a revocation as usual.
+        owner: who gets what a user owned that is ended as usual; not kept, but said whenever one is ended.
     """
 
     creation: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class Statements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rollback: tuple[str, ...] = ()
     renew: tuple[str, ...] = ()
     owned: Owned = "reassign"
+    owner: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

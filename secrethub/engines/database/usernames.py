@@ -30,6 +30,18 @@ def cluster_tag(cluster: str) -> str:
     return hashlib.sha256(b"secrethub-user\0" + cluster.encode()).hexdigest()[:_TAG]
 
 
+def owner_name(cluster: str, mount: str, role: str) -> str:
+    """Return who at a target owns what users of a role have left: one for each role, and never a user's name.
+
+    Args:
+        cluster: its id.
+        mount: its UUID.
+        role: whose users they were; empty where that is not known any more.
+    """
+    digest = hashlib.sha256(f"secrethub-owner\0{cluster}\0{mount}\0{role}".encode()).hexdigest()
+    return f"{_ODD.sub('-', role)[:32] or 'strays'}-owned-{digest[:_TAG]}"
+
+
 def username(
     template: str,
     *,
