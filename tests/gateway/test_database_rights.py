@@ -105,3 +105,36 @@ async def test_a_role_with_rights_gets_nothing(ready: Node, target: TargetDataba
         return not await target.users()
 
     await until(ended)
+
+
+@pytest.mark.parametrize("superuser", [True, False])
+async def test_who_cannot_be_dropped_cannot_log_in(
+    ready: Node, target: TargetDatabase, *, superuser: bool
+) -> None:
+    """A user whose end fails at something that others made of his is shut out until it succeeds."""
+    await target.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    await target.sql(f"GRANT SELECT ON things TO {target.owner} WITH GRANT OPTION")
+    if not superuser:
+        await target.sql(f"ALTER ROLE {target.owner} NOSUPERUSER CREATEROLE")
+    await ok(ready, "POST", f"{MOUNT}/roles/app", role(owned_objects="drop"))
+    revoked, other = await creds(ready), await creds(ready)
+    async with session(target, revoked) as connection:
+        await connection.execute("CREATE TABLE mine AS SELECT 1 AS one; GRANT SELECT ON mine TO PUBLIC")
+        async with session(target, other) as second:
+            await second.execute("CREATE VIEW his AS SELECT * FROM mine")
+        body = {"lease_id": revoked["lease_id"], "sync": True}
+        answer = await ready.call("PUT", "sys/leases/revoke", json=body)
+        assert (answer.status_code, "depend" in answer.text) == (503, True), answer.text
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await connection.fetchval("SELECT 1")
+    assert revoked["data"]["username"] in await target.users()
+    assert not await target.opens(revoked["data"]["username"], revoked["data"]["password"])
+    assert await target.opens(other["data"]["username"], other["data"]["password"])
+    await end(ready, other)
+
+    async def ended() -> bool:
+        return not await target.users()
+
+    await until(ended)
+    if not superuser:
+        await target.sql(f"ALTER ROLE {target.owner} SUPERUSER")

@@ -1,8 +1,8 @@
 """The end of users of PostgreSQL: their connections, what they own, and they themselves.
 
 Many go in one transaction, which takes little longer than one; where that fails, halves of them are tried,
-so that one that cannot go holds up no other. A role can go while somebody is connected with it, so its
-connections are ended before, and once more afterwards for whoever came in between.
+so that one that cannot go holds up no other. That one is shut out until it can. A role can go while somebody
+is connected with it, so its connections are ended before, and once more afterwards for who came in between.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ async def end_users(
         ended = await link.change(work, lock_milliseconds=lock_milliseconds)
     except (InvalidRequest, HeldUp) as exc:
         if len(names) == 1:
+            await _bar(link, names[0])
             return {names[0]: exc.message}
         wait = _PART_MILLISECONDS if isinstance(exc, HeldUp) else lock_milliseconds
         reasons: dict[str, str] = {}
@@ -90,6 +91,29 @@ async def end_users(
             with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch(_TERMINATE, ended, 0)
     return {}
+
+
+async def _bar(link: Link, name: str) -> None:
+    """End what a user can do that cannot be dropped: nobody logs in as it, and nobody is logged in.
+
+    Raises:
+        Unavailable, TimeoutError: the server does not answer.
+    """
+
+    async def work(connection: asyncpg.Connection[Any]) -> list[int]:
+        rows = await connection.fetch(_FIND, [name])
+        for row in rows:
+            await connection.execute(f"ALTER ROLE {identifier(name)} NOLOGIN PASSWORD NULL")
+            if not row["super"]:
+                await connection.execute(f"GRANT {identifier(name)} TO CURRENT_USER")
+        return [row["oid"] for row in rows]
+
+    # Why it cannot be dropped is told anyway.
+    with contextlib.suppress(InvalidRequest, HeldUp):
+        barred = await link.change(work, lock_milliseconds=_LOCK_MILLISECONDS)
+        if barred:
+            async with link.lent() as connection:
+                await connection.fetch(_TERMINATE, barred, _WAIT_MILLISECONDS)
 
 
 async def _drop(
