@@ -115,11 +115,12 @@ def dead(session: Session, retry: bool, prefix: str) -> None:
 
 
 @lease.command()
+@click.option("--dead", is_flag=True, help="Those whose end was given up.")
 @with_session
-def count(session: Session) -> None:
+def count(session: Session, dead: bool) -> None:
     """Count leases by mount."""
     with session.client() as client:
-        found = client.read(f"{_LEASES}/count").data
+        found = client.read(f"{_LEASES}/count", type="irrevocable" if dead else None).data
     session.show(found, fields(found["counts"], "Mount", "Leases"))
 
 
@@ -145,6 +146,8 @@ def _found(session: Session, most: int, wanted: Mapping[str, str]) -> list[dict[
             page = client.read(_LEASES, **wanted, after=after or None, limit=limit).data
             found += page["leases"]
             after = page["next"]
+    if after is not None:
+        session.note(f"There may be more than these {len(found)}.")
     return found
 
 

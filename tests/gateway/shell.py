@@ -40,6 +40,12 @@ class Cli:
         assert "Traceback" not in err
         return out if code == 0 else err
 
+    async def noted(self, *words: str) -> str:
+        """Run a command that succeeds, and return what it said beside its answer."""
+        ended, out, err = await asyncio.to_thread(_run, words, self.environment, "")
+        assert ended == 0, out + err
+        return err
+
     async def json(self, *words: str, **how: Any) -> Any:
         """Run a command and return its answer."""
         return json.loads(await self(*words, "--format", "json", **how))

@@ -40,6 +40,8 @@ async def test_leases(cli: Cli, leased: Node, place: Path) -> None:
         assert [one["lease_id"] for one in await cli.json("lease", "find", *right)] == ids, right
         assert await cli.json("lease", "find", *wrong) == [], wrong
     assert [one["lease_id"] for one in await cli.json("lease", "find", "--most", "2")] == ids[:2]
+    assert await cli.noted("lease", "find", "--most", "2") == "There may be more than these 2.\n"
+    assert await cli.noted("lease", "find") == ""
     assert (await cli.json("lease", "renew", ids[0], "--increment", "10m"))["lease_duration"] == 600
     assert await cli("lease", "revoke", ids[0], "--wait") == "Revoked.\n"
     assert len(files(place)) == 2
@@ -55,6 +57,7 @@ async def test_leases(cli: Cli, leased: Node, place: Path) -> None:
 
     await until(dead)
     assert "the target refuses" in await cli("lease", "dead")
+    assert (await cli.json("lease", "count", "--dead"))["counts"] == {"db/": 2}
     (place.parent / f"refuses-{names[0]}").unlink()
     assert await cli.json("lease", "dead", "--retry") == {"leases": 2}
     await gone(place, names[0])
