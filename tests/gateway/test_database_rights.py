@@ -33,6 +33,14 @@ async def end(node: Node, made: dict[str, Any]) -> None:
     await ok(node, "PUT", "sys/leases/revoke", {"lease_id": made["lease_id"], "sync": True})
 
 
+async def weakened(target: TargetDatabase, *, superuser: bool) -> None:
+    """Let users make objects, and leave the connection's user no more rights than it needs."""
+    await target.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    await target.sql(f"GRANT SELECT ON things TO {target.owner} WITH GRANT OPTION")
+    if not superuser:
+        await target.sql(f"ALTER ROLE {target.owner} NOSUPERUSER CREATEROLE")
+
+
 @pytest.mark.parametrize("types", ["integer, text", "integer, double precision", "integer, integer"])
 async def test_functions_of_users_are_not_called_by_us(
     ready: Node, target: TargetDatabase, types: str
@@ -61,9 +69,12 @@ _LEFT = """CREATE TABLE {0}_rows AS SELECT 1 AS one;
     GRANT SELECT ON {0}_rows, {0}_view TO PUBLIC"""
 
 
-async def test_what_users_leave_has_no_rights(ready: Node, target: TargetDatabase) -> None:
+@pytest.mark.parametrize("superuser", [True, False])
+async def test_what_users_leave_has_no_rights(
+    ready: Node, target: TargetDatabase, *, superuser: bool
+) -> None:
     """Views and functions of a user that has ended show and do nothing of ours or of other roles' users."""
-    await target.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    await weakened(target, superuser=superuser)
     await ok(ready, "POST", f"{MOUNT}/roles/other", role())
     for name in ("app", "other"):
         made = await creds(ready, name=name)
@@ -112,10 +123,7 @@ async def test_who_cannot_be_dropped_cannot_log_in(
     ready: Node, target: TargetDatabase, *, superuser: bool
 ) -> None:
     """A user whose end fails at something that others made of his is shut out until it succeeds."""
-    await target.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    await target.sql(f"GRANT SELECT ON things TO {target.owner} WITH GRANT OPTION")
-    if not superuser:
-        await target.sql(f"ALTER ROLE {target.owner} NOSUPERUSER CREATEROLE")
+    await weakened(target, superuser=superuser)
     await ok(ready, "POST", f"{MOUNT}/roles/app", role(owned_objects="drop"))
     revoked, other = await creds(ready), await creds(ready)
     async with session(target, revoked) as connection:
@@ -136,5 +144,3 @@ async def test_who_cannot_be_dropped_cannot_log_in(
         return not await target.users()
 
     await until(ended)
-    if not superuser:
-        await target.sql(f"ALTER ROLE {target.owner} SUPERUSER")
