@@ -8,7 +8,7 @@ import pytest
 from tests.gateway.behind import ledger_is_good, sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, ready, target
+from tests.gateway.databases import MOUNT, creds, leasing, ready, role, target
 from tests.gateway.kv import ok
 from tests.gateway.test_database import ENDED
 
@@ -46,6 +46,27 @@ async def test_a_lock_of_others_holds_up_one_user_only(ready: Node, target: Targ
 
     await until(ended)
     await ledger_is_good(ready, state=True)
+
+
+async def test_who_owns_too_much_holds_up_nobody(ready: Node, target: TargetDatabase) -> None:
+    """A user that owns more than one transaction can lock is shut out and told of; the others end."""
+    await target.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    await ok(ready, "POST", f"{MOUNT}/roles/app", role(owned_objects="drop"))
+    greedy, *_ = [(await creds(ready))["data"] for _ in range(3)]
+    owner = await asyncpg.connect(target.url_of(greedy["username"], greedy["password"]))
+    await owner.execute(
+        """DO $$ BEGIN FOR i IN 1..30000 LOOP
+               EXECUTE format('CREATE FUNCTION f%s() RETURNS int LANGUAGE sql AS $f$SELECT 1$f$', i);
+           END LOOP; END $$"""
+    )
+    await owner.close()
+    for _ in range(4):
+        answer = await ready.call("PUT", f"sys/leases/revoke-prefix/{MOUNT}/creds", json={"sync": True})
+        assert (answer.status_code, "memory" in answer.text) == (503, True), answer.text
+    assert await target.users() == {greedy["username"]}
+    assert not await target.opens(greedy["username"], greedy["password"])
+    assert (await ok(ready, "GET", f"{MOUNT}/health/db"))["breaker"] == "closed"
+    await target.sql(f'REASSIGN OWNED BY "{greedy["username"]}" TO CURRENT_USER')
 
 
 async def test_a_statement_that_waits_says_nothing_of_the_target(ready: Node, target: TargetDatabase) -> None:

@@ -278,6 +278,9 @@ def _translated(name: str, hide: Sequence[str]) -> Iterator[None]:
         raise _Overtaken from exc
     except _HELD_UP as exc:
         raise HeldUp(f"{name} waited too long for what others there hold ({type(exc).__name__})") from exc
+    except asyncpg.OutOfMemoryError as exc:
+        # One user can own more than one transaction can lock.
+        raise HeldUp(f"{name} has no memory for so many locks or so much work ({exc.sqlstate})") from exc
     except _NOT_NOW as exc:
         raise Unavailable(f"{name} does not do it now ({type(exc).__name__})") from exc
     except asyncpg.InternalServerError as exc:

@@ -20,7 +20,7 @@ class WrongPassword(InvalidRequest):
 
 
 class HeldUp(Busy):
-    """The target answers, but somebody else there holds what is needed. Nothing was done."""
+    """The target answers, but others there hold what is needed, or it is too much. Nothing was done."""
 
 
 Owned = Literal["reassign", "drop"]
