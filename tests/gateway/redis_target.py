@@ -87,8 +87,17 @@ class TargetRedis:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *more: str, aclfile: bool = True) -> Iterator[TargetRedis]:
-    """Run a server with ``more`` options; without ``aclfile`` one that has no file at all."""
+def running(
+    folder: Path, *more: str, aclfile: bool = True, configuration: bool = False
+) -> Iterator[TargetRedis]:
+    """Run a server with ``more`` options, whose users are in a file of their own, or of its configuration.
+
+    Args:
+        folder: of its files.
+        more: options.
+        aclfile: its users have a file; else it has none at all.
+        configuration: unless it has a configuration file, which then has them.
+    """
     if shutil.which("redis-server") is None:
         pytest.skip("there is no redis-server")
     # What the documentation says that ours needs, and no more.
@@ -101,6 +110,9 @@ def running(folder: Path, *more: str, aclfile: bool = True) -> Iterator[TargetRe
     if aclfile:
         (folder / "users.acl").write_text("\n".join(users) + "\n")
         options += ("--aclfile", str(folder / "users.acl"))
+    elif configuration:
+        (folder / "redis.conf").write_text("\n".join(users) + "\n")
+        options = (str(folder / "redis.conf"), *more)
     else:
         options += tuple(word for user in users for word in ("--user", *user.split()[1:]))
     target = TargetRedis(folder, free_port(), options)

@@ -131,6 +131,22 @@ async def test_users_and_their_end_survive_a_restart_of_the_server(ready: Node, 
     await ledger_is_good(ready, state=True)
 
 
+async def test_a_servers_own_configuration_keeps_users_and_their_end(leasing: Node, tmp_path: Path) -> None:
+    """Without a file for users they are in the configuration's, through a crash of Redis."""
+    folder = tmp_path / "configured"
+    folder.mkdir()
+    with redis_target.running(folder, aclfile=False, configuration=True) as configured_one:
+        await ok(leasing, "POST", f"{MOUNT}/config/cache", configured_one.config())
+        await ok(leasing, "POST", f"{MOUNT}/roles/app", {"db_name": "cache", "default_ttl": "1h"})
+        kept, ended = await creds(leasing), await creds(leasing)
+        await ok(leasing, "PUT", "sys/leases/revoke", {"lease_id": ended["lease_id"], "sync": True})
+        configured_one.stop()
+        configured_one.start()
+        for made, good in ((kept, True), (ended, False)):
+            assert configured_one.opens(made["data"]["username"], made["data"]["password"]) == good
+        await ok(leasing, "PUT", "sys/leases/revoke", {"lease_id": kept["lease_id"], "sync": True})
+
+
 async def test_a_server_that_keeps_nothing_is_told_of(leasing: Node, tmp_path: Path) -> None:
     """Without a file that keeps its users Redis is not taken, unless the operator says that he knows."""
     folder = tmp_path / "bare"
