@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -73,6 +74,32 @@ async def test_two_users_take_turns(node: Node, target: TargetDatabase, users: t
     told = json.dumps(await entries(node.settings.database_url), default=str)
     assert old[1] not in told
     await ledger_is_good(node, state=True)
+
+
+@pytest.mark.parametrize("kind", [one, two])
+async def test_a_dry_run_asks_the_database_and_changes_nothing(
+    node: Node, target: TargetDatabase, users: tuple[str, str], kind: Any
+) -> None:
+    """It tells whether the users are there, and that the database does not answer; passwords stay."""
+    run, dry = f"sys/rotation/run/{PATH}", {"dry_run": True}
+    await put(node, "app/db", {"username": users[0], "password": "first"})
+    await configured(node, PATH, **kind(users if kind is two else users[0]))
+    assert (await ok(node, "POST", run, dry))["possible"] is True
+    assert await target.opens(users[0], "first")
+    assert (await fields(node, PATH))["password"] == "first"
+    await configured(node, PATH, **kind((users[0], "nobody") if kind is two else "nobody"))
+    told = await ok(node, "POST", run, dry)
+    assert (told["possible"], told["problem"]) == (False, "there is no user nobody")
+    await ok(node, "POST", CONNECTION, {"max_open_connections": 2})
+    target.proxy.set(b"FROM pg_roles", lost=True)
+    asking = asyncio.create_task(ok(node, "POST", run, dry))
+    await target.proxy.sprung.wait()
+    target.proxy.cut()
+    told = await asking
+    assert (told["possible"], "in time" in told["problem"]) == (False, True)
+    await target.go_away()
+    told = await ok(node, "POST", run, dry)
+    assert (told["possible"], "does not answer" in told["problem"]) == (False, True)
 
 
 async def test_one_user_gets_a_new_password(

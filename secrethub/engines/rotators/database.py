@@ -65,9 +65,12 @@ class _DatabaseRotator(ABC):
         """
 
     async def probe(self, setup: Setup, current: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Find out whether the database answers us."""
+        """Find out whether the database answers us, and has the users."""
         async with self._target(setup) as target:
             await target.check()
+            for user in self.users(setup.options):
+                if user not in await target.users(user):
+                    raise Refused(f"there is no user {user}")
 
     async def verify(self, setup: Setup, plan: Plan) -> None:
         """Log in as the user."""

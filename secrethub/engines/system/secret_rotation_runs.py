@@ -139,6 +139,8 @@ async def _rehearsed(context: Context, rotation: Rotation) -> dict[str, Any]:
         await rotator_of(definition.rotator).probe(setup, current.fields)
     except (InvalidRequest, Refused, Unavailable) as exc:
         problem = exc.message
+    except TimeoutError:
+        problem = "the target did not answer in time"
     waits = 0
     if definition.confirm_within:
         waits = len(await unconfirmed(core, rotation, _NEWEST))
