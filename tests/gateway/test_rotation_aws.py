@@ -83,3 +83,16 @@ async def test_whoever_has_a_user_rotated_may_change_who_we_are(ready: Node, tar
     body = {"rotator": "aws-access-key", "options": {**OPTIONS, "user": "secrethub"}}
     answer = await ready.call("POST", "sys/rotation/config/secrets/app", token, json=body)
     assert answer.status_code == 403, answer.text
+
+
+async def test_aws_that_does_not_answer_begins_no_run(ready: Node, target: Target) -> None:
+    """Who asks for a run or a dry run then is told so, and the secret stays; afterwards it can be run."""
+    await ok(ready, "POST", f"{MOUNT}/config/root", {"max_retries": 0})
+    old = await app(ready, target)
+    with target.losing_answers("list_access_keys"):
+        dry = await ok(ready, "POST", "sys/rotation/run/secrets/app", {"dry_run": True})
+        assert (dry["possible"], "did not answer in time" in dry["problem"]) == (False, True), dry
+        answer = await ready.call("POST", "sys/rotation/run/secrets/app")
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), answer.text
+    assert await fields(ready) == old
+    assert (await rotated(ready))["outcome"] == "done"

@@ -140,6 +140,8 @@ async def _asked(setup: Setup, method: str, **arguments: str) -> dict[str, Any]:
         return await account.call("iam", method, UserName=setup.options["user"], **arguments)
     except AwsRefused as exc:
         raise Refused(exc.message) from exc
+    except TimeoutError as exc:
+        raise Unavailable(f"AWS did not answer in time: {exc}") from exc
 
 
 async def _keys(setup: Setup) -> set[str]:
