@@ -20,7 +20,7 @@ from secrethub.audit.masking import mask
 from secrethub.clock import micros
 from secrethub.engines.own_changes import own_changes, present_fence
 from secrethub.engines.rotators.kinds import rotator_of
-from secrethub.engines.rotators.rotator import Awaited, Plan, Refused, Rotator, Setup
+from secrethub.engines.rotators.rotator import Awaited, Plan, Refused, Rotator, Setup, TargetAway
 from secrethub.engines.runtime import Core
 from secrethub.engines.secret_rotation.beginning import begin, new_run, setup_of, store_of
 from secrethub.engines.secret_rotation.confirming import unconfirmed
@@ -38,6 +38,9 @@ STEP_SECONDS = 10.0
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.1, 5.0
 """Seconds between two looks for confirmations, or for what somebody was asked to do: a quarter of what was
 waited already, within these."""
+
+_AWAY_SECONDS = 60.0
+"""Until a run is begun for which a target was asked that did not answer."""
 
 _random = random.SystemRandom()
 _log = logging.getLogger(__name__)
@@ -69,6 +72,9 @@ async def _begin(core: Core, rotation: Rotation) -> bool:
     try:
         async with own_changes(core, "rotation.state", _path(rotation)) as fence:
             begun = await begin(core, rotation, "schedule", fence)
+    except TargetAway as exc:
+        await _put_off(core, rotation, exc, {"run": number})
+        return False
     except (InvalidRequest, Refused, IntegrityFailure) as exc:
         _count(core, exc)
         run = msgspec.structs.replace(
@@ -78,6 +84,22 @@ async def _begin(core: Core, rotation: Rotation) -> bool:
         return False
     assert begun.run is not None
     return True
+
+
+async def _put_off(core: Core, rotation: Rotation, exc: TargetAway, detail: dict[str, Any]) -> None:
+    """Begin some time later: an outage of an hour shall not fill the ledger."""
+    await _tell(core, rotation, "begin", "failed", detail, exc.message)
+    async with (
+        own_changes(core, "rotation.state", _path(rotation)) as fence,
+        core.authority.issue(fence) as change,
+    ):
+        await change.put(
+            ROTATIONS,
+            rotation.key,
+            rotation.body(),
+            expires_at=core.clock.now() + timedelta(seconds=_AWAY_SECONDS),
+            expected_revision=rotation.revision,
+        )
 
 
 async def _step(core: Core, rotation: Rotation, run: Run) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.gateway.aws import MOUNT, leasing, ready, service, target
 from tests.gateway.aws_target import Target
-from tests.gateway.behind import entries, ledger_is_good
+from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok
 from tests.gateway.rotations import configured, ended, fields, rotated
@@ -95,4 +95,22 @@ async def test_aws_that_does_not_answer_begins_no_run(ready: Node, target: Targe
         answer = await ready.call("POST", "sys/rotation/run/secrets/app")
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), answer.text
     assert await fields(ready) == old
+    assert (await rotated(ready))["outcome"] == "done"
+
+
+async def test_a_schedule_leaves_aws_alone_that_does_not_answer(ready: Node, target: Target) -> None:
+    """A run that cannot even be planned is begun a while later, and the ledger has it once."""
+    await ok(ready, "POST", f"{MOUNT}/config/root", {"max_retries": 0})
+    old, url = await app(ready, target), ready.settings.database_url
+    with target.losing_answers("list_access_keys"):
+        await configured(ready, rotator="aws-access-key", options=OPTIONS, every="1s")
+
+        async def put_off() -> Any:
+            return await sql(url, "SELECT FROM rotations WHERE expires_at > now() + interval '30 seconds'")
+
+        await until(put_off)
+        told = await entries(url, operation="rotation.begin")
+        assert [entry["outcome"] for entry in told] == ["begun", "failed"]
+        assert "did not answer in time" in told[1]["reason"]
+        assert await fields(ready) == old
     assert (await rotated(ready))["outcome"] == "done"

@@ -15,7 +15,11 @@ import msgspec
 
 from secrethub.engines.mounts import Mount
 from secrethub.engines.runtime import Core
-from secrethub.errors import SecretHubError
+from secrethub.errors import SecretHubError, Unavailable
+
+
+class TargetAway(Unavailable):
+    """What a run would be planned with does not answer; nothing has happened."""
 
 
 class Refused(SecretHubError):

@@ -10,11 +10,11 @@ from secrethub.clock import micros
 from secrethub.engines.engine import Fence
 from secrethub.engines.mounts import Mount
 from secrethub.engines.rotators.kinds import rotator_of
-from secrethub.engines.rotators.rotator import Plan, Setup
+from secrethub.engines.rotators.rotator import Plan, Setup, TargetAway
 from secrethub.engines.runtime import Core
 from secrethub.engines.secret_rotation.record import Rotation, place_of
 from secrethub.engines.secret_rotation.secret import Current, read_secret
-from secrethub.errors import InvalidRequest
+from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.rotation.steps import Run, Trigger
 from secrethub.storage.authority import ROTATIONS
 
@@ -52,12 +52,16 @@ async def planned(core: Core, rotation: Rotation) -> tuple[Setup, Current, Plan]
 
     Raises:
         InvalidRequest, Refused: it cannot be done.
+        TargetAway: what it is planned with does not answer.
         IntegrityFailure, Unavailable: the secret cannot be read.
     """
     mount, path = await store_of(core, rotation)
     current = await read_secret(core, mount, path)
     setup = setup_of(core, rotation, rotation.runs + 1)
-    fields, notes = await rotator_of(rotation.definition.rotator).plan(setup, current.fields)
+    try:
+        fields, notes = await rotator_of(rotation.definition.rotator).plan(setup, current.fields)
+    except Unavailable as exc:
+        raise TargetAway(exc.message) from exc
     before = {name: current.fields[name] for name in fields if name in current.fields}
     return setup, current, Plan(fields=fields, before=before, notes=notes)
 
