@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -65,25 +66,25 @@ async def successor(tree: LocalTree, name: str, old: object) -> Any:
     return await tree.handles.find(name)
 
 
-_STOP = 20261125
-"""The advisory lock at which a statement is made to wait."""
-
-
 @asynccontextmanager
 async def stopped_at(url: str, table: str, when: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Make inserts into ``table`` that fit ``when`` wait until the block ends.
 
+    The trigger stays and stops nobody any more, as its advisory lock is this block's alone. To drop it would
+    lock the table and its parts against all who use them just then, and can end in a deadlock with them.
+
     Yields:
         What waits until one of them is there.
     """
+    lock = secrets.randbelow(2**31)
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute("SELECT pg_advisory_lock($1)", _STOP)
+        await connection.execute("SELECT pg_advisory_lock($1)", lock)
         await connection.execute(
-            f"""CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
-                BEGIN PERFORM pg_advisory_xact_lock_shared({_STOP}); RETURN NEW; END $$;
-                CREATE TRIGGER stop_here BEFORE INSERT ON {table} FOR EACH ROW
-                WHEN ({when}) EXECUTE FUNCTION stop_here()"""
+            f"""CREATE FUNCTION stop_{lock}() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN PERFORM pg_advisory_xact_lock_shared({lock}); RETURN NEW; END $$;
+                CREATE TRIGGER stop_{lock} BEFORE INSERT ON {table} FOR EACH ROW
+                WHEN ({when}) EXECUTE FUNCTION stop_{lock}()"""
         )
 
         async def there() -> None:
@@ -92,7 +93,7 @@ async def stopped_at(url: str, table: str, when: str) -> AsyncIterator[Callable[
                     await connection.fetchval(
                         """SELECT count(*) FROM pg_locks
                            WHERE locktype = 'advisory' AND objid = $1 AND NOT granted""",
-                        _STOP,
+                        lock,
                     )
                 )
 
@@ -100,7 +101,4 @@ async def stopped_at(url: str, table: str, when: str) -> AsyncIterator[Callable[
 
         yield there
     finally:
-        await connection.close()
-        connection = await asyncpg.connect(url)
-        await connection.execute(f"DROP TRIGGER stop_here ON {table}; DROP FUNCTION stop_here")
         await connection.close()
