@@ -211,6 +211,8 @@ async def _end(core: Core, rotation: Rotation, run: Run, plan: Plan | None = Non
     fence = present_fence(core, [])
     written: list[dict[str, Any]] = []
     mount, path = (None, "") if undone is None else await store_of(core, rotation)
+    # Whoever dies after the commit cannot tell of it, and nobody comes back to a run that has ended.
+    await _tell(core, rotation, "end", "begun", {"run": run.number, "outcome": run.outcome})
     async with core.authority.issue(fence) as change:
         await _lock(change.get, rotation)
         if undone is not None and mount is not None:

@@ -57,7 +57,8 @@ async def test_a_run_survives_its_process(node: Node, tmp_path: Path) -> None:
         assert len(answer["data"]["value"]) == 32
 
     async def told() -> bool:
-        return len(await entries(url, operation="rotation.end")) == len(paths)
+        found = await entries(url, operation="rotation.end", outcome="begun")
+        return {entry["path"] for entry in found} == {f"sys/rotation/config/secret/{path}" for path in paths}
 
     await until(told)
     await ledger_is_good(node, state=True)
