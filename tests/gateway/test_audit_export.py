@@ -224,7 +224,8 @@ async def test_the_database_goes_away_meanwhile(large: Node) -> None:
         return await sql(
             large.settings.database_url,
             """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE datname = current_database() AND state = 'idle in transaction'""",
+               WHERE datname = current_database() AND state = 'idle in transaction'
+                   AND query LIKE '%FROM audit_entries WHERE (stream, number)%'""",
         )
 
     async def kill() -> None:

@@ -117,6 +117,14 @@ async def seen(node: Node) -> bool:
     return False
 
 
+async def accept(node: Node, shares: list[str]) -> None:
+    """Accept the restore."""
+    for share in shares:
+        answer = await node.call("PUT", "sys/accept-restore", "", json={"key": share})
+        assert answer.status_code == 200, answer.text
+    assert answer.json()["sealed"] is False
+
+
 async def written(node: Node, value: str) -> None:
     """Write a secret, and wait until a checkpoint that the node's witness has vouches for it."""
     assert (await node.call("POST", "secrets/a", json={"data": {"k": value}})).status_code == 200
