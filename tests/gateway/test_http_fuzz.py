@@ -29,13 +29,14 @@ BOUNDED = settings(
     ],
 )
 STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-TRACES = (b"Traceback", b'File "', b".py", b"asyncpg", b"Internal Server Error")
+# A token is hvs. or hvb. and then at random, py for instance.
+TRACES = re.compile(rb'Traceback|File "|(?<!hvs)(?<!hvb)\.py|asyncpg|Internal Server Error')
 
 
 def check(status: int, body: bytes) -> None:
     """An answer is never a defect, and tells nothing of the inside."""
     assert status < 500 or status == 503, (status, body)
-    assert not [trace for trace in TRACES if trace in body], body
+    assert TRACES.search(body) is None, body
 
 
 async def still_well(node: Node) -> None:
