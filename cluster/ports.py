@@ -16,6 +16,7 @@ from cluster.port_locks import PortLocks
 from secrethub.errors import Conflict, Misconfigured
 
 _ATTEMPTS = 50
+_ANOTHER = "choose another, 0 picks a free one"
 
 
 class Ports:
@@ -42,7 +43,7 @@ class Ports:
         """Claim ``port`` and return it; 0 chooses a free one.
 
         Args:
-            setting: the name of the setting, for messages.
+            setting: what sets it, for messages.
             host: address to listen on.
             port: what is wanted.
             shared: the listeners will use ``SO_REUSEPORT``; then the port is also reserved by a
@@ -61,7 +62,9 @@ class Ports:
                         self._reserved.append(_bound(host, chosen, socket.SO_REUSEPORT))
                     return chosen
                 if port:
-                    raise Conflict(f"{setting}: another SecretHub node on this machine has port {port}")
+                    raise Conflict(
+                        f"{setting}: another SecretHub node on this machine has port {port}; {_ANOTHER}"
+                    )
             except Conflict:
                 if not or_another:
                     raise
@@ -83,7 +86,7 @@ def _probe(setting: str, host: str, port: int) -> int:
             return int(probe.getsockname()[1])
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
-            raise Conflict(f"{setting}: port {port} is in use") from exc
+            raise Conflict(f"{setting}: port {port} is in use; {_ANOTHER}") from exc
         raise Misconfigured(f"{setting}: cannot listen on {host}: {exc.strerror or exc}") from exc
 
 

@@ -12,7 +12,9 @@ import re
 import shutil
 import ssl
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cluster.folders import check_private, fresh_folder, private_folder, secret_file
@@ -32,6 +34,15 @@ _EARLIER_NODE_PATIENCE = 30.0
 """Seconds; a killed node's warden needs one or two of them."""
 _MOMENT = 2.0
 """Seconds to wait without a word."""
+
+_OPTIONS = {
+    "http.port": "--port",
+    "tls.port": "--tls-port",
+    "agents.port": "--agent-port",
+    "serve.port": "--serve-port",
+    "metrics.port": "--metrics-port",
+}
+"""What sets a port of ``secrethub dev``, by the setting of a server."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,23 +98,21 @@ def resolve(
     claims.locks.append(lock)
     _take(lock, state, patience, min(patience, moment))
     run = _run_dir(settings.run_dir or state / "run", state)
-    ports = claims.ports
+    listener = partial(_listener, claims.ports, _OPTIONS if dev else {})
     http, tls, agents, metrics = settings.http, settings.tls, settings.agents, settings.metrics
-    agents_at = _listener(ports, "agents.port", agents.host, agents.port) if agents.enabled else None
+    agents_at = listener("agents.port", agents.host, agents.port) if agents.enabled else None
     node = NodeSettings(
         node=settings.node or _kept_name(state / "node-name"),
         run_dir=str(run),
         state_dir=str(state),
         database_url=_required(settings.database_url.get_secret_value() if settings.database_url else None),
         cluster_key_file=_required(str(settings.cluster_key_file) if settings.cluster_key_file else None),
-        http=_listener(ports, "http.port", http.host, http.port) if http.enabled else None,
-        tls=_listener(ports, "tls.port", tls.host, tls.port) if tls.enabled else None,
+        http=listener("http.port", http.host, http.port) if http.enabled else None,
+        tls=listener("tls.port", tls.host, tls.port) if tls.enabled else None,
         agents=agents_at,
-        serve=_listener(ports, "serve.port", settings.serve.host, settings.serve.port) if with_ray else None,
+        serve=listener("serve.port", settings.serve.host, settings.serve.port) if with_ray else None,
         metrics=(
-            _listener(ports, "metrics.port", metrics.host, metrics.port, shared=False)
-            if metrics.enabled
-            else None
+            listener("metrics.port", metrics.host, metrics.port, shared=False) if metrics.enabled else None
         ),
         agent_urls=agents.urls or _default_urls(agents_at, tls.names),
         tls_names=tls.names,
@@ -253,8 +262,11 @@ def _kept_name(path: Path) -> str:
     return path.read_text("ascii").strip()
 
 
-def _listener(ports: Ports, setting: str, host: str, port: int, *, shared: bool = True) -> Listener:
-    return Listener(host=host, port=ports.claim(setting, host, port, shared=shared))
+def _listener(
+    ports: Ports, options: Mapping[str, str], setting: str, host: str, port: int, *, shared: bool = True
+) -> Listener:
+    claimed = ports.claim(options.get(setting, setting), host, port, shared=shared)
+    return Listener(host=host, port=claimed)
 
 
 def _default_urls(agents: Listener | None, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -233,6 +234,31 @@ def test_one_node_per_state_directory(settings: Make, claims: Claims) -> None:
     with pytest.raises(Conflict, match="state_dir"):
         resolve(settings(), other, patience=0)
     other.release()
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "option"),
+    [
+        ("http", "http.port", "--port"),
+        ("tls", "tls.port", "--tls-port"),
+        ("agents", "agents.port", "--agent-port"),
+        ("serve", "serve.port", "--serve-port"),
+        ("metrics", "metrics.port", "--metrics-port"),
+    ],
+)
+@pytest.mark.parametrize("dev", [False, True])
+def test_a_port_in_use_is_told_by_what_sets_it(
+    settings: Make, claims: Claims, part: str, setting: str, option: str, dev: bool
+) -> None:
+    """A server is told the setting, ``secrethub dev`` the option, and both what to do."""
+    wanted = settings()
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        changed = getattr(wanted, part).model_copy(update={"host": LOOPBACK, "port": port})
+        with pytest.raises(Conflict) as refused:
+            resolve(settings(**{part: changed}), claims, dev=dev)
+    name = option if dev else setting
+    assert str(refused.value) == f"{name}: port {port} is in use; choose another, 0 picks a free one"
 
 
 def test_a_long_path_gets_a_short_run_directory(settings: Make, claims: Claims, tmp_path: Path) -> None:
