@@ -224,8 +224,8 @@ class Context(msgspec.Struct, kw_only=True):
         mount_id: the mount's UUID, which is also the id of its store.
         mount_options: of the engine, chosen when it was mounted.
         mount_settings: what the engine keeps of the mount as a whole.
-        lease_ttl: seconds that leases of the mount live, 0 for what holds in the whole cluster.
-        max_lease_ttl: likewise, at most.
+        lease_ttl, max_lease_ttl: seconds that leases of the mount live, and at most; 0 for the cluster's.
+        method: how it is called.
         path: the canonical request path below ``v1/``.
         params: what the operation's pattern captured.
         query: query parameters.
@@ -249,6 +249,7 @@ class Context(msgspec.Struct, kw_only=True):
     mount_settings: Mapping[str, Any]
     lease_ttl: int
     max_lease_ttl: int
+    method: Method
     path: str
     params: Mapping[str, str]
     query: Mapping[str, str]
@@ -287,11 +288,11 @@ class Context(msgspec.Struct, kw_only=True):
         )
 
     def _parameters(self) -> Mapping[str, Any] | None:
-        """Return what policies may speak of: query and body; None when they cannot be read."""
-        if not self.body:
-            return self.query
+        """Return what policies may speak of: what the operation reads; None when that cannot be told."""
+        if self.method not in {"write", "patch"}:
+            return None if self.body else self.query  # of both, some read the one, some the other
         try:
-            return {**self.query, **msgspec.json.decode(self.body, type=dict[str, Any])}
+            return msgspec.json.decode(self.body or b"{}", type=dict[str, Any])
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
 

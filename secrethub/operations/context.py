@@ -39,6 +39,7 @@ def context_of(
         mount_settings=route.mount.settings if route is not None else {},
         lease_ttl=route.mount.default_lease_ttl if route is not None else 0,
         max_lease_ttl=route.mount.max_lease_ttl if route is not None else 0,
+        method=call.method,
         path=path,
         params=route.params if route is not None else {},
         query=call.query,

@@ -1,10 +1,11 @@
 """What narrows one of Vault's rules beside its capabilities: the request's parameters, and wrapping.
 
 ``allowed_parameters`` and ``denied_parameters`` map names (in lower case, ``*`` for any other) to values; no
-values mean any. A value is compared as it is, a string also as a pattern with ``*`` at its ends.
-``required_parameters`` must be there. They hold for create, read, update and patch; a request without
-parameters has none that could be denied. ``min_wrapping_ttl`` and ``max_wrapping_ttl`` demand a wrapped
-answer whose life is within them.
+values mean any. A value is compared as it is, a string of two characters or more also as a pattern with ``*``
+at its ends. The request's names are of any case here, but for ``required_parameters``: what is there has the
+name that its operation reads, and is not null. They hold for create, read, update and patch; a request
+without parameters has none that could be denied. ``min_wrapping_ttl`` and ``max_wrapping_ttl`` demand a
+wrapped answer whose life is within them.
 
 Several policies with the same path are united as Vault does it: the names of both, the values of both where
 both have some, the shorter of two times. So a policy that asks for nothing takes nothing away from what
@@ -64,12 +65,12 @@ class Narrowing(msgspec.Struct, frozen=True, kw_only=True):
         given = None if when is None else when.parameters()
         if given is None:
             return "allowed_parameters"  # what cannot be read is not what was allowed
-        parameters = {name.lower(): value for name, value in given.items()}
-        if not self.required <= parameters.keys():
+        if not self.required <= {name for name, value in given.items() if value is not None}:
             return "required_parameters"
-        if any(_denies(self.denied, name, value) for name, value in parameters.items()):
+        # Each by itself: two names may differ by case only, and which one is read is the operation's to say.
+        if any(_denies(self.denied, name.lower(), value) for name, value in given.items()):
             return "denied_parameters"
-        if not all(_allows(self.allowed, name, value) for name, value in parameters.items()):
+        if not all(_allows(self.allowed, name.lower(), value) for name, value in given.items()):
             return "allowed_parameters"
         return None
 
@@ -91,11 +92,11 @@ def _among(value: Any, values: tuple[Any, ...]) -> bool:
 def _equal(value: Any, wanted: Any) -> bool:
     if isinstance(value, str) and isinstance(wanted, str):
         middle = wanted.removeprefix("*").removesuffix("*")
-        if wanted == _ANY or (len(wanted) > 1 and wanted[0] == wanted[-1] == "*"):
+        if wanted == _ANY or "*" not in {wanted[:1], wanted[-1:]}:
+            return value == wanted
+        if wanted[0] == wanted[-1]:
             return middle in value
-        if wanted.startswith("*"):
-            return value.endswith(middle)
-        return value.startswith(middle) if wanted.endswith("*") else value == wanted
+        return value.endswith(middle) if wanted[0] == "*" else value.startswith(middle)
     return type(value) is type(wanted) and value == wanted
 
 

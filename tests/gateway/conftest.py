@@ -115,7 +115,7 @@ class Caller:
             assert answer.status_code == 200, answer.text
         assert answer.json()["sealed"] is False
 
-    async def token(self, name: str, policy: dict[str, Any], **options: Any) -> str:
+    async def token(self, name: str, policy: dict[str, Any] | str, **options: Any) -> str:
         """Write a policy and return a token that has it."""
         written = await self.call("PUT", f"sys/policies/acl/{name}", json={"policy": policy})
         assert written.status_code == 204, written.text

@@ -408,6 +408,41 @@ path "secret/data/app/*" {
     assert (await node.call("GET", "secret/data/app/a?version=1", token)).status_code == 403
 
 
+async def test_parameters_are_those_that_are_read(node: Node) -> None:
+    """What an operation does not read, by another spelling or in another place, satisfies no rule."""
+    source = """
+path "auth/token/create" {
+  capabilities        = ["update"]
+  allowed_parameters  = { "ttl" = ["1h"], "policies" = [] }
+  required_parameters = ["ttl"]
+}
+path "secret/data/app/*" {
+  capabilities       = ["read"]
+  allowed_parameters = { "version" = ["1"] }
+}
+"""
+    await node.call("POST", "secrets/app/a", json={"data": {"k": 1}})
+    await node.call("POST", "secrets/app/a", json={"data": {"k": 2}})
+    token = await node.token("narrow", source)
+    for body, query, status in (
+        ({"ttl": "1h"}, "", 200),
+        ({"ttl": "99h", "TTL": "1h"}, "", 403),
+        ({"TTL": "1h"}, "", 403),
+        ({"ttl": None}, "", 403),
+        ({"policies": ["narrow"]}, "?ttl=1h", 403),
+        (None, "?ttl=1h", 403),
+    ):
+        answer = await node.call("POST", "auth/token/create" + query, token, json=body)
+        assert answer.status_code == status, (body, query, answer.text)
+    for query, body, status in (
+        ("?version=1", None, 200),
+        ("?version=2", None, 403),
+        ("?version=2", {"version": "1"}, 403),
+    ):
+        answer = await node.call("GET", "secret/data/app/a" + query, token, json=body)
+        assert answer.status_code == status, (query, body, answer.text)
+
+
 async def test_conditions(node: Node) -> None:
     """Conditions are asked at each request: address, time, life of the token; a denial says which failed."""
     await node.call("POST", "secrets/app/db", json={"data": {"k": "v"}})
