@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cluster.cli.drafts import draft, keep
+from cluster.cli.inputs import auth_mount
 from cluster.cli.login import approle_login
 from cluster.cli.output import fields, names
 from cluster.cli.secret_ids import MOUNT, at, secret_ids
@@ -16,11 +17,18 @@ from cluster.cli.session import Session, is_there, with_session
 
 
 @click.group()
-@click.option("--mount", default="approle", show_default=True, metavar="PATH", help="Of the auth method.")
+@click.option(
+    "--mount",
+    default="approle",
+    show_default=True,
+    metavar="PATH",
+    callback=auth_mount,
+    help="Of the auth method.",
+)
 @click.pass_context
 def approle(ctx: click.Context, mount: str) -> None:
     """Roles, RoleIDs and SecretIDs for machines."""
-    ctx.meta[MOUNT] = mount.strip("/").removeprefix("auth/")
+    ctx.meta[MOUNT] = mount
 
 
 @approle.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cluster.cli.inputs import read_text
+from cluster.cli.inputs import auth_mount, read_text
 from cluster.cli.output import names
 from cluster.cli.session import Session, is_there, with_session
 
@@ -30,11 +30,18 @@ _LISTS = (
 
 
 @click.group()
-@click.option("--mount", default="cert", show_default=True, metavar="PATH", help="Of the auth method.")
+@click.option(
+    "--mount",
+    default="cert",
+    show_default=True,
+    metavar="PATH",
+    callback=auth_mount,
+    help="Of the auth method.",
+)
 @click.pass_context
 def cert(ctx: click.Context, mount: str) -> None:
     """Roles of client certificates: who logs in with one, and with which policies."""
-    ctx.meta["mount"] = mount.strip("/").removeprefix("auth/")
+    ctx.meta["mount"] = mount
 
 
 def _lists(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -40,6 +40,11 @@ def read_text(source: str) -> str:
         raise click.ClickException(f"{name} is not text (UTF-8); encode binary values, e.g. base64") from exc
 
 
+def auth_mount(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Return where an auth method is, however it was written: a callback of options."""
+    return None if value is None else value.strip("/").removeprefix("auth/")
+
+
 class _Twice(Exception):
     """A key that is there twice: which of the values is meant, nobody knows."""
 

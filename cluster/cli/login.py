@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cluster.cli import token_file
-from cluster.cli.inputs import read_secret
+from cluster.cli.inputs import auth_mount, read_secret
 from cluster.cli.output import fields
 from cluster.cli.session import Session, with_session
 from secrethub.sensitive import Sensitive
@@ -20,7 +20,7 @@ _METHODS = ("token", "approle", "userpass", "cert")
 
 @click.command()
 @click.option("--method", type=click.Choice(_METHODS), default="token", show_default=True)
-@click.option("--mount", metavar="PATH", help="Of the auth method [default: its name].")
+@click.option("--mount", metavar="PATH", callback=auth_mount, help="Of the auth method [default: its name].")
 @click.option("--username", metavar="NAME", help="For --method userpass.")
 @click.option("--password-file", metavar="FILE", help="File with the password (- for standard input).")
 @click.option("--role-id", metavar="ID", help="RoleID, for --method approle.")
@@ -42,7 +42,7 @@ def login(session: Session, /, method: str, no_store: bool, **given: str | None)
     Token, password or SecretID are asked for on a terminal, otherwise read from standard input. The token
     is kept in ~/.secrethub/token (SECRETHUB_TOKEN_FILE), readable by you alone.
     """
-    mount = (given["mount"] or method).strip("/")
+    mount = given["mount"] or method
     if method == "approle":
         if not given["role_id"]:
             raise click.UsageError("--method approle needs --role-id")

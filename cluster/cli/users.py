@@ -6,12 +6,17 @@ from typing import Any
 
 import click
 
-from cluster.cli.inputs import read_secret
+from cluster.cli.inputs import auth_mount, read_secret
 from cluster.cli.output import Table, names
 from cluster.cli.session import Session, is_there, with_session
 
 _mount = click.option(
-    "--mount", default="userpass", show_default=True, metavar="PATH", help="Of the auth method."
+    "--mount",
+    default="userpass",
+    show_default=True,
+    metavar="PATH",
+    callback=auth_mount,
+    help="Of the auth method.",
 )
 _password_file = click.option(
     "--password-file", metavar="FILE", help="File with the password (- for standard input)."
@@ -131,7 +136,7 @@ def unlock(session: Session, name: str, mount: str) -> None:
     """Let a locked name in again."""
     with session.client() as client:
         methods = client.read("sys/auth").data
-        method = methods.get(f"{mount.strip('/')}/")
+        method = methods.get(f"{mount}/")
         if method is None:
             raise click.ClickException(f"no auth method is enabled at {mount}")
         client.write(f"sys/locked-users/{method['accessor']}/unlock/{name}")

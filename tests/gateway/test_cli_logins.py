@@ -115,3 +115,15 @@ async def test_certificates(cli: Cli, node: Node, tmp_path: Path) -> None:
     assert "invalid certificate" in await cli(*login, "--client-key", key, "--role", "x", code=1, **secure)
     assert "deleted" in await cli("cert", "delete", "web")
     assert await cli("cert", "delete", "web") == ""
+
+
+async def test_mounts_of_people_by_either_spelling(cli: Cli) -> None:
+    """A mount of people is named with or without `auth/`, as it is shown, by all who take one."""
+    await cli("auth", "enable", "userpass", "--path", "people")
+    shown = ("--mount", "auth/people/")
+    await cli("user", "write", "ada", *shown, "--password-file", "-", stdin="correct horse")
+    assert (await cli.json("user", "list", "--mount", "people")) == ["ada"]
+    await cli(
+        "login", "--method", "userpass", *shown, "--username", "ada", "--no-store", stdin="correct horse"
+    )
+    await cli("user", "unlock", "ada", *shown)
