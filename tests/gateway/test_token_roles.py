@@ -131,10 +131,12 @@ async def test_allowed_policies(node: Node) -> None:
     assert (await made(node, caller))["policies"] == ["a", "b", "default"]
     assert (await made(node, caller, policies=["a"], no_default_policy=True))["policies"] == ["a"]
     assert (await made(node, caller, policies=["team-x"]))["policies"] == ["default", "team-x"]
+    assert (await made(node, caller, policies=["a", "default"]))["policies"] == ["a", "default"]
     for wanted in (["c"], ["a", "caller"], ["root"], ["xteam-"]):
         assert (await make(node, caller, policies=wanted)).status_code == 400, wanted
     await role(node, token_no_default_policy=True)
     assert (await made(node, caller))["policies"] == ["a", "b"]
+    assert (await make(node, caller, policies=["a", "default"])).status_code == 400
     await role(node, "root", allowed_policies=["root"])
     assert (await make(node, caller, "root")).status_code == 400
     assert (await made(node, None, "root"))["policies"] == ["root"]

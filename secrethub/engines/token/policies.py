@@ -80,8 +80,9 @@ def _by_role(wanted: set[str], mine: frozenset[str], role: TokenRole, *, no_defa
     add_default = not no_default and not excluded
     if role.allowed_policies or role.allowed_policies_glob:
         names = wanted or set(role.allowed_policies)
+        allowed = {*role.allowed_policies, *((DEFAULT,) if add_default else ())}
         for name in sorted(names):
-            if name not in role.allowed_policies and not _among(name, role.allowed_policies_glob):
+            if name not in allowed and not _among(name, role.allowed_policies_glob):
                 raise InvalidRequest(f"token policy {name} is not among those that the role allows")
     else:
         names = wanted or set(mine)
