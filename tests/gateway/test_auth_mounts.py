@@ -131,8 +131,15 @@ async def test_limits_of_a_mount_hold_for_its_tokens(node: Node) -> None:
     assert made["lease_duration"] == 3600
     renewed = await node.call("POST", "auth/token/renew-self", made["client_token"], json={"increment": "9h"})
     assert renewed.json()["auth"]["lease_duration"] <= 3600
+    short = await login(node, "machines")
+    renewed = await node.call("POST", "auth/token/renew-self", short["client_token"])
+    assert renewed.json()["auth"]["lease_duration"] == 600
     await ok(node, "POST", "sys/auth/machines/tune", {"default_lease_ttl": "5m", "max_lease_ttl": "5m"})
     assert (await login(node, "machines"))["lease_duration"] == 300
+    for earlier in (short, made):
+        body = {"token": earlier["client_token"], "increment": "30m"}
+        renewed = await node.call("POST", "auth/token/renew", json=body)
+        assert renewed.json()["auth"]["lease_duration"] <= 300
 
 
 async def test_the_end_of_a_method_is_the_end_of_its_tokens(node: Node, second: Second) -> None:

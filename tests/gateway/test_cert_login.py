@@ -193,9 +193,14 @@ async def test_our_own_authority(node: Node, tmp_path: Path) -> None:
     await until_trusted(node, found["web-1"], tmp_path)
     assert (await login(node, found["web-1"], tmp_path))["auth"]["metadata"]["common_name"] == "web-1"
     assert (await login(node, found["db-1"], tmp_path))["errors"] == FAILED
+    token = (await login(node, found["web-1"], tmp_path))["auth"]["client_token"]
+    context = showing(found["web-1"], tmp_path)
+    assert (await over_tls(node, context, "auth/token/renew-self", token=token)).status == 200
     await sql(node.settings.database_url, "UPDATE certificates SET revoked_at = now() WHERE mount = 'pki/'")
     assert (await login(node, found["web-1"], tmp_path))["errors"] == FAILED
     assert any("has revoked" in reason for reason in await reasons(node.settings.database_url))
+    # Nor does what it was let in by before live longer by it.
+    assert (await over_tls(node, context, "auth/token/renew-self", token=token)).status == 400
 
 
 async def test_transport_certificates_never_log_in(node: Node, tmp_path: Path) -> None:
@@ -235,6 +240,29 @@ async def test_renewal_shows_the_certificate_again(node: Node, tmp_path: Path) -
     assert (await node.call("GET", "auth/cert/config")).json()["data"] == {"disable_binding": False}
     await node.call("POST", "auth/cert/config", json={"disable_binding": True})
     assert (await node.call("POST", renew, token)).status_code == 200
+
+
+async def test_renewal_asks_the_role_again(node: Node, tmp_path: Path) -> None:
+    """A token is not renewed by a certificate that its role would not let in now, or gives other policies."""
+    client = certify("web-1", certify("Root", authority=True))
+    role: dict[str, Any] = {"certificate": client.pem, "token_policies": "web"}
+    await write(node, **role)
+    await until_trusted(node, client, tmp_path)
+    token = (await login(node, client, tmp_path))["auth"]["client_token"]
+
+    async def renewed() -> int:
+        context = showing(client, tmp_path)
+        return (await over_tls(node, context, "auth/token/renew-self", token=token)).status
+
+    for narrower, before in (
+        ({"allowed_common_names": "web-2"}, {"allowed_common_names": []}),
+        ({"token_bound_cidrs": "192.0.2.0/24"}, {"token_bound_cidrs": []}),
+        ({"token_policies": "other"}, {"token_policies": "web"}),
+    ):
+        await write(node, **narrower)
+        assert await renewed() == 400, narrower
+        await write(node, **before)
+        assert await renewed() == 200
 
 
 async def test_what_is_refused(node: Node) -> None:

@@ -65,6 +65,19 @@ async def test_a_user_logs_in(node: Node) -> None:
         await connection.close()
 
 
+async def test_whose_policies_changed_logs_in_anew(node: Node) -> None:
+    """A token is not renewed once its user's policies are others; it keeps those it was given."""
+    await user(node, token_policies="ops")
+    token = (await login(node, "ada", "canary-password")).json()["auth"]["client_token"]
+    for policies, code in (("ops,default", 200), ("dev", 400), ("", 400), ("ops", 200)):
+        await node.call("POST", f"{USERS}/ada/policies", json={"token_policies": policies})
+        assert (await node.call("POST", "auth/token/renew-self", token)).status_code == code
+    assert (await node.call("GET", "auth/token/lookup-self", token)).json()["data"]["policies"] == [
+        "default",
+        "ops",
+    ]
+
+
 async def test_users_are_written_read_and_deleted(node: Node) -> None:
     """Password and policies change at paths of their own; a deleted user is gone, with the right to renew."""
     assert (await node.call("POST", f"{USERS}/ada", json={"token_policies": "a"})).status_code == 400

@@ -10,8 +10,10 @@ from hashlib import sha256
 
 from secrethub.engines.answers import TokenGiven
 from secrethub.engines.cert.certs import cert_operations
-from secrethub.engines.cert.login import CertLogin, login
-from secrethub.engines.engine import Operation
+from secrethub.engines.cert.login import CertLogin, check_renewal, login
+from secrethub.engines.engine import Context, Operation
+from secrethub.engines.mounts import Mount
+from secrethub.engines.origin import Origin
 
 
 class CertEngine:
@@ -42,3 +44,7 @@ class CertEngine:
     def native_prefix(self, mount: str) -> str:
         """Native rules write the path as it is."""
         return mount
+
+    async def check_renewal(self, context: Context, origin: Origin, mount: Mount) -> None:
+        """Check that a token's owner would be let in again. Raises InvalidRequest."""
+        await check_renewal(context, origin, mount)

@@ -18,6 +18,7 @@ from secrethub.engines.cert.matching import objection_to_names
 from secrethub.engines.cert.role import CertRole, role_key, role_of
 from secrethub.engines.cert.trust import anchors, check_standing
 from secrethub.engines.engine import Answer, Context
+from secrethub.engines.mounts import Mount
 from secrethub.engines.origin import Origin
 from secrethub.engines.token.logins import issue_for_login
 from secrethub.errors import InvalidRequest, LoginFailed, NotFound, PermissionDenied
@@ -27,6 +28,7 @@ from secrethub.pki.keys import key_digest
 from secrethub.storage.authority import CERT_ROLES
 
 _NONE = "client certificate must be supplied"
+_ENDED = "the client certificate would not be let in any more"
 _FAILED = "invalid certificate or no client certificate supplied"
 
 
@@ -68,6 +70,32 @@ async def login(context: Context, body: CertLogin) -> Answer:
             "token_accessor": accessor_digest(core.keyring(), auth.accessor)[:16] if auth.accessor else "",
         },
     )
+
+
+async def check_renewal(context: Context, origin: Origin, mount: Mount) -> None:
+    """Check that the client would be let in again: with the same key, by the role as it is now.
+
+    Args:
+        context: of the renewal.
+        origin: of the token.
+        mount: where it was given out.
+
+    Raises:
+        InvalidRequest: it would not be, and the mount asks.
+    """
+    if mount.settings.get("disable_binding"):
+        return
+    try:
+        chain = tuple(from_der(der) for der in context.peer)
+        if not chain or key_digest(chain[0].public_key()) != origin.proof:  # type: ignore[arg-type]
+            raise InvalidRequest("the client certificate is not the one that the token was got with")
+        await check_standing(context.core, chain)
+        row = await context.core.authority.get(CERT_ROLES, origin.key)
+        reason = "" if row is None else await _objection(context, role_of(row), chain)
+    except (PermissionDenied, ValueError) as exc:
+        raise InvalidRequest(f"{_ENDED}: {exc}") from exc
+    if reason:
+        raise InvalidRequest(f"{_ENDED}: {reason}")
 
 
 async def _admitting(context: Context, chain: Sequence[x509.Certificate], name: str) -> CertRole:

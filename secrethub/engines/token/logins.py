@@ -6,22 +6,23 @@ again, so who shortens or deletes it need not look for its tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 from secrethub.engines.engine import Auth, Context
+from secrethub.engines.mounts import Mount
 from secrethub.engines.origin import Origin
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.issuing import FreshToken, issue_batch, issue_token
 from secrethub.engines.token.lifetimes import Lifetime, lifetime, shorter
 from secrethub.engines.token.settings import TokenSettings
 from secrethub.errors import InvalidRequest
-from secrethub.pki.chain import from_der
-from secrethub.pki.keys import key_digest
 from secrethub.policy.builtin import DEFAULT
-from secrethub.storage.authority import TABLES, Change
+from secrethub.storage.authority import APPROLES, TABLES, Change, Row
+
+_GONE = "what this token was given for is gone, not renewing"
 
 
 async def issue_for_login(
@@ -53,7 +54,7 @@ async def issue_for_login(
     core = context.core
     names = {*settings.token_policies, *(() if settings.token_no_default_policy else (DEFAULT,))}
     cidrs = settings.token_bound_cidrs if bound_cidrs is None else bound_cidrs
-    life = _life(context, settings)
+    life = _life(settings, context.lease_ttl, context.max_lease_ttl)
     known: dict[str, Any] = {
         "display_name": display_name,
         "policies": sorted(names),
@@ -79,33 +80,65 @@ async def issue_for_login(
     return auth, life.warnings
 
 
-def _life(context: Context, settings: TokenSettings) -> Lifetime:
-    """Return how long a token lives, within the bounds of the auth method's mount."""
-    most, bound = longest_life(settings), context.max_lease_ttl
-    if settings.token_period:
-        return lifetime(0, most, shorter(settings.token_period, bound))
-    return lifetime(settings.token_ttl or context.lease_ttl, shorter(most, bound), 0)
+@runtime_checkable
+class AsksAgain(Protocol):
+    """An auth method whose tokens are not renewed by whoever would not be let in again."""
+
+    async def check_renewal(self, context: Context, origin: Origin, mount: Mount) -> None:
+        """Check who renews a token. Raises InvalidRequest."""
+        ...
 
 
-async def check_proof(context: Context, origin: Origin, path: str) -> None:
-    """Check that a renewal shows the key of the client certificate that the login showed.
+async def present_terms(context: Context, token: Row, origin: Origin) -> Lifetime:
+    """Return how a token of a login is renewed now: as its role says, within the bounds of its mount.
 
     Args:
         context: of the renewal.
-        origin: of the token.
-        path: of its login.
+        token: its row.
+        origin: what it was given by.
 
     Raises:
-        InvalidRequest: it does not, and the mount does not let it.
+        InvalidRequest: what it was given by is gone, gives other policies, or lets its owner in no more.
+        IntegrityFailure: a row is not authentic.
     """
-    mount = await context.core.mounts.auth_method(path)
-    if mount is not None and mount.settings.get("disable_binding"):
-        return
-    if not context.peer or key_digest(from_der(context.peer[0]).public_key()) != origin.proof:  # type: ignore[arg-type]
-        raise InvalidRequest("the client certificate is not the one that the token was got with")
+    core, body = context.core, token.body
+    mount = await core.mounts.auth_method(body["path"])
+    if mount is None:
+        raise InvalidRequest(_GONE)
+    settings = await _present_settings(core, origin)
+    # As in Vault, AppRole's tokens keep the policies that they were given, whatever the role says since.
+    if origin.table != APPROLES.name and not _same_policies(settings.token_policies, body["policies"]):
+        raise InvalidRequest("policies have changed, not renewing")
+    engine = core.mounts.engines[mount.kind]
+    if isinstance(engine, AsksAgain):
+        await engine.check_renewal(context, origin, mount)
+    now = _life(settings, mount.default_lease_ttl, mount.max_lease_ttl)
+    return Lifetime(
+        ttl=now.ttl,
+        max_ttl=shorter(body["max_ttl"], now.max_ttl),
+        period=shorter(body["period"], now.period) if now.period else 0,
+    )
 
 
-async def present_settings(core: Core, origin: Origin) -> TokenSettings:
+def _life(settings: TokenSettings, usual: int, bound: int) -> Lifetime:
+    """Return how long a token lives.
+
+    Args:
+        settings: what it shall be like.
+        usual: seconds, for one that does not say; 0 for the system's.
+        bound: seconds that none of the mount lives longer; 0 for the system's.
+    """
+    explicit = settings.token_explicit_max_ttl
+    if settings.token_period:
+        return lifetime(0, explicit, shorter(settings.token_period, bound))
+    return lifetime(settings.token_ttl or usual, shorter(shorter(explicit, settings.token_max_ttl), bound), 0)
+
+
+def _same_policies(one: Iterable[str], other: Iterable[str]) -> bool:
+    return {*one} - {DEFAULT} == {*other} - {DEFAULT}
+
+
+async def _present_settings(core: Core, origin: Origin) -> TokenSettings:
     """Return what holds now for tokens of a login.
 
     Raises:
@@ -115,11 +148,5 @@ async def present_settings(core: Core, origin: Origin) -> TokenSettings:
     table = next(table for table in TABLES if table.name == origin.table)
     row = await core.authority.get(table, origin.key)
     if row is None or row.body["uuid"] != origin.uuid:
-        raise InvalidRequest("what this token was given for is gone, not renewing")
+        raise InvalidRequest(_GONE)
     return msgspec.convert(dict(row.body), TokenSettings)
-
-
-def longest_life(settings: TokenSettings) -> int:
-    """Return the seconds from a token's creation that its renewals reach; 0 for the system's maximum."""
-    explicit = settings.token_explicit_max_ttl
-    return explicit if settings.token_period else shorter(explicit, settings.token_max_ttl)

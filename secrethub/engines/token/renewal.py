@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from secrethub.auth.tokens import MAX_TTL, open_accessor
+from secrethub.auth.tokens import open_accessor
 from secrethub.engines.answers import TokenGiven
 from secrethub.engines.engine import Answer, Auth, Context, Operation
 from secrethub.engines.origin import origin_of
 from secrethub.engines.token.known import find_by_accessor, find_token, lineage_of
 from secrethub.engines.token.lifetimes import Lifetime, capped, longest, shorter
-from secrethub.engines.token.logins import check_proof, longest_life, present_settings
+from secrethub.engines.token.logins import present_terms
 from secrethub.engines.token.lookup import own_token
 from secrethub.engines.token.roles import role_of
 from secrethub.errors import InvalidRequest, PermissionDenied, Stale
@@ -168,11 +168,4 @@ async def _terms(context: Context, row: Row) -> Lifetime:
     origin = origin_of(row)
     if origin is None:
         return own
-    if origin.proof:
-        await check_proof(context, origin, body["path"])
-    now = await present_settings(core, origin)
-    return Lifetime(
-        ttl=now.token_ttl or MAX_TTL,
-        max_ttl=shorter(own.max_ttl, longest_life(now)),
-        period=shorter(own.period, now.token_period) if now.token_period else 0,
-    )
+    return await present_terms(context, row, origin)
