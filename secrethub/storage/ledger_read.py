@@ -20,7 +20,9 @@ _MOST_OF_ONE = 100
 _COLUMNS = """SELECT stream, number, at, kind, request_id, actor, operation, path, outcome, reason, client,
                     door, detail, hash, signature
               FROM audit_entries"""
-_SELECT = f"{_COLUMNS} WHERE (stream, number) > ($1, $2) ORDER BY stream, number LIMIT $3"
+_SELECT = f"""{_COLUMNS} WHERE (stream, number) > ($1, $2)
+              ORDER BY stream, number FETCH FIRST ($3) ROWS WITH TIES"""
+"""With ties: what somebody put beside the last entry of a page, into another part, is not passed over."""
 
 
 @asynccontextmanager

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from actors.wiring import Pulses
-from tests.gateway.behind import integrity_failures, sql, until
+from secrethub.storage.ledger_read import _PAGE
+from tests.gateway.behind import fill_ledger, integrity_failures, sql, until
 from tests.gateway.conftest import Node
 
 _OWN = """SELECT stream FROM audit_entries WHERE kind = 'open' AND detail LIKE '%"process":"single"%'"""
@@ -142,6 +143,34 @@ async def test_a_tampered_stream(node: Node, stream: str, name: str) -> None:
     assert found["ok"] is False
     assert found["first_bad"] == {"stream": stream, "number": number, "reason": reason}
     assert (await integrity_failures(node))["audit_entries"] >= 1
+
+
+async def test_an_entry_beside_the_last_one_of_a_page(node: Node) -> None:
+    """A second entry of the same place is named also where it lies between two pages of a verification."""
+    url = node.settings.database_url
+    await fill_ledger(node, 4 * _PAGE)
+    last = (
+        await sql(
+            url,
+            "SELECT stream, number FROM audit_entries ORDER BY stream, number OFFSET $1 LIMIT 1",
+            _PAGE - 1,
+        )
+    )[0]
+    await sql(
+        url,
+        """INSERT INTO audit_entries
+           SELECT stream, number, at - 400 * 86400 * 1000000::bigint, kind, request_id, 'token:x:framed',
+                  operation, path, outcome, reason, client, door, detail, hash, signature
+           FROM audit_entries WHERE stream = $1 AND number = $2""",
+        *last,
+    )
+    # Read by its indexes, as a large ledger is, the genuine entry comes first.
+    await sql(url, "ANALYZE audit_entries")
+    assert (await verified(node))["first_bad"] == {
+        "stream": last["stream"],
+        "number": last["number"],
+        "reason": "duplicate",
+    }
 
 
 _REPLACED: dict[str, tuple[_Attack, int, str]] = {
