@@ -93,11 +93,7 @@ class Checkpointing:
         if not is_begun(root.reveal(), row.cluster_id, row.timeline, row.timeline_mac):
             raise IntegrityFailure("cluster", "timeline", "it was not begun by this cluster")
         key = notary_key.unwrap(root.reveal(), row.wrapped_notary, row.cluster_id, row.notary_public)
-        keyring = root.keyring(row)
-        try:
-            entry_key = keyring.derived("audit-sign")
-        finally:
-            keyring.wipe()
+        entry_key = _entry_key(root, row)
         epoch = await next_epoch(database, checkpoints.NOTARY)
         async with database.write() as connection:
             # Nobody writes a checkpoint between the two looks.
@@ -186,10 +182,7 @@ class Checkpointing:
     def _sound(self, moved: checkpoints.Moved) -> bool:
         """Tell whether a head may be signed: it goes on, and an entry has it. Others are left as they are."""
         head = moved.head
-        known = self._tree.get(head.stream)
-        if (known is None or head.number > known.number) and (
-            moved.signature == b"" or equal(entry_signature(self._entry_key, head.head), moved.signature)
-        ):
+        if _goes_on(moved, self._tree, self._entry_key):
             return True
         if head not in self._refused:
             self._refused.add(head)
@@ -226,7 +219,7 @@ class StandIn:
         """
         try:
             if self._work is None:
-                if not await self._late():
+                if not await self._late() or not await self._signable(root, row):
                     return
                 self._work = await Checkpointing.begin(self._database, root, row)
                 _log.warning("%r: the notary is gone; this key-holder stands in", self._work)
@@ -249,6 +242,30 @@ class StandIn:
         elif self._seen is None or self._seen[0] != sequence:
             self._seen = (sequence, now)
         return self._seen is not None and now - self._seen[1] >= self._patience
+
+    async def _signable(self, root: RootKey, row: ClusterRow) -> bool:
+        """Tell whether anything that waits may be signed: what may not waits for ever, for any notary."""
+        async with self._database.read() as connection:
+            moved = await checkpoints.moved_streams(connection)
+            tree = await checkpoints.load_tree(connection)
+        key = _entry_key(root, row)
+        return any(_goes_on(one, tree, key) for one in moved)
+
+
+def _entry_key(root: RootKey, row: ClusterRow) -> bytes:
+    keyring = root.keyring(row)
+    try:
+        return keyring.derived("audit-sign")
+    finally:
+        keyring.wipe()
+
+
+def _goes_on(moved: checkpoints.Moved, tree: StreamTree, entry_key: bytes) -> bool:
+    """Tell whether a head is beyond what the tree has of its stream, and that of an entry."""
+    head, known = moved.head, tree.get(moved.head.stream)
+    return (known is None or head.number > known.number) and (
+        moved.signature == b"" or equal(entry_signature(entry_key, head.head), moved.signature)
+    )
 
 
 async def _replayed(connection: asyncpg.Connection[Any], row: ClusterRow) -> StreamTree:

@@ -117,6 +117,22 @@ async def test_nobody_stands_in_for_a_notary_that_works(cluster: Founded, office
     assert not stand_in.active
 
 
+async def test_nobody_stands_in_for_what_cannot_be_signed(cluster: Founded, office: Office) -> None:
+    """A head that no entry has waits for ever: the notary is not put out of its office over that."""
+    row, work = await cluster.row(), await cluster.begin()
+    await office.ledger.append(note())
+    await work.step()
+    await office.sql("UPDATE audit_streams SET hash = sha256('x')")
+    stand_in = StandIn(cluster.database, patience=0.0)
+    await stand_in.step(cluster.root, row)
+    assert not stand_in.active
+    await SealedStream(cluster.database, node="n").record("sys.test", "done", keyring=cluster.keyring)
+    assert await work.step() is not None
+    await SealedStream(cluster.database, node="n").record("sys.test", "done", keyring=cluster.keyring)
+    await stand_in.step(cluster.root, row)
+    assert stand_in.active
+
+
 async def test_kept_streams_that_were_tampered_with(cluster: Founded, office: Office) -> None:
     """What is kept beside the newest checkpoint is made again from all of them when it is not right."""
     work = await cluster.begin()
