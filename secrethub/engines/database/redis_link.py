@@ -18,7 +18,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from secrethub.engines.database.place import tls_context
 from secrethub.engines.database.redis_rules import parse_place
-from secrethub.engines.database.target import Setup, WrongPassword
+from secrethub.engines.database.target import HeldUp, Setup, WrongPassword
 from secrethub.engines.outbound import allowed_addresses
 from secrethub.engines.target_health import Busy
 from secrethub.errors import InvalidRequest, Unavailable
@@ -28,6 +28,8 @@ _WAIT_SECONDS = 10.0
 """For a place among the connections."""
 _ANSWER_SECONDS = 10.0
 _MESSAGE = 200
+_BUSY = "BUSY "
+"""A script or a module's command takes long: nothing else is done until it has ended."""
 
 
 class Link:
@@ -53,6 +55,7 @@ class Link:
 
         Raises:
             InvalidRequest: the server wants none of us, or refuses what is asked.
+            HeldUp: it runs a script, and does nothing else meanwhile.
             Unavailable: it cannot be reached.
             TimeoutError: it did not answer; what was asked for may be done.
         """
@@ -79,7 +82,7 @@ class Link:
         Raises:
             WrongPassword: none is.
             InvalidRequest: the address is not allowed.
-            Unavailable: the server does not answer.
+            Unavailable: the server does not answer, or not now.
         """
         name, place = self._setup.name, self._place
         refused: WrongPassword | None = None
@@ -96,7 +99,7 @@ class Link:
                 refused = WrongPassword(f"{name} refuses the name or the password")
                 refused.__cause__ = exc
             except ResponseError as exc:
-                raise InvalidRequest(f"{name} refuses the connection: {_told(exc)}") from exc
+                raise _refused(f"{name} refuses the connection", exc) from exc
             except (RedisError, OSError, TimeoutError) as exc:
                 raise Unavailable(f"{name} does not answer ({type(exc).__name__})") from exc
             else:
@@ -159,10 +162,15 @@ def _translated(name: str) -> Iterator[None]:
     try:
         yield
     except ResponseError as exc:
-        raise InvalidRequest(f"{name} refuses: {_told(exc)}") from exc
+        raise _refused(f"{name} refuses", exc) from exc
     except (RedisError, OSError) as exc:
         # What was sent may still be done, so nobody may take it back at once.
         raise TimeoutError(f"{name} did not answer in time ({type(exc).__name__})") from exc
+
+
+def _refused(what: str, exc: ResponseError) -> InvalidRequest | HeldUp:
+    kind = HeldUp if str(exc).startswith(_BUSY) else InvalidRequest
+    return kind(f"{what}: {_told(exc)}")
 
 
 def _told(exc: ResponseError) -> str:
