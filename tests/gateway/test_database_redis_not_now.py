@@ -1,4 +1,4 @@
-"""A Redis that is there and does not do what it is asked for: it runs a script."""
+"""A Redis that is there and does not do what it is asked for: it runs a script, or cannot keep a change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.gateway import redis_target
 from tests.gateway.behind import sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
-from tests.gateway.redis_target import TargetRedis
+from tests.gateway.redis_target import CANARY, TargetRedis
 from tests.gateway.test_database_redis import MOUNT, creds, leasing, ready
 
 __all__ = ["leasing", "ready"]  # the fixtures
@@ -71,3 +71,22 @@ async def test_a_server_that_runs_a_script_is_tried_again(ready: Node, target: T
 
     await until(all_gone)
     await creds(ready)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_password_that_is_not_kept_is_not_forgotten(
+    ready: Node, target: TargetRedis, ours: bool
+) -> None:
+    """Where Redis takes a new password and cannot save it, nobody is locked out: both stay known."""
+    static = {"db_name": "cache", "username": "app", "rotation_period": "24h"}
+    await ok(ready, "POST", f"{MOUNT}/static-roles/app", static)
+    first = (await ok(ready, "GET", f"{MOUNT}/static-creds/app"))["password"]
+    target.folder.rename(elsewhere := target.folder.with_name("elsewhere"))
+    answer = await ready.call("POST", f"{MOUNT}/" + ("rotate-root/cache" if ours else "rotate-role/app"))
+    assert answer.status_code == 503, answer.text
+    assert not target.opens(*(("secrethub", CANARY) if ours else ("app", first)))
+    elsewhere.rename(target.folder)
+    await creds(ready)
+    second = (await ok(ready, "GET", f"{MOUNT}/static-creds/app"))["password"]
+    assert target.opens("app", second)
+    assert (second == first) == ours

@@ -122,7 +122,8 @@ class RedisTarget:
             if await session.ask("ACL", "GETUSER", name) is None:
                 raise InvalidRequest(f"there is no user {name}")
             await session.ask("ACL", "SETUSER", name, "resetpass", "#" + _digest(password))
-            await _saved(session, save)
+            if save:
+                await session.keep(*save)
 
     async def bar(self, name: str) -> None:
         """Take a user's passwords away."""

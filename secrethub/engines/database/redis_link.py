@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +31,8 @@ _ANSWER_SECONDS = 10.0
 _MESSAGE = 200
 _BUSY = "BUSY "
 """A script or a module's command takes long: nothing else is done until it has ended."""
+
+_log = logging.getLogger(__name__)
 
 
 class Link:
@@ -70,7 +73,7 @@ class Link:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     with _translated(name):
-                        yield Session(connection)
+                        yield Session(name, connection)
             finally:
                 await _closed(connection)
         finally:
@@ -122,13 +125,26 @@ class Link:
 class Session:
     """A connection in use."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, name: str, connection: Connection) -> None:
+        self._name = name
         self._connection = connection
 
     async def ask(self, *words: str) -> Any:
         """Return the answer of one command; texts are decoded."""
         await self._connection.send_command(*words)
         return await self._connection.read_response()
+
+    async def keep(self, *words: str) -> None:
+        """Have a password that was changed kept by a command.
+
+        Raises:
+            TimeoutError: it is not. Until a restart the new one is good all the same, afterwards the old one.
+        """
+        try:
+            await self.ask(*words)
+        except ResponseError as exc:
+            _log.warning("%s: what was changed is not kept: %s", self._name, _told(exc))
+            raise TimeoutError(f"{self._name} does not keep what was changed") from exc
 
 
 class _Pinned(Connection):
