@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,8 @@ from serve.app import Application
 from serve.errors import ANSWER_HEADERS
 from serve.heap import settle
 from serve.listeners import HttpListener
+from serve.protocol import Begin
+from serve.timing import Timing
 
 _BODY = encode_envelope(
     "0" * 36,
@@ -58,10 +60,13 @@ async def bare(_scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
-class _Uvicorn(HttpListener):
+class UvicornListener(HttpListener):
     """The same listener with uvicorn's own protocol."""
 
-    protocol = HttpToolsProtocol
+    @staticmethod
+    def connections(timing: Timing, begin: Begin | None) -> Callable[..., HttpToolsProtocol]:  # noqa: ARG004
+        """Return uvicorn's protocol as it is."""
+        return HttpToolsProtocol
 
 
 async def open_doors(certificate: str, key: str) -> list[HttpListener]:
@@ -69,7 +74,7 @@ async def open_doors(certificate: str, key: str) -> list[HttpListener]:
     context = server_context(Path(certificate).read_bytes(), Path(key).read_bytes())
     doors = [
         kind(cast("Application", bare), Listener("127.0.0.1", _free_port()), context=tls)
-        for kind in (HttpListener, _Uvicorn)
+        for kind in (HttpListener, UvicornListener)
         for tls in (None, context)
     ]
     for door in doors:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import cast
 
@@ -27,8 +27,6 @@ _DRAIN_SECONDS = 5
 
 class HttpListener:
     """One listening socket and the server behind it."""
-
-    protocol: type[HttpToolsProtocol] = Protocol
 
     def __init__(
         self,
@@ -52,7 +50,7 @@ class HttpListener:
         config = uvicorn.Config(
             application,
             # Uvicorn only calls it, to make a connection.
-            http=cast("type[Protocol]", partial(Protocol, timing=timing, begin=begin)),
+            http=cast("type[Protocol]", self.connections(timing, begin)),
             ws="none",
             lifespan="off",
             loop="none",
@@ -71,6 +69,16 @@ class HttpListener:
         self._server = _Server(config)
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def connections(timing: Timing, begin: Begin | None) -> Callable[..., HttpToolsProtocol]:
+        """Return what makes the protocol of a connection.
+
+        Args:
+            timing: how long it waits.
+            begin: begins with those requests whose answers are at hand.
+        """
+        return partial(Protocol, timing=timing, begin=begin)
 
     @property
     def port(self) -> int:
