@@ -65,6 +65,22 @@ async def test_the_secret_key_is_not_used_for_a_place_that_its_owner_did_not_cho
     }
 
 
+async def test_who_gives_another_key_is_told_of_leases(ready: Node, target: Target) -> None:
+    """Another key or endpoint with leases is taken with a warning; without them, or the same, with none."""
+    await ok(ready, "POST", f"{MOUNT}/roles/app", USER)
+    made = await creds(ready, "app")
+    other = target.iam().create_access_key(UserName="secrethub")["AccessKey"]
+    new = target.config(access_key=other["AccessKeyId"], secret_key=other["SecretAccessKey"])
+    elsewhere = target.config(iam_endpoint="")
+    for given, warned in ((new, True), (new, False), ({"region": "us-east-1"}, False), (elsewhere, True)):
+        told = await ready.call("POST", f"{MOUNT}/config/root", json=given)
+        assert told.status_code == (200 if warned else 204), told.text
+        assert ("stay in the old one" in told.text) == warned
+    await ok(ready, "POST", f"{MOUNT}/config/root", new)
+    await ok(ready, "PUT", "sys/leases/revoke", {"lease_id": made["lease_id"], "sync": True})
+    assert (await ready.call("POST", f"{MOUNT}/config/root", json=target.config())).status_code == 204
+
+
 async def test_our_key_is_replaced_and_leases_go_on(ready: Node, target: Target) -> None:
     """After a rotation the old key is gone, and what it made is ended with the new one."""
     await ok(ready, "POST", f"{MOUNT}/roles/app", USER)

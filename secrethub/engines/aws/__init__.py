@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from secrethub.engines.aws.config import config_operations
-from secrethub.engines.aws.creds import TARGET, creds_operations, end_creds, extend_creds
+from secrethub.engines.aws.creds import creds_operations, end_creds, extend_creds
 from secrethub.engines.aws.roles import role_operations
-from secrethub.engines.aws.root import is_root, root_of
+from secrethub.engines.aws.root import TARGET, is_root, root_of
 from secrethub.engines.aws.rotating import rotating_operations
 from secrethub.engines.aws.strays import drop_strays, stray_operations, strays
 from secrethub.engines.engine import Operation

@@ -13,7 +13,7 @@ import msgspec
 from secrethub.clock import micros
 from secrethub.engines.answers import Nothing
 from secrethub.engines.aws.account import MOST_RETRIES, Account, account_of, check_endpoint
-from secrethub.engines.aws.root import FORM, Root, find_root, root_key, root_of, used_root
+from secrethub.engines.aws.root import FORM, TARGET, Root, find_root, root_key, root_of, used_root
 from secrethub.engines.database.usernames import check_template
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kept import kept_key
@@ -21,6 +21,7 @@ from secrethub.engines.reconciling import interval
 from secrethub.engines.runtime import Core
 from secrethub.engines.target_health import HealthOfTarget
 from secrethub.errors import InvalidRequest, NotFound, Unavailable
+from secrethub.storage import leases
 from secrethub.storage.authority import ENGINE_CONFIGS
 from secrethub.wire.durations import format_go_duration, parse_duration
 
@@ -30,6 +31,10 @@ _SECRET = re.compile(r"[\x21-\x7e]{1,256}")
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]{2,20}){1,3}-[0-9]{1,2}")
 _WHERE = ("access_key", "iam_endpoint", "sts_endpoint")
 """What decides as whom, and at whom, the secret key is used."""
+_MOVED = (
+    "there are leases of this mount: they are ended as whom it is configured now; "
+    "if that is in another account their users stay in the old one"
+)
 
 
 class WriteRoot(msgspec.Struct, frozen=True):
@@ -226,11 +231,12 @@ async def write_root(context: Context, body: WriteRoot) -> Answer:
         fields["stray_check"] = interval(body.stray_check)
     made = msgspec.structs.replace(old, **fields)
     await _check(core, made)
+    moved = any(getattr(made, name) != getattr(old, name) for name in _WHERE)
     if body.secret_key:
         if _SECRET.fullmatch(body.secret_key) is None:
             raise InvalidRequest("secret_key is not one of AWS's")
         made = made.with_key(core.keyring(), made.access_key, body.secret_key)
-    elif not old.secrets or any(getattr(made, name) != getattr(old, name) for name in _WHERE):
+    elif not old.secrets or moved:
         # Or whoever may write here, and does not know the key, would have us sign for a place of his own.
         raise InvalidRequest("secret_key is needed for another key or another endpoint")
     if made.access_key != old.access_key:
@@ -239,7 +245,8 @@ async def write_root(context: Context, body: WriteRoot) -> Answer:
         await change.put(
             ENGINE_CONFIGS, key, made.body(), owner=context.mount_id, expected_revision=old.revision
         )
-    return EMPTY
+        leased = moved and await leases.any_of(change.connection, context.mount_id, TARGET)
+    return Answer(warnings=(_MOVED,)) if leased else EMPTY
 
 
 async def check_root(context: Context, _body: None) -> Answer:

@@ -19,7 +19,7 @@ from secrethub.clock import micros
 from secrethub.engines.aws.account import Account, account_of, accounts_of
 from secrethub.engines.aws.config import lease_of
 from secrethub.engines.aws.role import LONGEST, SHORTEST, Role, find_role
-from secrethub.engines.aws.root import used_root
+from secrethub.engines.aws.root import TARGET, used_root
 from secrethub.engines.aws.users import is_there, make_user, own_tags, removed
 from secrethub.engines.database.usernames import cluster_tag, username
 from secrethub.engines.engine import Answer, Context, Operation
@@ -31,9 +31,6 @@ from secrethub.ids import base62
 from secrethub.leases.deadlines import seconds_left
 from secrethub.leases.lease import Lease
 from secrethub.wire.durations import parse_duration
-
-TARGET = "aws"
-"""What leases call it: a mount has one."""
 
 _DEFAULT_STS = 3600
 _LONGEST_NAME = 64

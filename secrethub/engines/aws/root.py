@@ -16,6 +16,8 @@ from secrethub.storage.authority import ENGINE_CONFIGS, Row
 
 FORM = "aws"
 ROOT = "root"
+TARGET = "aws"
+"""What leases call it: a mount has one."""
 _SECRET = "secret_key"  # noqa: S105 - the name of a field
 _INTERRUPTED = 120_000_000
 """Microseconds after which a turn has ended, one way or another: more than it is given."""
