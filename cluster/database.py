@@ -12,8 +12,9 @@ from secrethub.operations.seal_lifecycle import load_cluster
 from secrethub.storage.database import Database
 from secrethub.storage.migrate import upgrade
 
-_OLDEST = 150_000
-"""PostgreSQL 15, as ``server_version_num`` says it."""
+_MAJOR = 10_000
+"""How ``server_version_num`` says a major version."""
+_OLDEST = 15 * _MAJOR
 
 
 async def prepare_database(url: str, *, dev: bool) -> None:
@@ -46,6 +47,18 @@ async def prepare_database(url: str, *, dev: bool) -> None:
         raise Misconfigured("DATABASE_URL: this database belongs to a server; 'secrethub dev' needs its own")
 
 
+def check_version(number: int) -> None:
+    """Check a server's version, as ``server_version_num`` says it.
+
+    Raises:
+        Misconfigured: it is too old.
+    """
+    if number < _OLDEST:
+        raise Misconfigured(
+            f"database_url: PostgreSQL {_OLDEST // _MAJOR} or newer is needed, this is {number // _MAJOR}"
+        )
+
+
 async def _check_server(url: str) -> None:
     try:
         connection = await asyncpg.connect(url, timeout=15.0)
@@ -60,8 +73,7 @@ async def _check_server(url: str) -> None:
         commit = await connection.fetchval("SHOW synchronous_commit")
     finally:
         await connection.close()
-    if version < _OLDEST:
-        raise Misconfigured(f"database_url: PostgreSQL 15 or newer is needed, this is {version // 10_000}")
+    check_version(version)
     if commit == "off":
         raise Misconfigured("database_url: synchronous_commit is off, so acknowledged writes could be lost")
 

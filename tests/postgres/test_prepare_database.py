@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from cluster.database import prepare_database
+from cluster.database import check_version, prepare_database
 from secrethub.errors import Misconfigured, Unavailable
 from secrethub.operations import seal_lifecycle
 from secrethub.storage.database import Database
@@ -49,6 +49,15 @@ async def test_commits_that_could_be_lost(database_url: str) -> None:
                 pass
     finally:
         await database.close()
+
+
+def test_a_server_that_is_too_old_is_refused() -> None:
+    """From PostgreSQL 15 on all are taken; of an older one both versions are told."""
+    for number in (150_000, 150_012, 180_001):
+        check_version(number)
+    for number, major in ((149_999, 14), (140_012, 14), (90_624, 9)):
+        with pytest.raises(Misconfigured, match=f"PostgreSQL 15 or newer is needed, this is {major}$"):
+            check_version(number)
 
 
 @pytest.mark.parametrize("url", ["hunter2", "mysql://u:hunter2@h/d", "postgresql://u:hunter2@127.0.0.1:1/d"])
