@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,15 @@ MANAGED = f"arn:aws:iam::{ACCOUNT}:policy/reader"
 EXTERNAL_ID = "known-to-both"
 READ = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}]}
 _OURS = ["iam:*", "sts:AssumeRole", "sts:GetFederationToken"]
+
+
+@dataclass
+class Held:
+    """Callers of a method that are not let through yet."""
+
+    present: int = 0
+    counted: threading.Lock = field(default_factory=threading.Lock)
+    go: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -97,6 +107,25 @@ class Target:
         try:
             yield
         finally:
+            delattr(backend, method)
+
+    @contextlib.contextmanager
+    def holding(self, method: str) -> Iterator[Held]:
+        """Let nobody through a method until the end, or the test lets go; count who is there."""
+        backend, held = self._backend, Held()
+        before = getattr(backend, method)
+
+        def wait(*arguments: Any, **named: Any) -> Any:
+            with held.counted:
+                held.present += 1
+            held.go.wait()
+            return before(*arguments, **named)
+
+        setattr(backend, method, wait)
+        try:
+            yield held
+        finally:
+            held.go.set()
             delattr(backend, method)
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+from secrethub.engines.aws.account import AT_ONCE
 from tests.gateway.aws import MOUNT, creds, leasing, ready, service, target
 from tests.gateway.aws_target import READ, Target
-from tests.gateway.behind import ledger_is_good, sql
+from tests.gateway.behind import ledger_is_good, sql, until
 from tests.gateway.conftest import Node, free_port
 from tests.gateway.kv import ok
 from tests.gateway.shell import Cli
@@ -56,6 +58,21 @@ async def test_a_refusal_is_an_answer(ready: Node, target: Target) -> None:
     checked = await ok(ready, "POST", f"{MOUNT}/health")
     assert (checked["healthy"], checked["breaker"], checked["failures"]) == (False, "closed", 0)
     assert "SignatureDoesNotMatch" in checked["checks"][0]["error"]
+
+
+async def test_no_more_calls_at_once_than_so_many(ready: Node, target: Target) -> None:
+    """However many ask at once, AWS is asked by so many of them; the others wait and are served."""
+    await ok(ready, "POST", f"{MOUNT}/roles/app", {"credential_type": "iam_user", "policy_document": READ})
+    wanted = AT_ONCE + 6
+    with target.holding("create_user") as held:
+        asking = [asyncio.create_task(creds(ready, "app")) for _ in range(wanted)]
+
+        async def all_under_way() -> bool:
+            return await _held(ready) == wanted and held.present >= AT_ONCE
+
+        await until(all_under_way)
+        assert held.present == AT_ONCE
+    assert len({made["lease_id"] for made in await asyncio.gather(*asking)}) == wanted
 
 
 async def _held(node: Node) -> int:

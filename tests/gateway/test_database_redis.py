@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,6 +273,57 @@ async def test_rotations_replace_passwords(ready: Node, target: TargetRedis) -> 
     assert (await rotated(ready, path))["outcome"] == "done"
     assert target.opens("app2", (await fields(ready, path))["password"])
     assert not target.opens("app2", now["password"])
+
+
+class Doorman:
+    """Before a server: lets nobody pass until it is told to, and counts who is there."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._open = asyncio.Event()
+        self.present = 0
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        self.present += 1
+        try:
+            await self._open.wait()
+            theirs, ours = await asyncio.open_connection("127.0.0.1", self._port)
+            await asyncio.gather(_passed(reader, ours), _passed(theirs, writer))
+        finally:
+            self.present -= 1
+
+    def open(self) -> None:
+        """Let everybody pass."""
+        self._open.set()
+
+
+async def _passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def test_no_more_connections_than_configured(ready: Node, target: TargetRedis) -> None:
+    """However many ask at once, no more than so many are connected; the others wait and are served."""
+    doorman, wanted = Doorman(target.port), 20
+    server = await asyncio.start_server(doorman.accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    behind = target.config(port=port, max_open_connections=3, verify_connection=False)
+    await ok(ready, "POST", f"{MOUNT}/config/cache", behind)
+    asking = [asyncio.create_task(creds(ready)) for _ in range(wanted)]
+
+    async def all_under_way() -> bool:
+        (found,) = await sql(ready.settings.database_url, "SELECT count(*) FROM leases")
+        return bool(found["count"] == wanted and doorman.present >= 3)
+
+    await until(all_under_way)
+    assert doorman.present == 3
+    doorman.open()
+    assert len({made["lease_id"] for made in await asyncio.gather(*asking)}) == wanted
+    server.close()
 
 
 async def test_strays_are_searched_for_by_themselves(ready: Node, target: TargetRedis) -> None:
