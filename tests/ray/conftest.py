@@ -108,6 +108,8 @@ def _cluster(folder: Path, database_url: str) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # As a node's own Ray has it, or whatever else runs on the machine would go before every actor.
+        patch.setenv("RAY_worker_niceness", "0")
         patch.setenv(VARIABLE, str(node_file))
         patch.setenv("PYTHONPATH", str(_PROJECT))
         reset_auth_token_state()  # Ray read its environment when it was imported
