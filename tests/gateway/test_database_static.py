@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import hvac
 
@@ -140,6 +142,37 @@ async def test_a_schedule_replaces_passwords(ready: Node, target: TargetDatabase
         assert done[-1]["actor"] == "system"
     finally:
         await ok(ready, "DELETE", f"{MOUNT}/static-roles/billing")
+        await target.sql(f"DROP ROLE {user}")
+
+
+async def test_a_cron_schedule_replaces_passwords(ready: Node, target: TargetDatabase) -> None:
+    """A password is replaced at the minute that cron says in its zone, and is to be again a day later."""
+    zone = ZoneInfo("Asia/Kathmandu")  # 05:45 ahead of UTC, all the year
+    due = datetime.now(zone).replace(second=0, microsecond=0) - timedelta(minutes=2)
+    # For the node it is before that minute; the database, which says what is due, waits for nothing.
+    ready.clock.move(-600)
+    cron = {"rotation_schedule": f"{due.minute} {due.hour} * * *", "rotation_zone": zone.key}
+    user, made = await _static(ready, target, rotation_period=None, **cron)
+    try:
+        assert made.status_code == 204, made.text
+        first = await ok(ready, "GET", f"{MOUNT}/static-creds/billing")
+        ready.clock.move(0)
+
+        async def replaced() -> dict[str, Any] | None:
+            now = await ok(ready, "GET", f"{MOUNT}/static-creds/billing")
+            return now if now["last_vault_rotation"] != first["last_vault_rotation"] else None
+
+        second = await until(replaced)
+        assert second is not None
+        before, after = (datetime.fromisoformat(one["last_vault_rotation"]) for one in (first, second))
+        assert before < due <= after
+        [row] = await sql(
+            ready.settings.database_url, "SELECT expires_at FROM engine_roles WHERE key ~ 'billing$'"
+        )
+        assert row["expires_at"] == due + timedelta(days=1)
+        assert second["password"] != first["password"]
+        assert await target.opens(user, second["password"])
+    finally:
         await target.sql(f"DROP ROLE {user}")
 
 
