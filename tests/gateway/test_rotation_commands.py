@@ -92,6 +92,21 @@ def answering(number: int, order: str, attempt: int) -> AnswerOrder:
     return AnswerOrder(id=number, order=order, step="create", attempt=attempt, outcome="done")
 
 
+async def test_a_dry_run_calls_no_command(node: Node, host: CommandHost) -> None:
+    """It says whether there is such an agent, and neither that nor the secret hears of anything."""
+    run, dry = f"sys/rotation/run/{PATH}", {"dry_run": True}
+    await configure(node)
+    told = await ok(node, "POST", run, dry)
+    assert (told["possible"], told["problem"], told["fields"]) == (True, "", ["value"])
+    await configure(node, agent="host-2")
+    told = await ok(node, "POST", run, dry)
+    assert (told["possible"], "host-2" in told["problem"]) == (False, True), told
+    assert await sql(node.settings.database_url, "SELECT 1 FROM agent_orders") == []
+    assert host.called() == []
+    assert (await fields(node, PATH))["value"] == "the-first-value"
+    assert (await ok(node, "GET", f"sys/rotation/config/{PATH}"))["runs"] == 0
+
+
 # Each is heard of; nobody waits for a look.
 @pytest.mark.parametrize("timing", [Timing(orders=3600.0)])
 async def test_each_step_is_told_with_what_it_is_about(node: Node, host: CommandHost) -> None:

@@ -113,6 +113,20 @@ async def test_each_step_is_told_with_what_it_is_about(node: Node, service: Serv
     assert value not in ledger
 
 
+async def test_a_dry_run_tells_the_service_nothing(node: Node, service: Service) -> None:
+    """It says whether the service may be connected to, and neither it nor the secret hears of anything."""
+    run, dry = f"sys/rotation/run/{PATH}", {"dry_run": True}
+    await configured(node, PATH, **service.config())
+    told = await ok(node, "POST", run, dry)
+    assert (told["possible"], told["problem"], told["fields"]) == (True, "", ["value"])
+    await configured(node, PATH, **service.config(url="https://no-such-host.invalid/rotate"))
+    told = await ok(node, "POST", run, dry)
+    assert (told["possible"], "no-such-host.invalid" in told["problem"]) == (False, True), told
+    assert service.told == []
+    assert (await fields(node, PATH))["value"] == "first"
+    assert (await ok(node, "GET", f"sys/rotation/config/{PATH}"))["runs"] == 0
+
+
 async def test_a_refusal_undoes_the_run(node: Node, service: Service) -> None:
     """4xx is final: the service is told to undo, and the secret stays as it was."""
     service.answers["create"] = [422]
@@ -167,4 +181,6 @@ async def test_nobody_is_led_into_the_host(database_url: str, tmp_path: Path, se
         refused = await node.call("POST", f"sys/rotation/run/{PATH}")
         assert refused.status_code == 400
         assert "loopback" in refused.json()["errors"][0]
+        told = await ok(node, "POST", f"sys/rotation/run/{PATH}", {"dry_run": True})
+        assert (told["possible"], "loopback" in told["problem"]) == (False, True), told
         assert service.told == []
