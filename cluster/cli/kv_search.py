@@ -16,7 +16,7 @@ _MORE = "There is more: go on with --after {}"
 @click.command()
 @click.argument("words", metavar="TEXT")
 @click.option("--below", metavar="PATH", default="", help="Only below this folder.")
-@click.option("--after", metavar="PATH", help="Where an earlier page ended.")
+@click.option("--after", metavar="PLACE", help="Where an earlier page ended.")
 @click.option("--limit", type=int, metavar="N", help="Secrets at most [default: 100].")
 @with_session
 def search(session: Session, words: str, below: str, after: str | None, limit: int | None) -> None:
@@ -33,7 +33,7 @@ def search(session: Session, words: str, below: str, after: str | None, limit: i
 @click.command()
 @click.argument("below", metavar="[PATH]", default="")
 @click.option("--since", metavar="DURATION", default="720h", show_default=True, help="Not read for so long.")
-@click.option("--after", metavar="PATH", help="Where an earlier page ended.")
+@click.option("--after", metavar="PLACE", help="Where an earlier page ended.")
 @click.option("--limit", type=int, metavar="N", help="Secrets at most [default: 100].")
 @with_session
 def unused(session: Session, below: str, since: str, after: str | None, limit: int | None) -> None:

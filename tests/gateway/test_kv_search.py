@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from secrethub.storage.kv_search import SCANNED
@@ -64,6 +65,32 @@ async def test_pages(node: Node) -> None:
                 break
         assert empty
         assert found == hits
+
+
+async def test_a_page_that_ends_at_what_is_hidden(node: Node) -> None:
+    """Where a page ends is not told in clear, and nobody begins one at a name that he guesses."""
+    for path in ("a/hidden", "a/hit", "z/hit"):
+        await put(node, path, {})
+    await sql(
+        node.settings.database_url,
+        """INSERT INTO kv_secrets
+           SELECT store, path || '/' || n, id || n, revision, current_version, oldest_version, max_versions,
+                  cas_required, delete_version_after, custom_metadata, created_at, updated_at, versions, mac
+           FROM kv_secrets, generate_series(1, $1::int) AS n WHERE path = 'a/hidden'""",
+        SCANNED,
+    )
+    document = native("secrets/**", capabilities=("list",))
+    document["statements"].append({"effect": "deny", "paths": ["secrets/a/hidden/**"], "capabilities": ["*"]})
+    token = await node.token("seeing", document)
+    found: list[str] = []
+    page = await ok(node, "GET", "secret/search?q=hit", token=token)
+    assert page["next"]
+    while page["next"]:
+        assert b"hidden" not in base64.urlsafe_b64decode(page["next"])
+        found += page["keys"]
+        page = await ok(node, "GET", f"secret/search?q=hit&after={page['next']}", token=token)
+    assert [*found, *page["keys"]] == ["a/hit", "z/hit"]
+    assert await status(node, "GET", "secret/search?q=hit&after=a/hidden", token=token) == 400
 
 
 async def test_only_what_may_be_listed_is_found(node: Node) -> None:

@@ -85,6 +85,7 @@ async def test_what_nobody_reads(node: Node) -> None:
             assert len(page["keys"]) <= limit
             found |= {path: info["last_read"] is not None for path, info in page["key_info"].items()}
             after = page["next"]
+            assert "/" not in after, "a path in clear"
             if not after:
                 return found
 

@@ -15,7 +15,7 @@ from secrethub.clock import micros
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.kv.answers import FoundAnswer, ReadersAnswer
 from secrethub.engines.kv.rights import Rights
-from secrethub.engines.kv.search import page_size
+from secrethub.engines.kv.search import page_begin, page_end, page_size
 from secrethub.engines.kv.store import folder_of, path_of, time_text
 from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.ids import is_uuid
@@ -122,7 +122,7 @@ async def unused(context: Context, _body: None) -> Answer:
             context.mount_id,
             folder,
             tuple(context.mount + start for start in _READING),
-            after=context.query.get("after", ""),
+            after=page_begin(context),
         )
     found: dict[str, dict[str, str | None]] = {}
     for count, (head, last) in enumerate(page, start=1):
@@ -138,7 +138,8 @@ async def unused(context: Context, _body: None) -> Answer:
         if count % _TURN == 0:
             await asyncio.sleep(0)
     return Answer(
-        data={"keys": list(found), "key_info": found, "next": following}, detail={"count": len(found)}
+        data={"keys": list(found), "key_info": found, "next": page_end(context, following)},
+        detail={"count": len(found)},
     )
 
 
