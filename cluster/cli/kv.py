@@ -14,7 +14,7 @@ import click
 from cluster.cli.inputs import read_object, read_pairs
 from cluster.cli.kv_history import compare, destroy, history, rollback, undelete
 from cluster.cli.kv_metadata import metadata
-from cluster.cli.kv_path import secret_path, store_path, version_numbers
+from cluster.cli.kv_path import advice_about, secret_path, store_path, version_numbers
 from cluster.cli.kv_search import readers, search, unused
 from cluster.cli.output import fields, names, visible
 from cluster.cli.session import Session, with_session
@@ -85,7 +85,7 @@ def get(session: Session, path: str, version: int | None, field: str | None) -> 
     place = secret_path(path)
     if field is not None and session.options.get("wrap_ttl"):
         raise click.UsageError("a wrapped answer has no fields: leave --wrap-ttl (SECRETHUB_WRAP_TTL) out")
-    with session.client() as client:
+    with session.client(advice=advice_about(path)) as client:
         found = client.read(place, version=version).data
     data, metadata = found.get("data") or {}, found.get("metadata") or {}
     if field is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from cluster.cli.output import visible
+
 
 def secret_path(path: str, *, whole: bool = False) -> str:
     """Return where the flat view has ``path``.
@@ -23,6 +25,14 @@ def secret_path(path: str, *, whole: bool = False) -> str:
     if not bare and not whole:
         raise click.UsageError("the path of a secret is empty; write it like prod/db")
     return f"secrets/{bare}" if bare else "secrets"
+
+
+def advice_about(path: str) -> dict[str, str]:
+    """Return what to do where nothing is found at ``path``: it may be written as Vault's HTTP API has it."""
+    endpoint, slash, rest = secret_path(path, whole=True).removeprefix("secrets/").partition("/")
+    if not slash or endpoint not in {"data", "metadata"}:
+        return {}
+    return {"not_found": f"the command adds {endpoint}/ itself: try {visible(rest)}"}
 
 
 def store_path(endpoint: str, path: str, *, whole: bool = False) -> str:

@@ -125,6 +125,7 @@ def test_listing_and_deleting(shell: Shell) -> None:
         assert f"no secret {path}" in deleted.stderr
     said = shell("kv", "get", "tree/a", code=1)
     assert "deleted" in said
+    assert "try tree/none" in shell("kv", "get", "secret/data/tree/none", code=1)
     assert "not found" in shell("kv", "get", "tree/none", code=1)
 
 
