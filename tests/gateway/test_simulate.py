@@ -29,6 +29,7 @@ async def test_what_is_tried_is_what_happens(node: Node) -> None:
     """Written policies decide in a trial as they do about requests, path by path."""
     document = native("secrets/app/**", capabilities=("read", "list"))
     document["statements"].append({"effect": "deny", "paths": ["secrets/app/root"], "capabilities": ["*"]})
+    document["statements"] += native("sys/tools/random", capabilities=("create",))["statements"]
     token = await node.token("app", document)
     await node.call("POST", "secrets/app/db", json={"data": {"k": 1}})
     await node.call("POST", "secrets/app/root", json={"data": {"k": 1}})
@@ -41,6 +42,7 @@ async def test_what_is_tried_is_what_happens(node: Node) -> None:
         ("secrets/other", "create", "POST"),
         ("auth/token/lookup-self", "read", "GET"),
         ("sys/policies/acl", "list", "LIST"),
+        ("sys/tools/random", "create", "POST"),
         ("nowhere/at/all", "read", "GET"),
     ):
         found = await tried(node, path=path, capability=capability, policies=["app", "default"])
@@ -162,3 +164,18 @@ async def test_for_an_application(node: Node) -> None:
         assert (await tried(node, path="secrets/app/db", policies=["host"], **more))["allowed"] is allowed
     body = {"path": "secrets/x", "policies": ["root"], "application_policies": ["nobody-wrote-it"]}
     assert (await node.call("POST", "sys/policies/simulate", json=body)).status_code == 400
+
+
+async def test_a_trial_tells_of_no_policy_that_the_caller_may_not_read(node: Node) -> None:
+    """What is in a policy is told to those alone who may read it, and so is whether there is one."""
+    await node.token("theirs", native("secrets/hidden-place/**"))
+    document = native("sys/policies/simulate", capabilities=("update",))
+    document["statements"] += native("sys/policies/acl/mine", capabilities=("read",))["statements"]
+    may = await node.token("mine", document)
+    for names, status in ((["mine"], 200), (["theirs"], 403), (["mine", "theirs"], 403), (["none"], 403)):
+        body = {"path": "secrets/hidden-place/x", "policies": names}
+        answer = await node.call("POST", "sys/policies/simulate", may, json=body)
+        assert answer.status_code == status, names
+        assert "hidden-place/**" not in answer.text
+    body = {"path": "secrets/x", "policies": ["mine"], "application_policies": ["theirs"]}
+    assert (await node.call("POST", "sys/policies/simulate", may, json=body)).status_code == 403

@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.networks import parse_address
-from secrethub.engines.engine import Answer, Context, Method, Operation
+from secrethub.engines.engine import Answer, Context, Method, Operation, circumstances
 from secrethub.engines.flat import flat_view
 from secrethub.engines.question import question_of
 from secrethub.engines.system.answers import SimulatedAnswer
-from secrethub.errors import IntegrityFailure, InvalidRequest, NotFound
+from secrethub.errors import IntegrityFailure, InvalidRequest, NotFound, PermissionDenied
 from secrethub.policy.builtin import ROOT, normalise_policy_name
 from secrethub.policy.conditions import Circumstances
-from secrethub.policy.decision import Allowed, CompiledPolicies, compile_policies, decide
+from secrethub.policy.decision import Allowed, CompiledPolicies, Denied, Question, compile_policies, decide
 from secrethub.policy.document import parse_policy
 from secrethub.policy.names import fold_policy_path
 from secrethub.policy.placeholders import AGENT_ID, AGENT_NAME
@@ -107,9 +107,10 @@ async def simulate(context: Context, body: SimulateRequest) -> Answer:
         route = await core.mounts.route(method, path)
     except (NotFound, IntegrityFailure):
         route = None
-    question = question_of(
-        route, method, path, _circumstances(context, body), creates=body.capability == "create"
-    )
+    # Where nothing tells to create from to update, a request is asked for update alone.
+    told = route is None or route.operation is None or route.operation.exists is not None
+    creates = told and body.capability == "create"
+    question = question_of(route, method, path, _circumstances(context, body), creates=creates)
     values = {} if body.agent is None else {AGENT_ID: body.agent.id, AGENT_NAME: body.agent.name}
     policies = await _policies(context, body.policies, body.documents, values)
     if body.application_policies is not None:
@@ -152,10 +153,12 @@ async def _policies(
 
     Raises:
         InvalidRequest: too many, no policy of that name, or a document that is not in order.
+        PermissionDenied: the caller may not read one of that name, of which the answer would tell.
     """
     if len(given) + len(documents) > _MOST:
         raise InvalidRequest(f"at most {_MOST} policies are tried at once")
     names = [normalise_policy_name(name) for name in given]
+    await _check_readable(context, names)
     parsed = [
         parse_policy(f"proposed-{number}", document) for number, document in enumerate(documents, start=1)
     ]
@@ -167,3 +170,16 @@ async def _policies(
             raise InvalidRequest(f"no policy is named {name}")
         parsed.append(found)
     return compile_policies(parsed, root=ROOT in names, values=values)
+
+
+async def _check_readable(context: Context, names: list[str]) -> None:
+    assert context.identity is not None
+    own = await context.core.policies.compiled(context.identity)
+    when = circumstances(context.identity, context.now, context.client_address, wrap_ttl=context.wrap_ttl)
+    for name in names:
+        path = f"sys/policies/acl/{name}"
+        question = Question(
+            path=path, acl_capability="read", native_path=path, native_capability="read", when=when
+        )
+        if isinstance(decide(question, own), Denied):
+            raise PermissionDenied(f"no policy allows read at {path}")
