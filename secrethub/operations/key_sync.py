@@ -16,7 +16,6 @@ from secrethub.background import Background
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.seal_status import described
 from secrethub.errors import SecretHubError, Unavailable
-from secrethub.ids import new_uuid
 from secrethub.storage.freshness import Changed
 from secrethub.storage.key_users import BEAT_SECONDS, dropped_keys, hold_keys
 from secrethub.storage.seal_slots import load_slots
@@ -35,7 +34,6 @@ class KeySync:
     def __init__(self, core: Core, name: str) -> None:
         self._core = core
         self._name = name
-        self._process = new_uuid()
         self._said_at = 0.0
         """When the database was last told that the keys are here; 0 when it was told that they are not."""
         self._background = Background()
@@ -57,7 +55,7 @@ class KeySync:
         await self._background.end()
         if self._said_at:
             with contextlib.suppress(SecretHubError):
-                await dropped_keys(self._core.database, self._process)
+                await dropped_keys(self._core.database)
 
     async def _run(self) -> None:
         while True:
@@ -82,7 +80,7 @@ class KeySync:
     async def _say_held(self, epoch: int) -> None:
         at = time.monotonic()
         shown = f"{self._core.settings.node}/{self._name}"
-        await hold_keys(self._core.database, self._process, shown, epoch)
+        await hold_keys(self._core.database, shown, epoch)
         self._said_at = at
 
     async def step(self) -> bool:
@@ -94,7 +92,7 @@ class KeySync:
             await core.data_keys.keep_up()
             return False
         if self._said_at and not core.keys.held:
-            await dropped_keys(core.database, self._process)
+            await dropped_keys(core.database)
             self._said_at = 0.0
         cluster = await load_cluster(core.database)
         if cluster is None:

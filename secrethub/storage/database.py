@@ -16,9 +16,9 @@ from typing import Any
 import asyncpg
 
 from secrethub.errors import InvalidRequest, Misconfigured, Unavailable
+from secrethub.ids import new_uuid
 
 _SETTINGS = {
-    "application_name": "secrethub",
     # A process stopped in the middle of a transaction must not hold the freshness lock for ever.
     "idle_in_transaction_session_timeout": "5000",
     "statement_timeout": "9000",
@@ -80,6 +80,9 @@ class Database:
         """
         self._url = asyncpg_url(url)
         self._size = size
+        self.name = f"secrethub {new_uuid()}"
+        """What the server calls every connection (``application_name``): no other process has one like it."""
+        self._settings = {**_SETTINGS, "application_name": self.name}
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening: asyncio.Task[asyncpg.Pool[Any]] | None = None
 
@@ -95,7 +98,7 @@ class Database:
         try:
             return await asyncpg.connect(
                 self._url,
-                server_settings=_SETTINGS,
+                server_settings=self._settings,
                 timeout=_CONNECT_SECONDS,
                 command_timeout=_ANSWER_SECONDS,
             )
@@ -115,7 +118,7 @@ class Database:
             self._url,
             min_size=1,
             max_size=self._size,
-            server_settings=_SETTINGS,
+            server_settings=self._settings,
             timeout=_CONNECT_SECONDS,
             command_timeout=_ANSWER_SECONDS,
             reset=_reset,

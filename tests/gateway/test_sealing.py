@@ -40,11 +40,32 @@ async def test_a_process_that_does_not_answer_is_named_and_fenced(node: Node, se
     await until(dropped)
 
 
+async def test_a_process_that_was_stopped_long_ago_is_named(node: Node, second: Second) -> None:
+    """Who is silent for minutes is gone only where nothing of it is left: a stopped process has keys."""
+    second.stop()
+    await _long_silent(node)
+
+    async def said_again() -> bool:
+        shown = "SELECT 1 FROM key_users WHERE shown = 'n1/single' AND seen_at > $1"
+        return bool(await sql(node.settings.database_url, shown, at))
+
+    # The others forget who is gone each time that they speak.
+    at = (await sql(node.settings.database_url, "SELECT clock_timestamp() AS at"))[0]["at"]
+    await until(said_again)
+    answer = await node.call("PUT", "sys/seal")
+    assert answer.json()["data"]["unreached"] == ["n2/second"]
+    second.go_on()
+
+
 async def test_a_killed_process_is_forgotten(node: Node, second: Second) -> None:
     """A process that ended without a word is named by a seal soon after, and by none later."""
     second.kill()
+    await _long_silent(node)
+    assert (await node.call("PUT", "sys/seal")).status_code == 204
+
+
+async def _long_silent(node: Node) -> None:
     await sql(
         node.settings.database_url,
         "UPDATE key_users SET seen_at = seen_at - interval '2 minutes' WHERE shown = 'n2/second'",
     )
-    assert (await node.call("PUT", "sys/seal")).status_code == 204
