@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from secrethub.crypto.digests import equal
 from secrethub.crypto.hybrid import HybridKey
-from secrethub.errors import DecryptionFailed, Unavailable
+from secrethub.errors import DecryptionFailed, SecretHubError, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.seal.key_services import KeyServices
 from secrethub.seal.slots import KEY_BYTES, KmsKind, KmsSlot
@@ -25,10 +25,9 @@ async def make_kms_slot(services: KeyServices, cluster_id: str, kind: KmsKind, s
         Misconfigured: this node's settings have no such key.
         Unavailable: the service cannot be reached, refuses, or does not give the secret back.
     """
-    key = services.get(service, kind)
     secret, slot_id = os.urandom(KEY_BYTES), new_uuid()
-    async with _patience(service):
-        wrapped = await key.wrap(secret, cluster_id, slot_id)
+    async with _asking(service):
+        wrapped = await services.get(service, kind).wrap(secret, cluster_id, slot_id)
     slot = KmsSlot(
         slot_id=slot_id,
         cluster_id=cluster_id,
@@ -50,8 +49,8 @@ async def kms_secret(services: KeyServices, slot: KmsSlot) -> bytes:
         Misconfigured: this node's settings have no such key.
         Unavailable: the service cannot be reached, or refuses.
     """
-    key = services.get(slot.service, slot.kind)
-    async with _patience(slot.service):
+    async with _asking(slot.service):
+        key = services.get(slot.service, slot.kind)
         secret = await key.unwrap(slot.wrapped_secret, slot.cluster_id, slot.slot_id)
     if len(secret) != KEY_BYTES or not equal(HybridKey(secret).public, slot.public):
         raise DecryptionFailed(f"key service {slot.service} gave something else than the slot's secret")
@@ -59,9 +58,19 @@ async def kms_secret(services: KeyServices, slot: KmsSlot) -> bytes:
 
 
 @asynccontextmanager
-async def _patience(service: str) -> AsyncIterator[None]:
+async def _asking(service: str) -> AsyncIterator[None]:
+    """Wait for a key service, and no longer than it may take.
+
+    Raises:
+        Unavailable: it takes longer, or something else answers in its place.
+    """
     try:
         async with asyncio.timeout(_SECONDS):
             yield
+    except SecretHubError:
+        raise
     except TimeoutError as exc:
         raise Unavailable(f"key service {service} does not answer") from exc
+    except Exception as exc:
+        # A proxy's page instead of an answer, say: each library fails in ways of its own when it reads that.
+        raise Unavailable(f"key service {service} gives no answer that can be read") from exc

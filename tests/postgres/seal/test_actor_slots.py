@@ -34,7 +34,7 @@ from secrethub.seal.wishes import Rekey, RemoveSlot
 from secrethub.storage.database import Database
 from secrethub.storage.seal_slots import load_slots
 from tests.clouds import aws_cloud, gcp_cloud
-from tests.clouds.cloud import Cloud
+from tests.clouds.cloud import Cloud, something_else
 
 HOLDER = actor_name(KEY_HOLDER, NODE)
 
@@ -156,6 +156,31 @@ async def test_any_one_slot_opens(settings: NodeSettings, psk: bytes, google: Cl
         google.close()
         async with restarted(tree, both, psk) as again:
             await opens_by_itself(again)
+
+
+async def test_what_is_no_answer_takes_nothing(
+    settings: NodeSettings, psk: bytes, database: Database, tmp_path: Path
+) -> None:
+    """Where something else answers in a service's place the seal goes on: shares open, and a trial fails."""
+    with aws_cloud.running(tmp_path) as amazon:
+        tree = LocalTree(msgspec.structs.replace(settings, key_services=(amazon.settings,)))
+        await tree.start()
+        client = SealClient(tree.handles, psk)
+        keys = await unsealed(client, 3, 2)
+        slot_id = await with_slot(client, keys[:2], "awskms")
+    with something_else() as url:
+        odd = msgspec.structs.replace(amazon.settings, endpoint=url)
+        async with restarted(tree, msgspec.structs.replace(settings, key_services=(odd,)), psk) as again:
+
+            async def failed() -> bool:
+                return ("sys.auto-unseal", "failed") in await events(database)
+
+            await until(failed)
+            for key in keys[:2]:
+                await again.submit_share(key)
+            assert not (await again.status()).sealed
+            with pytest.raises(Unavailable):
+                await again.ceremonies.try_slot(slot_id)
 
 
 async def test_a_removed_slot_opens_nothing(
