@@ -27,7 +27,7 @@ class CheckpointVerifier:
         claims: what they say of each stream, the base included.
         cluster: whose they are.
         last: the newest that was fed.
-        tree: of the newest; None where the first one was not fed.
+        tree: of the newest.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class CheckpointVerifier:
         self._order = (0, 0)
         """Its timeline and epoch."""
         self._pending: list[Signed] = []
-        self.tree: StreamTree | None = StreamTree()
+        self.tree = StreamTree()
         self.bad: Bad | None = None
         self.count = 0
         self.claims: dict[str, StreamClaims] = {}
@@ -81,18 +81,18 @@ class CheckpointVerifier:
         return self.bad
 
     def feed(self, signed: Signed) -> Bad | None:
-        """Check one more; the first that is fed need not be the first that there was."""
+        """Check one more; the first is the first that there was, or follows the base.
+
+        A later one would not tell of streams that have ended before it.
+        """
         self.count += 1
         if self.bad is not None:
             return self.bad
         checkpoint = signed.checkpoint
-        reached = self._reached
-        if reached is None and checkpoint.sequence != 1:
-            # What was before it is not here, so neither is the tree.
-            self.tree = None
-        elif reached is not None and checkpoint.sequence != reached + 1:
+        reached = self._reached or 0
+        if checkpoint.sequence != reached + 1:
             return self._fail(reached + 1, "gap" if checkpoint.sequence > reached else "duplicate")
-        elif checkpoint.previous != self._previous:
+        if checkpoint.previous != self._previous:
             if self._flush() is None:
                 genuine = is_signed(signed, self._public)
                 self._fail(checkpoint.sequence, "forked" if genuine else "bad signature")
@@ -129,10 +129,9 @@ class CheckpointVerifier:
                 self.claims[head.stream] = StreamClaims(head)
             elif not claims.add(head):
                 return "forked"
-        if self.tree is not None:
-            self.tree.move(checkpoint.heads)
-            if (len(self.tree), self.tree.root()) != (checkpoint.streams, checkpoint.root):
-                return "edited"
+        self.tree.move(checkpoint.heads)
+        if (len(self.tree), self.tree.root()) != (checkpoint.streams, checkpoint.root):
+            return "edited"
         return None
 
     def _flush(self) -> Bad | None:

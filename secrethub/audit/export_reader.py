@@ -155,7 +155,7 @@ def verify_files(
 
     Raises:
         InvalidRequest: the witness is another ledger's; or a file cannot be verified: cut, a selection,
-            another cluster's, or no export.
+            another cluster's, or no export; or they have no checkpoint.
         OSError: a file cannot be read.
     """
     clusters = {_cluster(path) for path in paths}
@@ -179,13 +179,11 @@ def verify_files(
                 chain.begin(begins)
             elif isinstance(line, _Base):
                 bases.append(StreamHead(line.stream, line.number, _digest(path, line.head)))
+    if chain.last is None and chain.bad is None:
+        raise InvalidRequest("no checkpoint is in the files, so nothing vouches for them: an export has them")
     if witness is not None:
         chain.bad = chain.finish() or contradicted(witness, chain.last, same, begins)
-    first: dict[str, StreamHead] = {}
-    for base in bases:
-        # Later files go on where earlier ones end; the first base is what the files begin after.
-        first.setdefault(base.stream, base)
-    verifier = LedgerVerifier(None, checkpoints=chain, bases=first.values(), elsewhere=True)
+    verifier = LedgerVerifier(None, checkpoints=chain, bases=bases, elsewhere=True)
     count = 0
     for path in paths:
         for rows in _rows(path):

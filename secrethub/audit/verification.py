@@ -47,9 +47,10 @@ class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
         entries: records that were read.
         streams: streams they belong to.
         checkpoints: checkpoints that were read.
-        elsewhere: streams that begin after entries which are not here.
+        elsewhere: streams that begin after entries which were pruned and are not here.
         unproven: records that no checkpoint vouches for, because they are newer than the last one.
-        bad: the first bad checkpoint, and the first bad record of every stream that is not in order.
+        bad: the first bad checkpoint, and the first bad record of every stream that is not in order: those
+            that are not by themselves first, because of them others may seem so.
     """
 
     entries: int
@@ -66,7 +67,7 @@ class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def first_bad(self) -> Bad | None:
-        """The first bad record, in the order in which the streams were read."""
+        """The first bad record."""
         return self.bad[0] if self.bad else None
 
 
@@ -134,16 +135,15 @@ class LedgerVerifier:
                 are checked, signatures of entries are not.
             checkpoints: has been fed with every checkpoint.
             bases: up to where streams were pruned, as ``prune`` entries say that are among the records.
-            elsewhere: whether a stream may begin after its base without such an entry; it is counted.
+            elsewhere: whether a stream may begin earlier than such an entry says, where something else says
+                after what; it is counted.
         """
         self._key = key
         self._mac = None if key is None else PreparedMac(key)
         self._checkpoints = checkpoints
-        self._bases: dict[str, StreamHead] = {}
+        self._bases: dict[str, dict[int, StreamHead]] = {}
         for base in bases:
-            known = self._bases.get(base.stream)
-            if known is None or base.number > known.number:
-                self._bases[base.stream] = base
+            self._bases.setdefault(base.stream, {})[base.number] = base
         self._partial = elsewhere
         self._entries = 0
         self._streams: dict[str, _Stream] = {}
@@ -167,8 +167,6 @@ class LedgerVerifier:
         self._entries += 1
         state = self._streams.get(stream) or self._begin(stream, record)
         verifier = state.verifier
-        if record.entry.number <= state.base.number and verifier.number == state.base.number:
-            return verifier.bad  # is to be pruned, and was not yet
         if verifier.bad is None and state.heads and self._signed(record):
             # Signatures were taken away from the beginning of a signed stream.
             verifier.bad = Bad(stream, 1, "bad signature")
@@ -178,7 +176,7 @@ class LedgerVerifier:
         if bad is None and state.heads is not None:
             state.heads.append(record.hash)
         elif bad is None and record.entry.kind not in _PLAIN:
-            self._hear(record)
+            self._hear(record, state)
         return bad
 
     def feed_rows(self, rows: Sequence[Row]) -> None:
@@ -197,13 +195,11 @@ class LedgerVerifier:
             for name, state in self._streams.items()
             if state.verifier.bad is not None
         }
-        begin = [
-            name
-            for name, state in self._streams.items()
-            if state.base.number and state.base not in self._pruned.get(name, ())
-        ]
-        if not self._partial:
-            bad |= {name: Bad(name, 1, "gap") for name in begin}
+        begin = {name: state.base for name, state in self._streams.items() if state.base.number}
+        for name, base in begin.items():
+            earlier = self._partial and base.number < self._pruned_to(name).number
+            if name not in bad and base not in self._pruned.get(name, ()) and not earlier:
+                bad[name] = Bad(name, 1, "gap")
         keyless = {name: state for name, state in self._streams.items() if state.heads is not None}
         adopted = {name: state.base.number for name, state in keyless.items()}
         for claim, adopts in self._claims:
@@ -223,22 +219,26 @@ class LedgerVerifier:
             reached = self._reached(name).number
             if name not in bad and reached < claimed.last.number:
                 bad[name] = Bad(name, reached + 1, "truncated")
-        order = [*self._streams, *(name for name in bad if name not in self._streams)]
         first = () if chain is None or chain.finish() is None else (chain.bad,)
         return LedgerReport(
             entries=self._entries,
             streams=len(self._streams),
             checkpoints=0 if chain is None else chain.count,
-            elsewhere=len(begin),
-            unproven=sum(self._unproven(state) for state in self._streams.values()),
-            bad=(*(one for one in first if one is not None), *(bad[name] for name in order if name in bad)),
+            elsewhere=sum(name not in bad for name in begin),
+            unproven=sum(
+                max(0, state.verifier.number - max(_proven(state), state.base.number))
+                for state in self._streams.values()
+            ),
+            bad=(*(one for one in first if one is not None), *bad.values()),
         )
 
     def _begin(self, stream: str, record: Record) -> _Stream:
         keyless = record.signature == b""
-        base = self._bases.get(stream)
-        if base is None or record.entry.number == 1:
-            base = StreamHead(stream, 0, GENESIS)
+        base = StreamHead(stream, 0, GENESIS)
+        bases = self._bases.get(stream)
+        if bases is not None and record.entry.number != 1:
+            # What is to be pruned, and was not yet, follows what was pruned before.
+            base = bases.get(record.entry.number - 1) or bases[max(bases)]
         verifier = StreamVerifier(
             stream,
             None if keyless else self._key,
@@ -283,10 +283,12 @@ class LedgerVerifier:
         self._entries += at - start
         return at
 
-    def _hear(self, record: Record) -> None:
+    def _hear(self, record: Record, state: _Stream) -> None:
         """Take note of what a signed record that is in order says of streams."""
         entry = record.entry
         if entry.kind == "prune":
+            if self._key is None and entry.number > _proven(state):
+                return  # anybody may have written it
             for head in pruned_by(entry.detail):
                 self._pruned.setdefault(head.stream, set()).add(head)
         else:
@@ -298,6 +300,10 @@ class LedgerVerifier:
         state = self._streams.get(stream)
         if state is not None:
             return StreamHead(stream, state.verifier.number, state.verifier.head)
+        return self._pruned_to(stream)
+
+    def _pruned_to(self, stream: str) -> StreamHead:
+        """Return up to where a stream was pruned, as the newest entry about it says."""
         pruned = self._pruned.get(stream, ())
         return max(pruned, key=lambda head: head.number, default=StreamHead(stream, 0, GENESIS))
 
@@ -314,15 +320,15 @@ class LedgerVerifier:
             head = state.heads[claim.number - state.base.number - 1]
         return None if head.hex() == claim.head else Bad(claim.stream, claim.number, "edited")
 
-    @staticmethod
-    def _unproven(state: _Stream) -> int:
-        proven = 0 if state.claims is None else state.claims.last.number
-        return max(0, state.verifier.number - max(proven, state.base.number))
-
     def _signed(self, record: Record) -> bool:
         if self._key is None:
             return record.signature != b""
         return record.signature != b"" and equal(entry_signature(self._key, record.hash), record.signature)
+
+
+def _proven(state: _Stream) -> int:
+    """Return the number of the last entry of a stream that a checkpoint vouches for."""
+    return 0 if state.claims is None else state.claims.last.number
 
 
 def verify_ledger(streams: Mapping[str, Iterable[Record]], key: bytes) -> LedgerReport:

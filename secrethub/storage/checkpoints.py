@@ -173,6 +173,24 @@ async def waiting(database: Database) -> int | None:
     return None if found is None else int(found)
 
 
+async def pruned_unproven(database: Database) -> bool:
+    """Tell whether there are ``prune`` entries that no checkpoint has yet.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    async with database.read() as connection:
+        # The operation, because it has an index.
+        return bool(
+            await connection.fetchval(
+                """SELECT EXISTS (SELECT 1 FROM audit_entries e LEFT JOIN notarised_streams n USING (stream)
+                                  WHERE e.operation = 'ledger.prune'
+                                      AND e.operation NOT IN ('kv.read', 'kv.write')
+                                      AND e.number > COALESCE(n.number, 0))"""
+            )
+        )
+
+
 async def check_epoch(connection: asyncpg.Connection[Any], epoch: int) -> None:
     """Check, until the transaction ends, that ``epoch`` is the notary's newest incarnation.
 

@@ -155,6 +155,23 @@ async def test_a_stream_stripped_of_its_signatures(node: Node, folder: Path) -> 
     assert verdict["first_bad"]["reason"] == "not adopted"
 
 
+async def test_entries_in_the_place_of_archived_ones(node: Node, folder: Path) -> None:
+    """Who puts entries where there were others before they were archived is found out."""
+    await configure(node, folder)
+    await old_entries(node)
+    assert (await run(node))["segments"]
+    (put,) = await sql(
+        node.settings.database_url,
+        """INSERT INTO audit_entries
+           SELECT e.stream, 5, e.at, 'request', '', 'token:x:framed', 'kv.read', 'secret/data/a', 'done', '',
+                  '', '', '{}', e.hash, e.signature
+           FROM audit_entries e JOIN audit_pruned p ON p.stream = e.stream AND e.number = p.number + 1
+           RETURNING stream""",
+    )
+    verdict = (await node.call("POST", "sys/audit/verify")).json()["data"]
+    assert verdict["first_bad"] == {"stream": put["stream"], "number": 5, "reason": "duplicate"}
+
+
 @pytest.mark.parametrize("victim", ["file", "manifest", "gone", "swapped"])
 async def test_a_damaged_archive(node: Node, folder: Path, victim: str) -> None:
     """A segment that was edited, removed or replaced is named by the verification."""

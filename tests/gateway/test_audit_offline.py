@@ -12,8 +12,10 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from secrethub.audit.chain import Bad
+from secrethub.audit.chain import Bad, Chain
 from secrethub.audit.checkpoint import sign
+from secrethub.audit.event import StreamHead, prune_detail
+from secrethub.audit.export_file import entry_line
 from secrethub.audit.export_reader import read_public_key, verify_files
 from secrethub.audit.verification import LedgerReport
 from secrethub.audit.witness import Witness, read_witness
@@ -178,6 +180,55 @@ async def test_tampered_files(exported: tuple[Path, bytes], stream: str) -> None
     assert verify_files([path], other).first_bad == Bad("checkpoints", 1, "bad signature")
 
 
+async def test_a_beginning_that_was_removed(exported: tuple[Path, bytes], stream: str) -> None:
+    """That a stream begins later, and checkpoints do, is not taken from whoever wrote the file."""
+    path, public = exported
+
+    def bad(change: Callable[[Lines], Lines | None]) -> Bad | None:
+        return verify_files([changed(path, change)], public).first_bad
+
+    def begun_after(lines: Lines, number: int, first: int) -> None:
+        """Let the stream begin with entry ``first``, after what is said to be entry ``number``."""
+        place = _entry(lines, stream, first)
+        head = lines[place - 1]["hash"]
+        lines.insert(place, {"type": "base", "stream": stream, "number": number, "head": head})
+        del lines[_entry(lines, stream, 1) : place]
+
+    def later(lines: Lines) -> None:
+        begun_after(lines, 6, 7)
+
+    def said_to_be_pruned(lines: Lines) -> None:
+        later(lines)
+        last = [line for line in lines if line["type"] == "entry" and line["stream"] == stream][-1]
+        base = StreamHead(stream, 6, bytes.fromhex(lines[_entry(lines, stream, 6)]["head"]))
+        chain = Chain(stream, b"none", last["number"], bytes.fromhex(last["hash"]))
+        forged = chain.append(at=1, kind="prune", detail=prune_detail([base], {}))
+        lines.insert(lines.index(last) + 1, json.loads(entry_line(forged)))
+
+    def unlooked_at(lines: Lines) -> None:
+        lines[_entry(lines, stream, 9)]["actor"] = "nobody"
+        begun_after(lines, 1 << 40, 2)
+
+    def without_a_stream(lines: Lines) -> Lines:
+        # The seal's own: as if it had ended before the checkpoints that are left.
+        other = next(line["stream"] for line in lines if line["type"] == "entry" and line["stream"] != stream)
+        firsts = [line for line in lines if other in {head[0] for head in line.get("heads", ())}]
+        number = max(line["sequence"] for line in firsts)
+        return [
+            line for line in lines if line.get("sequence", 1 << 40) > number and line.get("stream") != other
+        ]
+
+    def without_checkpoints(lines: Lines) -> Lines:
+        return [line for line in lines if line["type"] != "checkpoint"]
+
+    assert bad(later) == Bad(stream, 1, "gap")
+    assert bad(said_to_be_pruned) == Bad(stream, 1, "gap")
+    assert bad(unlooked_at) == Bad(stream, 2, "duplicate")
+    assert bad(without_a_stream) == Bad("checkpoints", 1, "gap")
+    with pytest.raises(InvalidRequest, match="no checkpoint"):
+        bad(without_checkpoints)
+
+
 async def test_files_that_cannot_be_verified(exported: tuple[Path, bytes], node: Node) -> None:
     """A file that was cut, has gaps on purpose, or is something else, is refused with a reason."""
     path, public = exported
@@ -201,7 +252,7 @@ async def test_files_that_cannot_be_verified(exported: tuple[Path, bytes], node:
 
 
 async def test_a_file_that_goes_on_from_another(exported: tuple[Path, bytes], stream: str) -> None:
-    """Parts of one ledger in their order are verified as one; a later part alone says where it begins."""
+    """Parts of one ledger in their order are verified as one; a later part alone lacks the earlier one."""
     path, public = exported
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     place = _entry(lines, stream, 7)
@@ -218,5 +269,4 @@ async def test_a_file_that_goes_on_from_another(exported: tuple[Path, bytes], st
     both = verify_files([first, second], public)
     assert (both.ok, both.elsewhere) == (True, 0)
     assert both.entries == verify_files([path], public).entries
-    alone = verify_files([second], public)
-    assert (alone.ok, alone.elsewhere) == (True, 1)
+    assert verify_files([second], public).first_bad == Bad(stream, 1, "gap")

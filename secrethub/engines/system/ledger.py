@@ -112,8 +112,6 @@ async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[s
                 await asyncio.sleep(0)
         except IntegrityFailure as exc:
             chain.bad = chain.bad or Bad(CHECKPOINTS, int(exc.key), "edited")
-        if chain.tree is None:
-            chain.bad = chain.bad or Bad(CHECKPOINTS, 1, "gap")
         if kept is not None and row.timeline == kept.signed.checkpoint.timeline:
             # In a later timeline, begun by enough shares, the key-holder tells with the root key.
             chain.bad = chain.bad or contradicted(kept, chain.last, same, begins)

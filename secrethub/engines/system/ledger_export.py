@@ -7,6 +7,7 @@ before the answer's end, so that no part is taken for the whole.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
@@ -28,7 +29,7 @@ from secrethub.engines.runtime import Core
 from secrethub.engines.system.ledger_entries import PLAIN, Criteria, filter_of, shown
 from secrethub.errors import InvalidRequest, TooManyRequests
 from secrethub.storage.archive import bases
-from secrethub.storage.checkpoints import base, checkpoint_pages
+from secrethub.storage.checkpoints import base, checkpoint_pages, pruned_unproven
 from secrethub.storage.database import FAILURES, unavailable
 from secrethub.storage.ledger_read import pages_of
 from secrethub.storage.ledger_search import Filter, Found, Place, find
@@ -37,6 +38,8 @@ _PAGE = 1000
 _MOST_AT_ONCE = 4
 _RUNNING = "audit-exports"
 _RETRY_SECONDS = 10.0
+_LOOKS, _LOOK_SECONDS = 10, 0.3
+"""For a checkpoint of what was pruned just now."""
 _PAUSE = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 """A slow reader keeps the snapshot of a whole export for so long."""
 _COLUMNS = (
@@ -117,6 +120,11 @@ async def _counted(running: set[str], name: str, chunks: AsyncIterator[bytes]) -
 
 async def _whole(core: Core, now: int) -> AsyncIterator[bytes]:
     yield header_line(core.keys.cluster_id, now)
+    # Elsewhere only a checkpoint tells that streams may begin later.
+    for _ in range(_LOOKS):
+        if not await pruned_unproven(core.database):
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
     count, stream = 0, ""
     # Outside the pool: a slow reader holds it for long.
     connection = await core.database.connect()
