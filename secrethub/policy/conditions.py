@@ -117,8 +117,13 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     def _timely(self, now: datetime | None) -> list[tuple[str, bool | None]]:
         names = ["time"] * (self.window is not None) + ["weekdays"] * (self.weekdays is not None)
         names += ["dates"] * (self.first is not None or self.last is not None)
-        if now is None:
-            return [(name, None) for name in names]
+        try:
+            holds = None if now is None else self._held(now)
+        except OverflowError:
+            holds = None  # the zone has no such time: somebody tries the ends of all time
+        return [(name, None if holds is None else holds[name]) for name in names]
+
+    def _held(self, now: datetime) -> dict[str, bool]:
         local = now.astimezone(UTC if self.window is None else ZoneInfo(self.window.zone))
         day, inside = local.date(), True
         if self.window is not None:
@@ -127,12 +132,11 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
             inside = start <= minute < end if start < end else minute >= start or minute < end
             if start >= end and minute < end:
                 day -= timedelta(days=1)  # the window began yesterday
-        holds = {
+        return {
             "time": inside,
             "weekdays": self.weekdays is None or day.weekday() in self.weekdays,
             "dates": (self.first is None or day >= self.first) and (self.last is None or day <= self.last),
         }
-        return [(name, holds[name]) for name in names]
 
 
 def _within(address: str | None, networks: tuple[Network, ...]) -> bool | None:

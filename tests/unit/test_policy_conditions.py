@@ -84,6 +84,8 @@ def test_when_they_hold(conditions: dict[str, Any], when: Circumstances, expecte
         ({"source_ip": ["0.0.0.0/0"]}, Circumstances(now=NOON)),
         ({"source_ip": ["0.0.0.0/0"]}, Circumstances(now=NOON, client_address="unix")),
         ({"max_ttl": "1h"}, Circumstances(now=NOON, token_ttl=None)),
+        ({"time": {"from": "01:00", "until": "23:00", "zone": "Asia/Tokyo"}}, at("9999-12-31T20:00:00")),
+        (NIGHT, at("0001-01-01T00:30:00")),
         *(
             (one, None)
             for one in (
