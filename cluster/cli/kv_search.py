@@ -56,7 +56,9 @@ def readers(session: Session, path: str, after: str | None, limit: int | None) -
     """Tell who read a secret, the newest first. Needs sudo at its path."""
     place = store_path("readers", path)
     with session.client() as client:
-        found = client.read(place, after=after, limit=limit).data
+        reply = client.read(place, after=after, limit=limit)
+    found = reply.data
+    session.warn(reply.warnings)
     rows = tuple(
         tuple(text(read.get(name)) for name in ("time", "actor", "client", "version"))
         for read in found.get("reads") or ()
@@ -73,7 +75,9 @@ def _page(
     names: tuple[str, ...],
 ) -> None:
     with session.client() as client:
-        found = client.read(place, **query).data
+        reply = client.read(place, **query)
+    found = reply.data
+    session.warn(reply.warnings)
     info: dict[str, Any] = found.get("key_info") or {}
     rows = tuple((path, *(text(about.get(name)) for name in names)) for path, about in info.items())
     session.show(found, Table(columns=columns, rows=rows))

@@ -35,7 +35,8 @@ class Mount:
         default_lease_ttl: seconds that leases live; 0 for what holds in the whole cluster.
         max_lease_ttl: likewise, at most.
         leaving: being removed (``engines/unmounting.py``): nobody is led there any more.
-        enabled_at: microseconds since the epoch, 0 for what is there since init.
+        enabled_at: since when it is at this path, in microseconds since the epoch; 0 for since init.
+        earlier: where it was before it moved: path, since when and until when.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Mount:
     leaving: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     enabled_at: int = 0
+    earlier: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def kind(self) -> str:
@@ -259,6 +261,7 @@ def mount_from(path: str, body: Mapping[str, Any]) -> Mount:
         leaving=body.get("leaving", False),
         settings=body.get("settings", {}),
         enabled_at=body.get("enabled_at", 0),
+        earlier=tuple((path, since, until) for path, since, until in body.get("earlier", ())),
     )
 
 

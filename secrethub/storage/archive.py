@@ -47,6 +47,18 @@ async def newest(connection: asyncpg.Connection[Any]) -> tuple[Manifest, bool] |
     return None if row is None else (_manifest(row), row["pruned"])
 
 
+async def pruned_until(connection: asyncpg.Connection[Any]) -> int:
+    """Return the instant of the newest entry that is only in the archive, 0 when there is none.
+
+    Raises:
+        IntegrityFailure: the manifest cannot be read.
+    """
+    row = await connection.fetchrow(
+        "SELECT number, manifest FROM audit_segments WHERE pruned ORDER BY number DESC LIMIT 1"
+    )
+    return 0 if row is None else _manifest(row).until
+
+
 async def plan(
     connection: asyncpg.Connection[Any], *, cluster_id: str, key: bytes, now: int, before: int, most: int
 ) -> Manifest | None:

@@ -25,6 +25,20 @@ _READS = "outcome = 'done' AND operation IN ('kv.read', 'kv.compare')"
 """As in the index ``audit_entries_reads``, or it would not be used."""
 
 
+class Stay(NamedTuple):
+    """Where the ledger has requests that read secrets of a store, while the store was at one path.
+
+    Attributes:
+        start: what stands before a secret's path in those requests.
+        since: instant, the first.
+        until: instant, the first after it.
+    """
+
+    start: str
+    since: int
+    until: int
+
+
 class Position(NamedTuple):
     """A place among the entries, the newest first."""
 
@@ -33,14 +47,16 @@ class Position(NamedTuple):
     number: int
 
 
-END = Position((1 << 63) - 1, "", 0)
+FOREVER = (1 << 63) - 1
+END = Position(FOREVER, "", 0)
 """Before the newest entry."""
 
 
 async def reads_of(
     connection: asyncpg.Connection[Any],
     keyring: Keyring,
-    paths: Sequence[str],
+    stays: Sequence[Stay],
+    path: str,
     *,
     after: Position = END,
     limit: int = 100,
@@ -50,7 +66,8 @@ async def reads_of(
     Args:
         connection: for reading.
         keyring: for the authentication.
-        paths: of requests that read the secret.
+        stays: where requests have secrets of the store.
+        path: of the secret.
         after: only entries older than this.
         limit: entries at most.
 
@@ -59,19 +76,21 @@ async def reads_of(
     """
     rows = await connection.fetch(
         f"""SELECT e.*, COALESCE(before.hash, pruned.hash) AS previous
-            FROM unnest($1::text[]) AS wanted(path)
+            FROM unnest($6::text[], $7::bigint[], $8::bigint[]) AS stay(start, since, until)
+            CROSS JOIN LATERAL (SELECT stay.start || $1 AS path) AS wanted
             CROSS JOIN LATERAL (
                 SELECT * FROM audit_entries
                 WHERE hashtextextended(path, 0) = hashtextextended(wanted.path, 0) AND {_READS}
-                      AND audit_entries.path = wanted.path
+                      AND audit_entries.path = wanted.path AND at >= stay.since AND at < stay.until
                       AND at <= $2 AND (at, stream, number) < ($2, $3, $4)
                 ORDER BY at DESC, stream DESC, number DESC LIMIT $5) AS e
             LEFT JOIN audit_entries AS before ON before.stream = e.stream AND before.number = e.number - 1
             LEFT JOIN audit_pruned AS pruned ON pruned.stream = e.stream AND pruned.number = e.number - 1
             ORDER BY e.at DESC, e.stream DESC, e.number DESC LIMIT $5""",  # noqa: S608 - a constant of ours
-        list(paths),
+        path,
         *after,
         limit,
+        *map(list, zip(*stays, strict=True)),
     )
     key = keyring.derived("audit-sign")
     return [_authentic(row, key) for row in rows]
@@ -93,7 +112,7 @@ async def last_reads(
     keyring: Keyring,
     store: str,
     prefix: str,
-    requests: tuple[str, ...],
+    stays: Sequence[Stay],
     *,
     after: str = "",
 ) -> tuple[list[tuple[Head, int]], str]:
@@ -104,7 +123,7 @@ async def last_reads(
         keyring: for the authentication.
         store: the store's id.
         prefix: "" or a path that ends with a slash: only what lies below.
-        requests: what stands before a secret's path in requests that read it.
+        stays: where requests have secrets of the store.
         after: only paths after this one.
 
     Returns:
@@ -114,11 +133,13 @@ async def last_reads(
         IntegrityFailure: a head is not authentic.
     """
     rows = await connection.fetch(
-        f"""SELECT s.*, (SELECT max(last.at) FROM unnest($5::text[]) AS request(start)
+        f"""SELECT s.*, (SELECT max(last.at)
+                         FROM unnest($5::text[], $6::bigint[], $7::bigint[]) AS stay(start, since, until)
                          CROSS JOIN LATERAL (
                              SELECT at FROM audit_entries
-                             WHERE hashtextextended(path, 0) = hashtextextended(request.start || s.path, 0)
-                                   AND {_READS} AND audit_entries.path = request.start || s.path
+                             WHERE hashtextextended(path, 0) = hashtextextended(stay.start || s.path, 0)
+                                   AND {_READS} AND audit_entries.path = stay.start || s.path
+                                   AND at >= stay.since AND at < stay.until
                              ORDER BY at DESC LIMIT 1) AS last) AS last_read
             FROM (SELECT * FROM kv_secrets WHERE store = $1 AND path > $2 AND path < $3
                   ORDER BY path LIMIT $4) AS s ORDER BY s.path""",  # noqa: S608 - a constant of ours
@@ -126,7 +147,7 @@ async def last_reads(
         max(prefix, after),
         prefix + HIGHEST,
         SCANNED,
-        list(requests),
+        *map(list, zip(*stays, strict=True)),
     )
     key = keyring.derived("kv")
     found = [(checked_head(row, key), row["last_read"] or 0) for row in rows]

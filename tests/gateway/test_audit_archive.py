@@ -38,6 +38,23 @@ async def node(database_url: str, tmp_path: Path, folder: Path) -> AsyncIterator
         yield one
 
 
+async def test_reads_that_left(node: Node, folder: Path) -> None:
+    """Who asks for the reads of a secret is told that older ones are in the archive."""
+    await node.call("POST", "secrets/a", json={"data": {}})
+    await node.call("GET", "secrets/a")
+    places = ("secret/readers/a", "secret/unused?since=1h")
+    for place in places:
+        assert (await node.call("GET", place)).json()["warnings"] is None
+    await configure(node, folder)
+    await old_entries(node)
+    await run(node)
+    assert (await ok(node, "GET", "secret/readers/a"))["reads"] == []
+    for place in places:
+        (said,) = (await node.call("GET", place)).json()["warnings"]
+        assert "archive" in said, place
+    assert (await node.call("GET", "secret/unused?since=0s")).json()["warnings"] is None
+
+
 async def test_old_entries_leave(node: Node, folder: Path) -> None:
     """Old entries become verified segments, leave the ledger, and both verify, alone and together."""
     await configure(node, folder, segment_entries=20)

@@ -96,6 +96,34 @@ async def test_what_nobody_reads(node: Node) -> None:
     assert await status(node, "GET", "secret/unused?since=soon") == 400
 
 
+async def test_a_store_that_moved(node: Node) -> None:
+    """What was read before a store moved is known, and not what another store at the same path gives."""
+
+    async def read(path: str) -> None:
+        await ok(node, "GET", path)
+
+    async def told(store: str) -> list[int | None]:
+        return [one["version"] for one in (await ok(node, "GET", f"{store}/readers/x"))["reads"]]
+
+    for version in (1, 2):
+        await ok(node, "POST", "sys/mounts/old", {"type": "kv-v2"})
+        for _ in range(version):
+            await ok(node, "POST", "old/data/x", {"data": {}})
+        await read("old/data/x")
+        await ok(node, "POST", "sys/remount", {"from": "old", "to": f"new{version}"})
+        await read(f"new{version}/data/x?version=1")
+    await ok(node, "POST", "sys/remount", {"from": "new2", "to": "newest"})
+    await read("newest/data/x")
+    assert await told("new1") == [1, 1]
+    assert await told("newest") == [2, 1, 2]
+    await ok(node, "POST", "sys/mounts/new2", {"type": "kv-v2"})
+    await ok(node, "POST", "new2/data/x", {"data": {}})
+    assert await told("new2") == []
+    for store, last in (("new1", True), ("newest", True), ("new2", False)):
+        found = await ok(node, "GET", f"{store}/unused?since=0s")
+        assert (found["key_info"]["x"]["last_read"] is not None) is last, store
+
+
 async def test_who_may_know(node: Node) -> None:
     """To hear who reads takes sudo at the secret, and to see it in a list at all."""
     await put(node, "a/x", {})

@@ -19,7 +19,8 @@ from secrethub.engines.kv.search import page_begin, page_end, page_size
 from secrethub.engines.kv.store import folder_of, path_of, time_text
 from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.ids import is_uuid
-from secrethub.storage.kv_usage import END, Position, last_reads, reads_of
+from secrethub.storage.archive import pruned_until
+from secrethub.storage.kv_usage import END, FOREVER, Position, Stay, last_reads, reads_of
 from secrethub.wire.durations import parse_duration
 
 _READING = ("data/", "compare/")
@@ -67,22 +68,28 @@ async def readers(context: Context, _body: None) -> Answer:
     if not (await Rights.of(context)).may_know_of(path):
         raise PermissionDenied(f"no policy allows list at {context.mount}metadata/{path}")
     after = _position(context.query.get("after", ""))
+    stays = await _stays(context)
     async with core.database.read() as connection:
-        entries = await reads_of(
-            connection,
-            core.keyring(),
-            [context.mount + start + path for start in _READING],
-            after=after,
-            limit=limit,
-        )
+        gone = await pruned_until(connection)
+        entries = await reads_of(connection, core.keyring(), stays, path, after=after, limit=limit)
     following = ""
     if len(entries) == limit:
         last = entries[-1]
         following = f"{last.at}.{last.stream}.{last.number}"
     return Answer(
         data={"reads": [_shown(entry) for entry in entries], "next": following},
+        warnings=(f"reads until {time_text(gone)} are in the ledger's archive",) if gone else (),
         detail={"count": len(entries)},
     )
+
+
+async def _stays(context: Context) -> list[Stay]:
+    """Return where the ledger has reads of the store's secrets: at several paths if it moved."""
+    found = await context.core.mounts.by_uuid(context.mount_id)
+    mount = None if found is None else found[0]
+    places = [(context.mount, 0 if mount is None else mount.enabled_at, FOREVER)]
+    places += () if mount is None else mount.earlier
+    return [Stay(path + start, since, until) for path, since, until in places for start in _READING]
 
 
 def _shown(entry: Entry) -> dict[str, Any]:
@@ -114,14 +121,15 @@ async def unused(context: Context, _body: None) -> Answer:
     folder, limit, core = folder_of(context), page_size(context), context.core
     seconds = parse_duration(context.query.get("since", _UNUSED))
     before = micros(core.clock.now()) - seconds * 1_000_000
-    rights = await Rights.of(context)
+    rights, stays = await Rights.of(context), await _stays(context)
     async with core.database.read() as connection:
+        gone = await pruned_until(connection)
         page, following = await last_reads(
             connection,
             core.keyring(),
             context.mount_id,
             folder,
-            tuple(context.mount + start for start in _READING),
+            stays,
             after=page_begin(context),
         )
     found: dict[str, dict[str, str | None]] = {}
@@ -139,6 +147,9 @@ async def unused(context: Context, _body: None) -> Answer:
             await asyncio.sleep(0)
     return Answer(
         data={"keys": list(found), "key_info": found, "next": page_end(context, following)},
+        warnings=(f"reads until {time_text(gone)} are in the ledger's archive and do not count",)
+        if before < gone
+        else (),
         detail={"count": len(found)},
     )
 

@@ -58,7 +58,7 @@ async def enable_auth(context: Context, body: EnableRequest) -> Answer:
     path = auth_path(context)
     made = new_auth_mount(body)
     await check_free(context, path)
-    return await _enable(context, path, {**made, "enabled_at": micros(context.now)})
+    return await _enable(context, path, made)
 
 
 async def check_free(context: Context, path: str, *, leased: bool = False) -> None:
@@ -90,10 +90,9 @@ async def check_free(context: Context, path: str, *, leased: bool = False) -> No
 
 async def _enable(context: Context, path: str, made: dict[str, Any]) -> Answer:
     accessor = f"{made['type']}_{new_accessor()[:8]}"
+    row = {**made, "uuid": new_uuid(), "accessor": accessor, "enabled_at": micros(context.now)}
     async with context.core.authority.change(context.fence) as change:
-        await change.put(
-            MOUNTS, path, {**made, "uuid": new_uuid(), "accessor": accessor}, expected_revision=0
-        )
+        await change.put(MOUNTS, path, row, expected_revision=0)
     return EMPTY
 
 

@@ -12,6 +12,7 @@ path: what stands there is a mount that leaves (``engines/unmounting.py``) and h
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -33,6 +34,9 @@ from secrethub.wire.canonical_path import check_path
 _STORE = "secret/"
 _WARNING = "policies are not changed: those that name the old path say nothing of the new one"
 _ENDED = "the tokens that were given out at the old path have ended"
+
+_PLACES = 20
+"""Earlier paths that a mount remembers, for what the ledger says of it."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +100,9 @@ async def remount(context: Context, body: RemountRequest) -> Answer:
     migration, quotas = new_uuid(), await quotas_of(context.core.authority, old)
     async with context.core.authority.change(context.fence) as change:
         body_of = await _moving(change, old, "no secrets engine is mounted at")
-        await change.put(MOUNTS, new, {**body_of, "moved": _moved(migration, old)}, expected_revision=0)
+        await change.put(
+            MOUNTS, new, {**body_of, **_moved(context, migration, old, body_of)}, expected_revision=0
+        )
         await change.delete(MOUNTS, old)
         await move_quotas(change, quotas, new)
         await order_for_mount(change.connection, body_of["uuid"])
@@ -114,9 +120,9 @@ async def _move_auth(context: Context, old: str, new: str) -> Answer:
     migration, quotas = new_uuid(), await quotas_of(context.core.authority, old)
     async with core.authority.change(context.fence) as change:
         body_of = await _moving(change, old, "no auth method is enabled at")
-        # Batch tokens that an earlier method gave out at the new path are older than this.
-        moved = {"moved": _moved(migration, old), "enabled_at": micros(context.now)}
-        await change.put(MOUNTS, new, {**body_of, **moved}, expected_revision=0)
+        await change.put(
+            MOUNTS, new, {**body_of, **_moved(context, migration, old, body_of)}, expected_revision=0
+        )
         left = {"type": body_of["type"], "accessor": body_of["accessor"], "uuid": new_uuid(), "leaving": True}
         await change.put(MOUNTS, old, left)
         await move_quotas(change, quotas, new)
@@ -139,8 +145,12 @@ async def _moving(change: Change, path: str, nothing: str) -> dict[str, Any]:
     return dict(row.body)
 
 
-def _moved(migration: str, old: str) -> dict[str, str]:
-    return {"id": migration, "from": old}
+def _moved(context: Context, migration: str, old: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a mount's row says of its move."""
+    now = micros(context.now)
+    earlier = [*row.get("earlier", ()), [old, row.get("enabled_at", 0), now]]
+    # Batch tokens that an earlier auth method gave out at the new path are older than this.
+    return {"moved": {"id": migration, "from": old}, "enabled_at": now, "earlier": earlier[-_PLACES:]}
 
 
 async def read_status(context: Context, _body: None) -> Answer:
