@@ -9,6 +9,7 @@ from cluster.cli.output import Table, fields, text
 from cluster.cli.session import Session, with_session
 
 _PLACE = "sys/audit/archive"
+_NONE = {"not_found": "nothing is archived: `secrethub audit archive config --type … --retention …`"}
 
 
 @click.group()
@@ -36,7 +37,7 @@ def config(session: Session, /, pairs: tuple[str, ...], kind: str | None, retent
         raise click.UsageError("give --type and --retention, or neither to show the configuration")
     with session.client() as client:
         if kind is not None:
-            client.write(_PLACE, {"type": kind, "retention": retention, **read_pairs(pairs)})
+            client.write(_PLACE, {"type": kind, "retention": retention, **read_pairs(pairs, options=True)})
             session.say(f"Entries older than {retention} are archived from now on.")
             return
         found = client.read(_PLACE).data
@@ -56,7 +57,7 @@ def off(session: Session) -> None:
 @with_session
 def run(session: Session) -> None:
     """Archive now what is old enough."""
-    with session.client() as client:
+    with session.client(advice=_NONE) as client:
         found = client.write(f"{_PLACE}/run", {}).data
     session.show(found, fields({"Entries": found["entries"], "Segments": len(found["segments"])}))
     if found["waiting"]:
@@ -81,7 +82,7 @@ def list_(session: Session, after: int | None) -> None:
 @with_session
 def verify(session: Session) -> None:
     """Read all segments back and verify them. Exits with 1 when one is damaged."""
-    with session.client() as client:
+    with session.client(advice=_NONE) as client:
         found = client.write(f"{_PLACE}/verify", {}).data
     verdict = "intact" if found["ok"] else "damaged"
     shown = {"Verdict": verdict, "Segments": found["segments"], "Entries": found["entries"]}

@@ -52,7 +52,7 @@ def enable(session: Session, /, name: str, pairs: tuple[str, ...], kind: str, de
 
     Of all types: max_lag=24h, after which entries are left out; node=NAME, the only node that delivers.
     """
-    body = {"type": kind, "description": description, "options": read_pairs(pairs)}
+    body = {"type": kind, "description": description, "options": read_pairs(pairs, options=True)}
     with session.client() as client:
         client.write(f"sys/audit/{name}", body)
     session.say(f"The sink {name} gets every entry from now on.")

@@ -89,11 +89,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_pairs(pairs: Sequence[str]) -> dict[str, str]:
+def read_pairs(pairs: Sequence[str], *, options: bool = False) -> dict[str, str]:
     r"""Return the fields given as ``key=value``, ``key=@file`` or ``key=-``.
 
     A file is taken as it is; standard input loses one final newline, as in ``$(…)``. A value that
     begins with ``@`` or is ``-`` is written ``\@…`` or ``\-``.
+
+    Args:
+        pairs: as they came.
+        options: they are options of ours and no secret that somebody keeps: a file loses the newline, too,
+            that every editor ends one with.
 
     Raises:
         click.UsageError: not of this form, a key twice, or standard input twice.
@@ -113,6 +118,7 @@ def read_pairs(pairs: Sequence[str]) -> dict[str, str]:
             value = read_text("-").removesuffix("\n")
         elif value.startswith("@"):
             value = read_text(value[1:])
+            value = value.removesuffix("\n") if options else value
         elif value.startswith(("\\@", "\\-")):
             value = value[1:]
         fields[key] = value

@@ -48,7 +48,9 @@ def write(session: Session, /, path: str, pairs: tuple[str, ...], rotator: str, 
     """
     body = {key: value for key, value in given.items() if value is not None}
     with session.client() as client:
-        client.write(f"{_ROOT}/config/{path}", {"rotator": rotator, "options": read_pairs(pairs), **body})
+        client.write(
+            f"{_ROOT}/config/{path}", {"rotator": rotator, "options": read_pairs(pairs, options=True), **body}
+        )
         found = client.read(f"{_ROOT}/config/{path}").data
     when = f"next at {found['next_at']}" if found["next_at"] else "when somebody asks for it"
     session.say(f"{found['path']} is rotated: {when}.")

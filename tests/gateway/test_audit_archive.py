@@ -388,4 +388,8 @@ async def test_the_command(node: Node, folder: Path, tmp_path: Path) -> None:
     segment(folder, 1).unlink()
     assert "missing" in await cli("audit", "archive", "verify", code=1)
     await cli("audit", "archive", "off")
-    await cli("audit", "archive", "run", code=1)
+    for word in ("run", "verify"):
+        assert "archive config" in await cli("audit", "archive", word, code=1)
+    wrong = ("--type", "file", "path=/elsewhere/archive", "--retention", "1s")
+    assert "path must be below" in (said := await cli("audit", "archive", "config", *wrong, code=1))
+    assert "file_path" not in said

@@ -34,6 +34,8 @@ def test_fields_come_from_arguments_files_and_standard_input(
     monkeypatch.setattr(sys, "stdin", Stdin(b"pass=word\n\n"))
     pairs = ["a=1=2", f"b=@{tmp_path / 'key'}", "c=-", "d=\\@x", "e=\\-", "f="]
     assert read_pairs(pairs) == {"a": "1=2", "b": "line\n", "c": "pass=word\n", "d": "@x", "e": "-", "f": ""}
+    # A key or a header in a file is the line, not the line and its end.
+    assert read_pairs([pairs[1]], options=True) == {"b": "line"}
 
 
 @pytest.mark.parametrize("pairs", [["a"], ["=x"], ["a=1", "a=2"], ["a=-", "b=-"]])

@@ -28,7 +28,7 @@ class FolderStore:
             InvalidRequest: the path is not below a directory of the settings.
         """
         self._settings = settings
-        self._folder, self._place = place_of(settings, path)
+        self._folder, self._place = place_of(settings, path, "path")
 
     @property
     def _path(self) -> PurePosixPath:

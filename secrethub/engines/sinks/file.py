@@ -27,20 +27,25 @@ def audit_folders(settings: NodeSettings) -> tuple[PurePosixPath, ...]:
     return tuple(PurePosixPath(folder) for folder in named)
 
 
-def place_of(settings: NodeSettings, text: str) -> tuple[PurePosixPath, PurePosixPath]:
+def place_of(settings: NodeSettings, text: str, option: str) -> tuple[PurePosixPath, PurePosixPath]:
     """Return the directory of the settings and the place below it.
+
+    Args:
+        settings: of this node.
+        text: the path.
+        option: that gives it, for messages.
 
     Raises:
         InvalidRequest: the path is not below one of them.
     """
     path = PurePosixPath(text)
     if not text.isprintable() or ".." in path.parts or not path.is_absolute():
-        raise InvalidRequest("file_path is an absolute path without ..")
+        raise InvalidRequest(f"{option} is an absolute path without ..")
     for folder in audit_folders(settings):
         if path.is_relative_to(folder) and path != folder:
             return folder, path.relative_to(folder)
     allowed = ", ".join(map(str, audit_folders(settings)))
-    raise InvalidRequest(f"file_path must be below {allowed} (audit.dirs in the server's settings)")
+    raise InvalidRequest(f"{option} must be below {allowed} (audit.dirs in the server's settings)")
 
 
 def open_below(settings: NodeSettings, folder: PurePosixPath, names: Sequence[str]) -> int:
@@ -70,7 +75,7 @@ class FileTarget:
         Raises:
             InvalidRequest: the path is not below a directory of the settings.
         """
-        self._folder, self._place = place_of(settings, path)
+        self._folder, self._place = place_of(settings, path, "file_path")
         self._settings = settings
         self._file: int | None = None
 
