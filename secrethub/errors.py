@@ -5,7 +5,7 @@
     SecretHubError
     ├── InvalidRequest            the caller's input is wrong
     │   ├── InvalidPath           a path that has no canonical form
-    │   ├── CasMismatch           check-and-set found another version
+    │   ├── CasMismatch           check-and-set found another version, or none was given
     │   ├── LoginFailed           credentials that are no good
     │   └── WrongShare            an unseal share that is not one of this slot's
     ├── PermissionDenied          no, and the caller is not told why

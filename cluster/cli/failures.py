@@ -23,7 +23,7 @@ _ADVICE = {
     "no_handler": "names have no `/`; `secrethub mount list` and `secrethub auth list` show what is mounted",
     "not_initialised": INITIALISE,
     "unavailable": "nothing was disclosed; try again, and look at the server's log if it lasts",
-    "cas_mismatch": "read the current version with `secrethub kv get` and write again",
+    "cas_mismatch": "read the current version with `secrethub kv get` and write with `--cas VERSION`",
     "too_many_requests": "try again later",
     "quota_exceeded": "try again later",
     "lease_quota_exceeded": "revoke what is not needed (`secrethub lease top`), or raise the quota "

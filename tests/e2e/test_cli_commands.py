@@ -198,6 +198,7 @@ def test_metadata_and_finding_secrets(shell: Shell) -> None:
     shell("kv", "put", "found/db", "x=1")
     settings = ("--max-versions", "5", "--custom", "owner=web", "--custom", "tier=1", "--cas-required")
     assert "written" in shell("kv", "metadata", "put", "found/db", *settings)
+    assert "--cas VERSION" in shell("kv", "put", "found/db", "x=2", code=1)
     shell("kv", "metadata", "patch", "found/db", "--remove", "tier", "--no-cas-required")
     shown = shell.json("kv", "metadata", "get", "found/db")
     assert (shown["custom_metadata"], shown["cas_required"], shown["max_versions"]) == (

@@ -37,7 +37,7 @@ async def test_check_and_set_is_required(node: Node) -> None:
     await ok(node, "POST", "secret/metadata/a", {"cas_required": True})
     for method in ("POST", "PATCH"):
         refused = await node.call(method, "secret/data/a", json={"data": {}})
-        assert refused.status_code == 400
+        assert (refused.status_code, refused.json()["code"]) == (400, "cas_mismatch")
         assert refused.json()["errors"] == ["check-and-set parameter required for this call"]
         assert await status(node, method, "secret/data/a", {"data": {}, "options": {"cas": 7}}) == 400
     await ok(node, "POST", "secret/data/a", {"data": {}, "options": {"cas": "1"}})

@@ -110,12 +110,11 @@ def check_cas(head: Head, settings: Settings, cas: int | None) -> None:
         cas: the version that the caller knows, 0 for none at all; None when he did not say.
 
     Raises:
-        CasMismatch: another one is there.
-        InvalidRequest: he has to say.
+        CasMismatch: another one is there, or he has to say.
     """
     if cas is None:
         if head.cas_required or settings.cas_required:
-            raise InvalidRequest("check-and-set parameter required for this call")
+            raise CasMismatch("check-and-set parameter required for this call")
     elif cas != head.current_version:
         raise CasMismatch
 
