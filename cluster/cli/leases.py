@@ -54,7 +54,7 @@ def renew(session: Session, lease_id: str, increment: str | None) -> None:
 @click.option("--force", is_flag=True, help="With --prefix: forget those that cannot be ended.")
 @with_session
 def revoke(session: Session, lease_id: str, prefix: bool, wait: bool, force: bool) -> None:
-    """End the lease LEASE_ID; with --prefix, all leases below it."""
+    """End the lease LEASE_ID; with --prefix, all leases below it (below auth/: all tokens)."""
     if force and (not prefix or wait):
         raise click.UsageError("--force goes with --prefix, and without --wait")
     below = lease_id.strip("/")
@@ -67,11 +67,13 @@ def revoke(session: Session, lease_id: str, prefix: bool, wait: bool, force: boo
             reply = client.write(f"{_LEASES}/revoke", {"lease_id": lease_id, "sync": wait})
     session.warn(reply.warnings)
     number = reply.data["leases"] if prefix else 1
+    tokens = prefix and f"{below}/".startswith("auth/")
+    kind = "token" if tokens else "lease"
     if not number:
-        session.say(f"Nothing was revoked: there is no lease {below}, and none below it.")
+        session.say(f"Nothing was revoked: there is no {kind} {below}, and none below it.")
         return
-    done = f"Revoked {number} lease{'s' * (number > 1)}" if prefix else "Revoked"
-    session.say(f"{done}." if wait or force else f"{done}; gone at the target in a moment.")
+    done = f"Revoked {number} {kind}{'s' * (number > 1)}" if prefix else "Revoked"
+    session.say(f"{done}." if wait or force or tokens else f"{done}; gone at the target in a moment.")
 
 
 @lease.command("list")

@@ -42,6 +42,10 @@ async def test_other_tokens(cli: Cli, tmp_path: Path) -> None:
     await cli("token", "revoke", "--leave-children", "--accessor", made["accessor"], code=2)
     await cli("token", "lookup", "--accessor", "x", "--token-file", "y", code=2)
     assert "Revoked." in await cli("token", "revoke", "--accessor", made["accessor"])
+    for _ in range(2):
+        await cli("token", "create", "--policy", "default", "--ttl", "1h")
+    assert "Revoked 2 tokens." in await cli("lease", "revoke", "auth/token/create", "--prefix")
+    assert "there is no token" in await cli("lease", "revoke", "auth/token/create", "--prefix")
     assert "permission denied" in await cli("token", "lookup", "--token-file", "-", stdin="hvs.x", code=1)
     other = await cli("token", "create", "--policy", "default", "--plain")
     await cli("token", "revoke", "--leave-children", "--token-file", "-", stdin=other)

@@ -136,6 +136,38 @@ async def test_revocations_reach_batch_tokens(hub: Node, second: Second) -> None
     assert (await second.call("GET", "secrets/app/db", batch)).status_code == 403
 
 
+async def test_tokens_below_a_prefix_are_revoked(hub: Node, second: Second) -> None:
+    """revoke-prefix below auth/ ends the tokens that were made there, everywhere, and nobody else's."""
+    for name, suffix in (("one", "v1"), ("two", "v10")):
+        body = {"allowed_policies": ["reader"], "path_suffix": suffix}
+        await hub.call("POST", f"auth/token/roles/{name}", json=body)
+
+    async def made(name: str) -> str:
+        answer = await hub.call("POST", f"auth/token/create/{name}", json={"ttl": "1h"})
+        return str(answer.json()["auth"]["client_token"])
+
+    ended, spared = [await made("one") for _ in range(5)], [await made("two"), await create(hub)]
+    for token in (*ended, *spared):
+        assert (await second.call("GET", "secrets/app/db", token)).status_code == 200
+    for prefix in ("auth/token/create/o", "auth/token/create/one/v", "auth/tok", "auth/approle"):
+        answer = await hub.call("PUT", f"sys/leases/revoke-prefix/{prefix}")
+        assert answer.json()["data"] == {"leases": 0}
+    second.stop()
+    answer = await hub.call("PUT", "sys/leases/revoke-prefix/auth/token/create/one/v1")
+    assert answer.json()["data"] == {"leases": 5}
+    second.go_on()
+    for token in ended:
+        assert (await second.call("GET", "secrets/app/db", token)).status_code == 403
+    for token in spared:
+        assert (await second.call("GET", "secrets/app/db", token)).status_code == 200
+    answer = await hub.call("PUT", "sys/revoke-force/auth/token")
+    assert answer.json()["data"] == {"leases": 2}
+    assert (await second.call("GET", "secrets/app/db", spared[0])).status_code == 403
+    # Root tokens have no end, so there is nothing to revoke.
+    assert (await second.call("GET", "secrets/app/db", hub.root)).status_code == 200
+    await ledger_is_good(hub, state=True)
+
+
 async def test_a_role_changed_in_the_other_process(hub: Node, second: Second) -> None:
     """A token is made as the role is now, in a process that knew what it was."""
     await hub.call("POST", "auth/token/roles/r", json={"allowed_policies": ["reader", "wide"]})

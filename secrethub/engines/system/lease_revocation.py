@@ -1,4 +1,7 @@
-"""``sys/leases``: many leases ended at once: below a prefix, given up on, or overdue."""
+"""``sys/leases``: many leases ended at once: below a prefix, given up on, or overdue.
+
+As in Vault, what is below ``auth/`` are tokens, by the path that they were made at.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import msgspec
 from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.lease_ending import BATCH, end_these
+from secrethub.engines.mounts import AUTH
 from secrethub.engines.own_changes import record
 from secrethub.engines.system.answers import LeasesOrderedAnswer
 from secrethub.engines.system.leases import asker
+from secrethub.engines.token.ending import end_below
 from secrethub.errors import Unavailable
 from secrethub.storage import lease_ends, lease_lists
 from secrethub.storage.fence import hold_shared
@@ -49,7 +54,7 @@ def lease_revocation_operations() -> tuple[Operation, ...]:
                 changes=True,
                 sudo=True,
                 plain=frozenset({"sync"}),
-                summary="End all leases below a prefix.",
+                summary="End all leases below a prefix; below auth/, all tokens.",
             )
             for pattern in ("leases/revoke-prefix/{prefix*}", "revoke-prefix/{prefix*}")
         ),
@@ -96,7 +101,12 @@ def lease_revocation_operations() -> tuple[Operation, ...]:
 
 
 async def revoke_prefix(context: Context, body: RevokePrefix) -> Answer:
-    """End all leases below a prefix, and answer how many; with ``sync`` they are gone when this returns."""
+    """End all leases below a prefix, and answer how many; with ``sync`` they are gone when this returns.
+
+    Tokens are no good to anybody then, whether it was asked for or not.
+    """
+    if tokens := _of_tokens(context):
+        return await end_below(context, tokens)
     failures: dict[str, str] = {}
     number = 0
     core, after = context.core, ""
@@ -114,6 +124,8 @@ async def revoke_prefix(context: Context, body: RevokePrefix) -> Answer:
 
 async def revoke_force(context: Context, _body: None) -> Answer:
     """End all leases below a prefix as far as that can be done, forget the others, and answer how many."""
+    if tokens := _of_tokens(context):
+        return await end_below(context, tokens)
     core, after, number = context.core, "", 0
     left: list[str] = []
     while identifiers := await _order(context, after):
@@ -142,6 +154,12 @@ async def tidy(context: Context, _body: None) -> Answer:
         await hold_shared(connection, context.fence)
         number = await lease_ends.mend_deadlines(connection)
     return msgspec.structs.replace(EMPTY, detail={"leases": number})
+
+
+def _of_tokens(context: Context) -> str:
+    """Return the prefix if what is below it are tokens, else nothing."""
+    prefix = check_path(context.params["prefix"])
+    return prefix if f"{prefix}/".startswith(AUTH) else ""
 
 
 async def _order(context: Context, after: str) -> list[str]:

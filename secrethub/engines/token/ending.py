@@ -107,6 +107,55 @@ async def end_orphaning(context: Context, digest: str) -> Answer:
         )
 
 
+async def end_below(context: Context, path: str) -> Answer:
+    """Revoke the service tokens that were made at a path or below, and end by themselves some time.
+
+    Their rows are removed without holding anybody up; the change at the end lets every node know of it before
+    this returns. It can be done again.
+
+    Raises:
+        Stale: the decision is older than the database; nothing happened.
+        Sealed, Unavailable: not all of them are gone.
+    """
+    core, fence = context.core, context.fence
+    count, after, left = 0, "", list[IntegrityFailure]()
+    async with core.authority.issue(fence):
+        pass  # By a decision that was overtaken nothing is ended.
+    while keys := await _made_below(core, path, after):
+        try:
+            async with (
+                own_changes(core, "token.revoke", context.path) as own,
+                core.authority.issue(own) as change,
+            ):
+                removed, failures = await remove_tokens(change, core.keyring(), keys)
+        except Stale as exc:
+            await core.catch_up(exc)
+            continue
+        after, count = keys[-1], count + removed
+        left += failures
+        _report(core, failures)
+    await core.ledger.look()
+    present = msgspec.structs.replace(
+        fence, generation=core.caches.generation, seal_epoch=core.caches.seal_epoch
+    )
+    async with core.authority.change(present):
+        pass
+    return Answer(data={"leases": count}, detail={"revoked": count, "left": _named(left)})
+
+
+async def _made_below(core: Core, path: str, after: str) -> list[str]:
+    async with core.database.read() as connection:
+        rows = await connection.fetch(
+            """SELECT key FROM tokens
+               WHERE (body->>'path' = $1 OR starts_with(body->>'path', $1 || '/')) AND expires_at IS NOT NULL
+                   AND key > $2 ORDER BY key LIMIT $3""",
+            path,
+            after,
+            _BATCH,
+        )
+    return [row["key"] for row in rows]
+
+
 async def _remove_descendants(context: Context, digest: str) -> int:
     """Delete what was made from a token that is gone, as far as it can be done now; the rest expires."""
     core = context.core
