@@ -12,7 +12,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import asyncpg
 import msgspec
@@ -33,6 +33,7 @@ _FREQUENT = ("kv.read", "kv.write")
 _ORDINARY = ("done", "begun")
 _MAX_WILDCARDS = 8
 _HIGHEST = "\U0010ffff"
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _SPECIAL = re.compile(r"([^0-9A-Za-z_/-])")
 
 
@@ -163,7 +164,7 @@ def place_from(text: str) -> Place:
     """
     try:
         raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-        return msgspec.json.decode(raw, type=Place)
+        return Place(*msgspec.json.decode(raw, type=tuple[_Number, str, _Number]))
     except (ValueError, binascii.Error, msgspec.MsgspecError) as exc:
         raise InvalidRequest("after is what an earlier page gave as next") from exc
 

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import asyncpg
 
 from secrethub.engines.system import ledger_entries
+from secrethub.storage.ledger_search import Place, place_text
 from tests.gateway.behind import fill_ledger, integrity_failures, sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put, status
@@ -157,6 +158,8 @@ async def test_what_cannot_be_looked_for(node: Node) -> None:
         "after=x",
         "after=WzFd",
         f"after={quote('WyJ4IiwxLCJ5Il0')}",
+        f"after={place_text(Place(1 << 63, 'x', 1))}",
+        f"after={place_text(Place(1, 'x', 1 << 63))}",
         "since=yesterday",
         "until=2020-13-01T00:00:00Z",
         "accessor=none",
