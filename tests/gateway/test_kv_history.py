@@ -50,6 +50,7 @@ async def test_rollback(node: Node) -> None:
         ({"version": 2}, 404),
         ({"version": 9}, 404),
         ({"version": 0}, 400),
+        ({"version": 1 << 31}, 400),
         ({"version": 3, "options": {"cas": 1}}, 400),
         ({"version": "3"}, 400),
         ({}, 400),

@@ -112,7 +112,7 @@ async def _version(context: Context, number: int | None) -> tuple[dict[str, Any]
 
 async def rollback(context: Context, body: RollbackRequest) -> Answer:
     """Write an older version's value as the newest version; answer its metadata."""
-    if body.version < 1:
+    if not 1 <= body.version < 1 << 31:
         raise InvalidRequest("version must be a positive whole number")
     (await Rights.of(context)).require("update", "data", path_of(context))
     now = now_of(context)
