@@ -50,17 +50,17 @@ def parse_acl(document: Mapping[str, Any]) -> tuple[AclRule, ...]:
     """Read the rules of a document.
 
     Args:
-        document: the decoded JSON; has the key ``path``.
+        document: the decoded JSON; without the key ``path`` it has no rules, as a text of comments.
 
     Raises:
         InvalidRequest: something in it is unknown or could not be honoured.
     """
-    strict.expect_keys(document, "$", ("path",), ("name",))
+    strict.expect_keys(document, "$", (), ("path", "name"))
     if "name" in document:
         strict.expect_text(document["name"], "$.name")
     return tuple(
         _rule(path, body, place)
-        for paths, outer in _each(document["path"], "$.path")
+        for paths, outer in _each(document.get("path", ()), "$.path")
         for path, bodies in paths.items()
         for body, place in _each(bodies, strict.member(outer, path))
     )

@@ -60,6 +60,11 @@ def test_decoded_documents_are_written_out() -> None:
         assert json.loads(policy.source) == document
 
 
+def test_comments_alone_are_no_rules() -> None:
+    """A text of Vault's language without a rule is a policy that says nothing, as in Vault."""
+    assert parse_policy("p", "# what was here is gone\n").acl == ()
+
+
 @pytest.mark.parametrize(
     ("document", "place"),
     [
