@@ -37,6 +37,26 @@ async def test_patch(node: Node) -> None:
     assert await sql(node.settings.database_url, "SELECT 1 FROM kv_secrets WHERE path = 'none'") == []
 
 
+async def test_numbers_keep_their_digits(node: Node) -> None:
+    """What is written, patched or brought back is read digit by digit; other digits are a change."""
+    value = '{"a":1.10,"b":[3.141592653589793238462643,{"c":1E-7}],"d":123456789012345678901234567890}'
+    await ok(node, "POST", "sys/mounts/one", {"type": "kv"})
+    for path, body in (("secret/data/n", f'{{"data":{value}}}'), ("one/n", value)):
+        assert (await node.call("POST", path, content=body)).is_success
+        assert value in (await node.call("GET", path)).text, path
+    patched = await node.call("PATCH", "secret/data/n", content='{"data":{"a":1.1,"e":2.50}}')
+    assert patched.status_code == 200
+    expected = value.replace("1.10", "1.1").removesuffix("}") + ',"e":2.50}'
+    assert expected in (await node.call("GET", "secret/data/n")).text
+    compared = (await node.call("GET", "secret/compare/n")).text
+    assert '"changed":{"a":{"from":1.10,"to":1.1}}' in compared
+    assert '"unchanged":["b","d"]' in compared
+    await ok(node, "POST", "secret/rollback/n", {"version": 1})
+    assert value in (await node.call("GET", "secret/data/n")).text
+    tiny = '{"data":{"a":1e-99999999999999999999}}'
+    assert (await node.call("POST", "secret/data/tiny", content=tiny)).status_code == 200
+
+
 async def test_subkeys(node: Node) -> None:
     """Keys of any version are told without a value, to the depth asked for."""
     await put(node, "a", {"x": {"y": {"z": "canary"}}, "e": {}, "l": ["canary"]}, {"other": "canary"})

@@ -23,6 +23,7 @@ from secrethub.engines.kv.store import (
     path_of,
     write_version,
 )
+from secrethub.engines.kv.values import decoded, encoded, given_data
 from secrethub.engines.listing import whole_number
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.storage import kv
@@ -171,7 +172,7 @@ async def write(context: Context, body: WriteData) -> Answer:
     if body.data is None:
         raise InvalidRequest('no data provided: the body must be {"data": {…}}')
     check_writable(context)
-    plain = msgspec.json.encode(body.data)
+    plain = encoded(given_data(context))
     return await write_version(context, lambda _: plain, cas=cas_of(body.options))
 
 
@@ -179,14 +180,14 @@ async def patch(context: Context, body: WriteData) -> Answer:
     """Write a new version that is the newest with some fields changed; answer its metadata."""
     if body.data is None:
         raise InvalidRequest('no data provided: the body must be {"data": {…}}')
-    changes = body.data
+    changes = given_data(context)
     now = now_of(context)
 
     def compose(found: Found | None) -> bytes:
         plain = None if found is None else opened(context.core, found, now)
         if plain is None:
             raise NotFound("there is no version to patch")
-        return msgspec.json.encode(merged(msgspec.json.decode(plain), changes))
+        return encoded(merged(decoded(plain), changes))
 
     return await write_version(context, compose, cas=cas_of(body.options), creates=False)
 

@@ -23,10 +23,9 @@ from secrethub.engines.kv.store import (
     path_of,
     write_version,
 )
+from secrethub.engines.kv.values import pieces, sorted_piece
 from secrethub.engines.listing import whole_number
 from secrethub.errors import InvalidRequest, NotFound
-
-_ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +80,7 @@ async def compare(context: Context, _body: None) -> Answer:
             raise NotFound("there is no version before the first")
     old, old_metadata = await _version(context, before)
     common = old.keys() & new.keys()
-    changed = {name for name in common if _ENCODER.encode(old[name]) != _ENCODER.encode(new[name])}
+    changed = {name for name in common if sorted_piece(old[name]) != sorted_piece(new[name])}
     return Answer(
         data={
             "from": old_metadata,
@@ -97,7 +96,7 @@ async def compare(context: Context, _body: None) -> Answer:
     )
 
 
-async def _version(context: Context, number: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+async def _version(context: Context, number: int | None) -> tuple[dict[str, msgspec.Raw], dict[str, Any]]:
     """Return a version's value and metadata.
 
     Raises:
@@ -107,7 +106,7 @@ async def _version(context: Context, number: int | None) -> tuple[dict[str, Any]
     plain = None if found is None else opened(context.core, found)
     if found is None or found[1] is None or plain is None:
         raise NotFound("no such version")
-    return msgspec.json.decode(plain), metadata_of(found[0], found[1].version, found[1].state)
+    return pieces(plain), metadata_of(found[0], found[1].version, found[1].state)
 
 
 async def rollback(context: Context, body: RollbackRequest) -> Answer:

@@ -5,8 +5,6 @@ Values lie in the same store as those of version 2, of which only the newest ver
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from secrethub.auth.tokens import MAX_TTL
@@ -14,6 +12,7 @@ from secrethub.engines.answers import AnyObject, Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
 from secrethub.engines.kv.metadata import delete, list_names
 from secrethub.engines.kv.store import cache_of, exists, opened, path_of, write_version
+from secrethub.engines.kv.values import decoded, encoded, pieces
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.wire.durations import parse_duration
 
@@ -85,16 +84,16 @@ async def read(context: Context, _body: None) -> Answer:
     plain = None if found is None else opened(context.core, found)
     if plain is None:
         raise NotFound("no such secret")
-    data = msgspec.json.decode(plain)
+    data = pieces(plain)
     return Answer(data=data, lease_duration=_duration(context, data))
 
 
-def _duration(context: Context, data: dict[str, Any]) -> int:
+def _duration(context: Context, data: dict[str, msgspec.Raw]) -> int:
     """Return for how long a value is good: what it says itself, else what holds for the mount."""
     given = data.get("ttl", data.get("lease"))
     if given is not None:
         try:
-            return parse_duration(given)
+            return parse_duration(msgspec.json.decode(given))
         except InvalidRequest:
             pass  # it is somebody's value, not our setting
     return context.lease_ttl or MAX_TTL
@@ -104,6 +103,6 @@ async def write(context: Context, body: WholeBody) -> Answer:
     """Write the value instead of the one before."""
     if not body.fields:
         raise InvalidRequest("missing data fields")
-    plain = msgspec.json.encode(body.fields)
+    plain = encoded(decoded(context.body))
     answer = await write_version(context, lambda _: plain, keep=1)
     return msgspec.structs.replace(EMPTY, detail=answer.detail)
