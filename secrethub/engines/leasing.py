@@ -227,9 +227,9 @@ def _terms(context: Context, plan: Plan) -> Terms:
     return terms(
         ttl=plan.ttl,
         max_ttl=plan.max_ttl,
-        mount_ttl=context.lease_ttl,
+        mount_ttl=context.lease_ttl or MAX_TTL,
         mount_max_ttl=context.max_lease_ttl,
-        most=MAX_TTL,
+        most=context.max_lease_ttl or MAX_TTL,
         owner_ends=0 if ends is None or identity.kind == "agent" else micros(ends),
     )
 

@@ -27,6 +27,7 @@ PLANS = {
     "app": Plan(role="app", target="one", ttl=3600, max_ttl=7200),
     "other": Plan(role="other", target="two", ttl=3600, max_ttl=7200),
     "brief": Plan(role="brief", target="one", ttl=1, max_ttl=7200),
+    "long": Plan(role="long", target="one", ttl=1000 * 3600, max_ttl=1500 * 3600),
     "fixed": Plan(role="fixed", target="one", ttl=600, max_ttl=600, renewable=False),
 }
 

@@ -10,6 +10,7 @@ from secrethub.engines import auth_methods
 from secrethub.engines.token import issue_batch
 from secrethub.operations.tidy import tidy
 from secrethub.storage.authority import MOUNTS
+from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import entries, ledger_is_good, mount_id, refusing, sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, status
@@ -140,6 +141,40 @@ async def test_limits_of_a_mount_hold_for_its_tokens(node: Node) -> None:
         body = {"token": earlier["client_token"], "increment": "30m"}
         renewed = await node.call("POST", "auth/token/renew", json=body)
         assert renewed.json()["auth"]["lease_duration"] <= 300
+
+
+async def test_a_mount_may_let_its_tokens_live_longer(node: Node) -> None:
+    """A mount's maximum takes the place of the system's, for logins, for tokens of tokens, and renewals."""
+    for path in ("approle", "token"):
+        await ok(node, "POST", f"sys/auth/{path}/tune", {"max_lease_ttl": "2000h"})
+    body = {"token_ttl": "1000h", "token_max_ttl": "1500h"}
+    await ok(node, "POST", "auth/approle/role/web", body)
+    auth = await login(node)
+    answer = await node.call("POST", "auth/token/create", json={"ttl": "1000h", "policies": ["default"]})
+    child = answer.json()["auth"]
+    for made, most in ((auth, 1500), (child, 2000)):
+        assert made["lease_duration"] == 1000 * 3600
+        body = {"token": made["client_token"], "increment": "3000h"}
+        renewed = await node.call("POST", "auth/token/renew", json=body)
+        assert most * 3600 - 60 <= renewed.json()["auth"]["lease_duration"] <= most * 3600
+    await ok(node, "POST", "sys/auth/token/tune", {"default_lease_ttl": "1h", "max_lease_ttl": "2h"})
+    answer = await node.call("POST", "auth/token/create", json={"policies": ["default"]})
+    assert answer.json()["auth"]["lease_duration"] == 3600
+    for asked in ({"ttl": "5h"}, {"period": "5h"}):
+        answer = await node.call("POST", "auth/token/create", json={"policies": ["default"], **asked})
+        assert answer.json()["auth"]["lease_duration"] == 7200
+
+
+async def test_what_lives_beyond_its_maximum_is_not_renewed(node: Node) -> None:
+    """Whoever's maximum has passed meanwhile is told so, and lives as long as it would have."""
+    auth = await login(node)
+    clock = MovingClock()
+    node.process.core.clock = clock
+    clock.ahead += timedelta(hours=2)
+    await ok(node, "POST", "auth/approle/role/web", {"token_max_ttl": "1h"})
+    refused = await node.call("POST", "auth/token/renew-self", auth["client_token"])
+    assert (refused.status_code, refused.json()["errors"]) == (400, ["past the max TTL, cannot renew"])
+    assert await good(node, auth["client_token"])
 
 
 async def test_the_end_of_a_method_is_the_end_of_its_tokens(node: Node, second: Second) -> None:

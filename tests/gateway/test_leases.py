@@ -267,6 +267,17 @@ async def test_what_is_not_renewable_is_not_renewed(leased: Node) -> None:
     assert (answer.status_code, answer.json()["errors"]) == (400, ["lease is not renewable"])
 
 
+async def test_a_mount_may_let_leases_live_longer(leased: Node) -> None:
+    """A mount's maximum takes the place of the cluster's, and a role's holds within it."""
+    assert (await creds(leased, role="long"))["lease_duration"] == 768 * 3600
+    await leased.call("POST", "sys/mounts/db/tune", json={"max_lease_ttl": "2000h"})
+    made = await creds(leased, role="long")
+    assert made["lease_duration"] == 1000 * 3600
+    body = {"lease_id": made["lease_id"], "increment": "9000h"}
+    renewed = (await leased.call("PUT", "sys/leases/renew", json=body)).json()
+    assert 1499 * 3600 < renewed["lease_duration"] <= 1500 * 3600
+
+
 async def test_leases_below_a_prefix_are_revoked(leased: Node, place: Path) -> None:
     """revoke-prefix ends whole folders of leases, or one, and does not take a longer name for them."""
     one, *_ = mine = [(await creds(leased))["lease_id"] for _ in range(3)]

@@ -22,7 +22,7 @@ DEFAULT_TTL = MAX_TTL
 """Seconds that leases of a mount live, at most too, unless the mount says otherwise."""
 
 _AUTH = frozenset({"token", *AUTH_METHODS})
-_LIMITED = frozenset({"kv", "flat", *AUTH_METHODS})
+_LIMITED = frozenset({"kv", "flat", *_AUTH})
 """What takes limits of leases: auth methods for their tokens, and engines without any, for whoever asks."""
 _MAX_DESCRIPTION = 1024
 _TAKEN = frozenset(

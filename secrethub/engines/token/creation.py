@@ -123,7 +123,7 @@ async def _create(
     if batch and ROOT in names:
         raise InvalidRequest("batch tokens cannot be root tokens")
     unknown = await _unknown(context, body, names)
-    life = _lifetime(body, role, root=ROOT in names)
+    life = _lifetime(context, body, role, root=ROOT in names)
     if not life.ttl and identity.expires_at is not None:
         raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens")
     renewable = life.ttl > 0 and body.renewable is not False and (role is None or role.renewable)
@@ -233,14 +233,14 @@ def _is_batch(body: CreateToken, role: TokenRole | None) -> bool:
     return True
 
 
-def _lifetime(body: CreateToken, role: TokenRole | None, *, root: bool) -> Lifetime:
+def _lifetime(context: Context, body: CreateToken, role: TokenRole | None, *, root: bool) -> Lifetime:
     """Return how long it lives; the shorter of request and role counts."""
     asked = parse_duration(body.ttl or body.lease or 0)
     explicit = shorter(parse_duration(body.explicit_max_ttl or 0), role.explicit_max_ttl if role else 0)
     period = shorter(parse_duration(body.period or 0), role.period if role else 0)
     if root and not asked and not explicit and not period:
         return Lifetime()
-    return lifetime(asked, explicit, period)
+    return lifetime(asked, explicit, period, usual=context.lease_ttl, bound=context.max_lease_ttl)
 
 
 async def _unknown(context: Context, body: CreateToken, names: tuple[str, ...]) -> list[str]:

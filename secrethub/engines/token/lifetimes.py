@@ -15,29 +15,35 @@ class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
         ttl: until it ends or is renewed; 0 for ever.
         max_ttl: its own maximum, from its creation on.
         period: what each renewal gives.
+        bound: the mount's maximum; 0 for the system's.
         warnings: for whoever asked for more.
     """
 
     ttl: int = 0
     max_ttl: int = 0
     period: int = 0
+    bound: int = 0
     warnings: tuple[str, ...] = ()
 
 
-def lifetime(asked: int, explicit: int, period: int) -> Lifetime:
+def lifetime(asked: int, explicit: int, period: int, *, usual: int = 0, bound: int = 0) -> Lifetime:
     """Return the life of a token that ends.
 
     Args:
-        asked: what the request names.
+        asked: what the request, or the role, names.
         explicit: a maximum of its own, which only shortens, unless it is periodic.
-        period: of a periodic token, which may be renewed beyond the system's maximum.
+        period: of a periodic token, which may be renewed beyond the mount's maximum.
+        usual: of the mount, where nothing is asked for; 0 for the system's.
+        bound: most of the mount, renewals included; 0 for the system's.
     """
+    period = shorter(period, bound) if period else 0
     if period:
         ttl = min(period, explicit or period)
-        return Lifetime(ttl=ttl, max_ttl=explicit, period=period, warnings=capped(period, ttl))
-    limit = min(explicit or MAX_TTL, MAX_TTL)
-    ttl = min(asked or MAX_TTL, limit)
-    return Lifetime(ttl=ttl, max_ttl=explicit, warnings=capped(asked, limit))
+        return Lifetime(ttl=ttl, max_ttl=explicit, period=period, bound=bound, warnings=capped(period, ttl))
+    limit = min(explicit or bound or MAX_TTL, bound or MAX_TTL)
+    ttl = min(asked or usual or MAX_TTL, limit)
+    most = shorter(explicit, bound)
+    return Lifetime(ttl=ttl, max_ttl=most, bound=bound, warnings=capped(asked, limit))
 
 
 def shorter(one: int, other: int) -> int:
@@ -45,12 +51,12 @@ def shorter(one: int, other: int) -> int:
     return min(one or other, other or one)
 
 
-def longest(*, max_ttl: int, period: int) -> int | None:
+def longest(life: Lifetime) -> int | None:
     """Return the seconds from its creation that no renewal of a token passes; None when there are none."""
-    if period:
-        return max_ttl or None
-    # A maximum of its own only shortens: the system's holds for every token without a period.
-    return min(max_ttl or MAX_TTL, MAX_TTL)
+    if life.period:
+        return life.max_ttl or None
+    # A maximum of its own only shortens: the mount's, or the system's, holds for all without a period.
+    return min(life.max_ttl or MAX_TTL, life.bound or MAX_TTL)
 
 
 def capped(wanted: int, limit: int) -> tuple[str, ...]:

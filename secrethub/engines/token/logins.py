@@ -116,6 +116,7 @@ async def present_terms(context: Context, token: Row, origin: Origin) -> Lifetim
     return Lifetime(
         ttl=now.ttl,
         max_ttl=shorter(body["max_ttl"], now.max_ttl),
+        bound=now.bound,
         period=shorter(body["period"], now.period) if now.period else 0,
     )
 
@@ -129,9 +130,9 @@ def _life(settings: TokenSettings, usual: int, bound: int) -> Lifetime:
         bound: seconds that none of the mount lives longer; 0 for the system's.
     """
     explicit = settings.token_explicit_max_ttl
-    if settings.token_period:
-        return lifetime(0, explicit, shorter(settings.token_period, bound))
-    return lifetime(settings.token_ttl or usual, shorter(shorter(explicit, settings.token_max_ttl), bound), 0)
+    period = settings.token_period
+    most = explicit if period else shorter(explicit, settings.token_max_ttl)
+    return lifetime(settings.token_ttl, most, period, usual=usual, bound=bound)
 
 
 def _same_policies(one: Iterable[str], other: Iterable[str]) -> bool:

@@ -119,9 +119,11 @@ async def _renew(context: Context, row: Row, increment: str | int | None, token:
     wanted = terms.period or parse_duration(increment or 0) or terms.ttl
     created = datetime.fromtimestamp(row.body["created_at"], UTC)
     asked = context.now + timedelta(seconds=wanted)
-    most = longest(max_ttl=terms.max_ttl, period=terms.period)
+    most = longest(terms)
     until = asked if most is None else min(asked, created + timedelta(seconds=most))
-    ttl = max(0, int((until - context.now).total_seconds()))
+    if until <= context.now:
+        raise InvalidRequest("past the max TTL, cannot renew")
+    ttl = int((until - context.now).total_seconds())
     # Whoever shortens a life takes something away: that must be known everywhere before it is answered.
     shortens = until < row.expires_at
     opened = core.authority.change(context.fence) if shortens else core.authority.issue(context.fence)
@@ -158,14 +160,16 @@ async def _terms(context: Context, row: Row) -> Lifetime:
         InvalidRequest: what it was made by is gone.
     """
     body, core = row.body, context.core
-    own = Lifetime(ttl=body["ttl"], max_ttl=body["max_ttl"], period=body["period"])
+    origin = origin_of(row)
+    if origin is not None:
+        return await present_terms(context, row, origin)
+    mount = await core.mounts.auth_method(body["path"])
+    bound = mount.max_lease_ttl if mount is not None else 0
+    own = Lifetime(ttl=body["ttl"], max_ttl=body["max_ttl"], period=body["period"], bound=bound)
     if body["role"]:
         found = await core.authority.get(TOKEN_ROLES, body["role"])
         if found is None:
             raise InvalidRequest(f"original token role {body['role']} could not be found, not renewing")
         period = role_of(found).period
-        return msgspec.structs.replace(own, period=shorter(own.period, period) if period else 0)
-    origin = origin_of(row)
-    if origin is None:
-        return own
-    return await present_terms(context, row, origin)
+        own = msgspec.structs.replace(own, period=shorter(own.period, period) if period else 0)
+    return msgspec.structs.replace(own, period=shorter(own.period, bound) if own.period else 0)
