@@ -6,6 +6,7 @@ checked, and the certificate must be the name's. No redirect is followed, no pro
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Mapping
 
@@ -16,6 +17,9 @@ from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.node import NodeSettings
 
 _SECONDS = 10.0
+"""For each thing that is waited for: the connection, room for more to send, the next bytes."""
+_WHOLE = 20.0
+"""For a request with its answer, however steadily it trickles."""
 
 
 def trusting(ca_pem: str) -> ssl.SSLContext:
@@ -58,6 +62,8 @@ async def post(
     target: WebTarget,
     headers: Mapping[str, str],
     content: bytes,
+    *,
+    within: float = _WHOLE,
 ) -> int:
     """Post, and return the status of the answer; its body is not read.
 
@@ -67,21 +73,25 @@ async def post(
         target: of the service.
         headers: beside ``Host``.
         content: the body.
+        within: seconds that it may take.
 
     Raises:
         Refused: the service must not be connected to (``outbound.Refused``).
-        Unavailable: it does not answer; no address and no content is in the message.
+        Unavailable: it does not answer in time; no address and no content is in the message.
     """
     address = await checked_address(settings, target)
     host = f"[{address}]" if ":" in address else address
     try:
-        async with sender.stream(
-            "POST",
-            f"{target.scheme}://{host}:{target.port}{target.path}",
-            headers={"Host": target.authority, **headers},
-            content=content,
-            extensions={"sni_hostname": target.host},
-        ) as answer:
+        async with (
+            asyncio.timeout(within),
+            sender.stream(
+                "POST",
+                f"{target.scheme}://{host}:{target.port}{target.path}",
+                headers={"Host": target.authority, **headers},
+                content=content,
+                extensions={"sni_hostname": target.host},
+            ) as answer,
+        ):
             return int(answer.status_code)
     except (httpx2.HTTPError, OSError) as exc:
         raise Unavailable(f"{target.host} does not answer ({type(exc).__name__})") from exc

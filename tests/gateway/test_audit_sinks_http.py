@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import trustme
 
+from secrethub.engines import outbound_http
+from secrethub.engines.outbound import parse_url
+from secrethub.errors import Unavailable
 from tests.gateway.audit_sinks import paths, state, with_sinks
 from tests.gateway.behind import entries, sql, until
 from tests.gateway.conftest import Node, node_settings, running
@@ -136,6 +139,24 @@ async def test_what_is_not_taken_comes_again(node: Node, collector: Collector, a
         return (await state(node, "siem"))["error"] == ""
 
     await until(well)
+
+
+async def test_an_answer_that_trickles(node: Node) -> None:
+    """A service that goes on and on with its answer is one that does not answer."""
+
+    async def trickle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\nx: ")
+            while True:
+                writer.write(b"y")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    target = parse_url(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/in")
+    async with server, outbound_http.client(outbound_http.trusting("")) as client, asyncio.timeout(10):
+        with pytest.raises(Unavailable):
+            await outbound_http.post(client, node.settings, target, {}, b"{}", within=0.3)
 
 
 async def test_another_certificate(node: Node, collector: Collector, authority: trustme.CA) -> None:
