@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from secrethub.engines.sinks.file import FileTarget
+from secrethub.engines.sinks.target import TargetFailed
 from tests.gateway.audit_sinks import caught_up, delivered, enable, state, with_sinks
 from tests.gateway.behind import integrity_failures, sql, until
 from tests.gateway.conftest import Node, node_settings, running
@@ -75,6 +78,26 @@ async def test_files_that_are_not_ours(node: Node, folder: Path, tmp_path: Path)
         assert await _refused(node, foreign)
     assert secret.read_text() == "untouched"
     assert not (tmp_path / "new").exists()
+
+
+async def test_a_full_disk(tmp_path: Path, folder: Path) -> None:
+    """What does not fit leaves nothing behind, and comes whole once there is room again."""
+    path = folder / "ledger.jsonl"
+    target = FileTarget(with_sinks(node_settings(tmp_path, ""), folder), str(path))
+    await target.send([b'{"n":0}'] * 1000)
+    before = path.read_bytes()
+    lines = [f'{{"n":{number}}}'.encode() for number in range(100)]
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, unlimited[1]))
+    try:
+        with pytest.raises(TargetFailed, match="File too large"):
+            await target.send(lines)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert path.read_bytes() == before
+    await target.send(lines)
+    await target.close()
+    assert path.read_bytes().removeprefix(before).splitlines() == lines
 
 
 async def test_a_link_that_comes_later(node: Node, folder: Path, tmp_path: Path) -> None:
