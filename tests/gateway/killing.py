@@ -68,7 +68,7 @@ async def sweep(
         # Everything that was acknowledged is there, can be read, and is vouched for.
         found = await asyncio.gather(*(got(server, f"kept/{one}") for one in range(count + 1)))
         assert found == [{"n": 1 + one * step} for one in range(count + 1)]
-        await ledger_is_good(server)
+        await ledger_is_good(server, state=True)
         if finished:
             assert count >= least
             return
