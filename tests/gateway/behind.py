@@ -13,6 +13,7 @@ import asyncpg
 
 from secrethub.storage.ledger import Note
 from tests.gateway.conftest import Caller, Node
+from tests.triggers import add_trigger
 
 T = TypeVar("T")
 
@@ -35,16 +36,18 @@ async def mount_id(url: str, path: str = "auth/approle/") -> str:
 @asynccontextmanager
 async def refusing(url: str, event: str) -> AsyncIterator[None]:
     """Let the database refuse statements, such as ``INSERT ON certificates``, as if it were shutting down."""
-    await sql(
-        url,
-        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-           $$ BEGIN RAISE 'refused by a test' USING ERRCODE = 'cannot_connect_now'; END $$""",
-    )
-    await sql(url, f"CREATE TRIGGER refuse BEFORE {event} FOR EACH ROW EXECUTE FUNCTION refuse()")
+    holder = await asyncpg.connect(url)
     try:
+        await add_trigger(
+            holder,
+            event,
+            """IF NOT pg_try_advisory_xact_lock_shared({lock}) THEN
+                   RAISE 'refused by a test' USING ERRCODE = 'cannot_connect_now';
+               END IF;""",
+        )
         yield
     finally:
-        await sql(url, "DROP FUNCTION refuse CASCADE")
+        await holder.close()
 
 
 async def fill_ledger(node: Node, count: int, detail: str = "{}", actor: str = "token:x:filler") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from actors.handles import SealClient, fetch_keyring
 from actors.local import LocalTree
 from secrethub.storage.database import Database
 from secrethub.storage.seal_store import ClusterRow, load_cluster
+from tests.triggers import add_trigger
 
 NODE = "n1"
 
@@ -70,22 +70,13 @@ async def successor(tree: LocalTree, name: str, old: object) -> Any:
 async def stopped_at(url: str, table: str, when: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Make inserts into ``table`` that fit ``when`` wait until the block ends.
 
-    The trigger stays and stops nobody any more, as its advisory lock is this block's alone. To drop it would
-    lock the table and its parts against all who use them just then, and can end in a deadlock with them.
-
     Yields:
         What waits until one of them is there.
     """
-    lock = secrets.randbelow(2**31)
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute("SELECT pg_advisory_lock($1)", lock)
-        await connection.execute(
-            f"""CREATE FUNCTION stop_{lock}() RETURNS trigger LANGUAGE plpgsql AS $$
-                BEGIN PERFORM pg_advisory_xact_lock_shared({lock}); RETURN NEW; END $$;
-                CREATE TRIGGER stop_{lock} BEFORE INSERT ON {table} FOR EACH ROW
-                WHEN ({when}) EXECUTE FUNCTION stop_{lock}()"""
-        )
+        body = "PERFORM pg_advisory_xact_lock_shared({lock});"
+        lock = await add_trigger(connection, f"INSERT ON {table}", body, when)
 
         async def there() -> None:
             async def waiting() -> bool:
