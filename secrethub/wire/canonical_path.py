@@ -3,7 +3,8 @@
 A path is decoded exactly once. Dispatch, policy, engines, audit and quotas then see the same text,
 so no second decoding can turn a harmless name into another one. What has no canonical form is
 refused, never repaired: empty segments, ``.`` and ``..``, an encoded slash, control characters and
-other characters that hide or reorder text, bad UTF-8, and text that is not in Unicode NFC.
+other characters that hide or reorder text, code points that are none, bad UTF-8, and text that is not
+in Unicode NFC.
 
 A canonical path has neither a leading nor a trailing slash. Whether the client sent a trailing
 slash is ``raw_path.endswith(b"/")`` (an encoded slash never gets this far); nothing but listing
@@ -32,6 +33,9 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ENCODED_SLASH = re.compile(rb"%2[Ff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HIDDEN = re.compile(r"[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_ENDS = "".join(chr(plane | end) for plane in range(0, 0x110000, 0x10000) for end in (0xFFFE, 0xFFFF))
+_NO_CHARACTER = re.compile(f"[\ufdd0-\ufdef{_ENDS}]")
+"""Code points that Unicode never gives to a character. Lists end at the last of them."""
 
 
 @lru_cache(maxsize=2048)
@@ -81,6 +85,8 @@ def check_path(path: str) -> str:
     if not ascii_only:
         if _HIDDEN.search(path):
             raise InvalidPath("the path has a line separator or a bidirectional control character")
+        if _NO_CHARACTER.search(path):
+            raise InvalidPath("the path has a code point that is no character")
         if not unicodedata.is_normalized("NFC", path):
             raise InvalidPath("the path is not in Unicode normalisation form C (NFC)")
     return path
