@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import trust
 from agent.delivery import compile_template
 from agent.enrollment import NOT_ACCEPTED, PENDING_FILE, REFUSED_FILE, lacks_secret_id
 from agent.identity import IDENTITY_FILE
-from agent.settings import GrantSettings, Settings, SocketSettings, TemplateSettings
+from agent.settings import CommandReload, GrantSettings, Settings, SocketSettings, TemplateSettings
 from agent.templates import environment
 from secrethub.errors import Misconfigured
+
+if TYPE_CHECKING:
+    import jinja2
 
 _CAP_CHOWN = 0
 CAP_SYS_PTRACE = 19
@@ -67,6 +73,10 @@ def warnings(settings: Settings, held: int) -> list[str]:
     file = settings.auth.secret_id_file
     if file is not None and _open_to_everybody(file):
         found.append(f"auth.secret_id_file {file} is open to everybody; run: chmod 600 {file}")
+    shared = environment()
+    for template in settings.templates:
+        about = f"template {template.destination}"
+        found += [f"{about}: {doubt}" for doubt in _doubts(template, shared)]
     if settings.socket is None:
         return found
     others = [grant for grant in settings.socket.allow if grant.uid != os.geteuid()]
@@ -88,6 +98,18 @@ def warnings(settings: Settings, held: int) -> list[str]:
                     "another application, and is refused"
                 )
     return found
+
+
+def _doubts(template: TemplateSettings, shared: jinja2.Environment) -> Iterator[str]:
+    """Yield why a template will not get into its place, as things are now."""
+    for name in sorted(compile_template(template, shared).unknown):
+        yield f"there is no {name} in templates; they have secret(…) and credentials(…)"
+    if template.destination.is_dir():
+        yield "that is a folder"
+    elif not template.destination.parent.is_dir():
+        yield f"there is no folder {template.destination.parent}"
+    if isinstance(template.reload, CommandReload) and shutil.which(template.reload.argv[0]) is None:
+        yield f"reload.command: there is no program {template.reload.argv[0]}"
 
 
 def _open_to_everybody(file: Path) -> bool:

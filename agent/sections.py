@@ -21,7 +21,7 @@ from agent.settings import (
 )
 from agent.table import Table
 from agent.urls import problem as url_problem
-from secrethub.errors import InvalidRequest
+from secrethub.errors import InvalidRequest, Misconfigured
 from secrethub.ids import is_application
 from secrethub.wire.messages import MAX_APPLICATIONS
 
@@ -164,7 +164,7 @@ def _template(table: Table) -> TemplateSettings:
 def _reload(table: Table) -> ReloadSettings:
     ways = [key for key in ("signal", "command", "http") if table.has(key)]
     if len(ways) != 1:
-        raise table.wrong("signal", "command or http must be set, exactly one of them")
+        raise Misconfigured(f"{table.name} needs exactly one of signal, command and http")
     readers: dict[str, Callable[[Table], ReloadSettings]] = {
         "signal": _signal,
         "command": _command,

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -36,6 +36,7 @@ LARGEST = 1024 * 1024
 """Characters a rendered file may have."""
 LONGEST = 5.0
 """Seconds that rendering may take."""
+_FUNCTIONS = frozenset({"secret", "credentials"})
 _FILENAMES = frozenset({"<template>", "<unknown>"})
 _GREATEST_POWER = 64
 
@@ -128,6 +129,7 @@ class Template:
     Attributes:
         paths: secrets and credentials that the text names literally; a path that is computed is not among
             them.
+        unknown: names that it takes from its surroundings, which have none of them.
 
     Raises:
         TemplateError: the text is no template.
@@ -144,6 +146,7 @@ class Template:
         except (jinja2.TemplateError, SecretHubError) as exc:
             raise TemplateError(f"not a usable template: {type(exc).__name__}") from exc
         self.paths = frozenset(_literal_paths(tree))
+        self.unknown = frozenset(meta.find_undeclared_variables(tree).difference(shared.globals, _FUNCTIONS))
 
     def render(self, secrets: Mapping[str, Mapping[str, Any] | SecretHubError]) -> bytes:
         """Render the text, in UTF-8. Runs for up to ``longest`` seconds: call it in a thread.

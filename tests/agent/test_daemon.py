@@ -157,6 +157,37 @@ def test_check_warns_of_what_will_not_work_for_somebody(tmp_path: Path) -> None:
     assert "warning: socket.allow[1]" in done.stderr
 
 
+def test_check_warns_of_templates_that_will_not_get_into_their_place(tmp_path: Path) -> None:
+    """A name that templates do not have, a folder or a program that is not there: the agent can start."""
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f"""
+        [state]
+        dir = "{tmp_path / "state"}"
+        [[template]]
+        content = '{{% set own = 1 %}}{{{{ secrets("a").b }}}} {{{{ secret("a").b }}}} {{{{ own }}}}'
+        destination = "{tmp_path / "one"}"
+        reload = {{ command = ["no-such-program"] }}
+        [[template]]
+        content = "x"
+        destination = "{tmp_path / "none" / "two"}"
+        [[template]]
+        content = "x"
+        destination = "{tmp_path}"
+        """
+    )
+    environment = {
+        "SECRETHUB_CORE_URL": "https://core:4443",
+        "SECRETHUB_ROLE_ID": "role",
+        "SECRETHUB_SECRET_ID": "canary",
+    }
+    done = command("check", "--config", str(config), **environment)
+    assert (done.returncode, "usable" in done.stdout) == (0, True)
+    for told in ("no secrets in templates", "no program no-such-program", "no folder", "that is a folder"):
+        assert told in done.stderr
+    assert done.stderr.count("warning: template") == 4
+
+
 # As a service
 
 
