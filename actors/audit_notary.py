@@ -1,7 +1,8 @@
 """AuditNotary: signs what the ledger's streams have come to, so that nobody can rewrite them later.
 
 It holds the one key that signs checkpoints and, beside the key-holders that stand in for it, nobody else
-opens it. It parses no network input and nobody calls it; what it makes is in the database.
+opens it. It parses no network input, and nobody calls it but to have the key dropped; what it makes is in the
+database.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class AuditNotary:
         self._prune_at = time.monotonic() + prune
         self._said = ""
         self._done = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"AuditNotary(node={self._node})"
@@ -79,6 +81,15 @@ class AuditNotary:
             "trouble": self._said,
         }
 
+    async def drop(self, epoch: int) -> None:
+        """Let go of the key because of the seal that began ``epoch``, and ask to be replaced.
+
+        It returns when whatever was under way with the key has ended.
+        """
+        async with self._turn:
+            if self._work is not None and self._seal_epoch < epoch:
+                self._let_go()
+
     async def hold(self) -> None:
         """Make checkpoints until closed, replaced, or after a seal."""
         await pulse(self._step, self._done, self._pulse)
@@ -89,14 +100,21 @@ class AuditNotary:
         self._done.set()
         await self._database.close()
 
+    def _let_go(self) -> None:
+        # Python may keep copies of the key, so a fresh process goes on.
+        self._work = None
+        self._done.set()
+
     async def _step(self) -> None:
+        async with self._turn:
+            await self._in_turn()
+
+    async def _in_turn(self) -> None:
         row = await load_cluster(self._database)
         if row is None:
             return
         if self._work is not None and (row.sealed or row.seal_epoch != self._seal_epoch):
-            # Python may keep copies of the key, so a fresh process goes on.
-            self._work = None
-            self._done.set()
+            self._let_go()
         elif not row.sealed:
             await self._checkpoint(row)
 

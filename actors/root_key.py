@@ -206,7 +206,7 @@ async def prepare(handles: Handles, psk: bytes, following: RootKey, row: Cluster
 
 
 async def take_back(handles: Handles, epoch: int) -> list[str]:
-    """Have every node's holder wipe its key after the seal that began ``epoch``.
+    """Have every node's holder and the notary let go of their keys after the seal that began ``epoch``.
 
     Returns:
         Those that did not say that they have: they give nothing any more, and wipe their keys when they
@@ -216,7 +216,16 @@ async def take_back(handles: Handles, epoch: int) -> list[str]:
     async def drop(node: str) -> None:
         await handles.key_holder(node).call("drop", epoch, timeout=PEER_SECONDS)
 
-    return await _each_node(handles, drop, "was not told to wipe its key")
+    async def signing() -> list[str]:
+        try:
+            await handles.notary().call("drop", epoch, timeout=PEER_SECONDS)
+        except Unavailable as exc:
+            _log.warning("the notary was not told to let go of its key: %s", exc)
+            return ["audit-notary"]
+        return []
+
+    missed, more = await asyncio.gather(_each_node(handles, drop, "was not told to wipe its key"), signing())
+    return missed + more
 
 
 async def _each_node(handles: Handles, tell: Callable[[str], Awaitable[None]], failed: str) -> list[str]:

@@ -12,6 +12,7 @@ import logging
 from typing import Any
 
 from actors.tree import (
+    AUDIT_NOTARY,
     DISTRIBUTED_LOCK,
     KEY_HOLDER,
     SEAL_STATE,
@@ -71,6 +72,10 @@ class LocalHandles:
     def key_holder(self, node: str | None = None) -> LocalHandle:
         """Return the KeyHolder of ``node``, by default of this node."""
         return LocalHandle(self, actor_name(KEY_HOLDER, node or self._node))
+
+    def notary(self) -> LocalHandle:
+        """Return AuditNotary."""
+        return LocalHandle(self, AUDIT_NOTARY)
 
     def session_directory(self) -> LocalHandle:
         """Return SessionDirectory."""

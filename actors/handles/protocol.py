@@ -36,6 +36,10 @@ class Handles(Protocol):
         """Return the KeyHolder of ``node``, by default of this node."""
         ...
 
+    def notary(self) -> Handle:
+        """Return AuditNotary."""
+        ...
+
     def session_directory(self) -> Handle:
         """Return SessionDirectory."""
         ...

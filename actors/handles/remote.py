@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from actors.tree import (
+    AUDIT_NOTARY,
     DISTRIBUTED_LOCK,
     KEY_HOLDER,
     NAMESPACE,
@@ -55,6 +56,10 @@ class RayHandles:
     def key_holder(self, node: str | None = None) -> RayHandle:
         """Return the KeyHolder of ``node``, by default of this node."""
         return self._handle(actor_name(KEY_HOLDER, node or self._node))
+
+    def notary(self) -> RayHandle:
+        """Return AuditNotary."""
+        return self._handle(AUDIT_NOTARY)
 
     def session_directory(self) -> RayHandle:
         """Return SessionDirectory."""

@@ -90,6 +90,10 @@ class SocketHandles:
         """Return the first process's KeyHolder."""
         return SocketHandle(self._path, "key_holder")
 
+    def notary(self) -> SocketHandle:
+        """Return AuditNotary."""
+        return SocketHandle(self._path, "notary")
+
     def session_directory(self) -> SocketHandle:
         """Return SessionDirectory."""
         return SocketHandle(self._path, "session_directory")

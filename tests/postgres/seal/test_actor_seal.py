@@ -7,13 +7,13 @@ from typing import Any
 
 import asyncpg
 import pytest
-from seal_steps import NODE, crash, keyring_bytes, row_of, successor, unsealed, until
+from seal_steps import NODE, crash, keyring_bytes, row_of, stopped_at, successor, unsealed, until
 
 from actors.handles import SealClient, fetch_keyring
 from actors.handles.keys import SHARE_INFO
 from actors.local import LocalTree
 from actors.seal_state import SealState
-from actors.tree import KEY_HOLDER, SEAL_STATE, actor_name
+from actors.tree import AUDIT_NOTARY, KEY_HOLDER, SEAL_STATE, actor_name
 from secrethub.audit.event import Entry, Record
 from secrethub.audit.verification import verify_ledger
 from secrethub.clock import SystemClock
@@ -142,7 +142,10 @@ async def test_seal_takes_every_key_away_and_replaces_the_holders(
     row = await row_of(database)
     state = await tree.handles.find(SEAL_STATE)
     holder = await tree.handles.find(actor_name(KEY_HOLDER, NODE))
-    await client.seal()
+    notary: Any = await tree.handles.find(AUDIT_NOTARY)
+    await until(lambda: _holds(notary))
+    assert await client.seal() == []
+    assert not await _holds(notary)
     assert (await row_of(database)).sealed
     assert (await client.status()).sealed
     new_state = await successor(tree, SEAL_STATE, state)
@@ -157,6 +160,26 @@ async def test_seal_takes_every_key_away_and_replaces_the_holders(
     for share in keys[:2]:
         await client.submit_share(share)
     assert await keyring_bytes(tree, psk, database)
+
+
+async def _holds(actor: Any) -> bool:
+    return bool((await actor.health())["holds"])
+
+
+async def test_a_notary_that_does_not_let_go_is_named(
+    tree: LocalTree, client: SealClient, settings: NodeSettings
+) -> None:
+    """A seal waits for the notary, for it holds the key that signs, and says so where that takes too long."""
+    await unsealed(client, 3, 2)
+    notary: Any = await tree.handles.find(AUDIT_NOTARY)
+    await until(lambda: _holds(notary))
+    async with stopped_at(settings.database_url, "audit_checkpoints", "true") as there:
+        with pytest.raises(Conflict):
+            await client.reset()  # What is in the ledger has to be signed.
+        await there()
+        assert await client.seal() == ["audit-notary"]
+    await successor(tree, AUDIT_NOTARY, notary)
+    assert not await _holds(notary)
 
 
 async def test_a_share_is_not_taken_by_a_process_that_is_about_to_end(
