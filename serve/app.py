@@ -31,7 +31,7 @@ from serve.client_address import ClientAddress
 from serve.client_certificates import PEER
 from serve.cycle import TRANSPORT, Cycle, header_lines
 from serve.doors import HostCheck
-from serve.errors import ANSWER_HEADERS, answer_error
+from serve.errors import ANSWER_HEADERS
 from serve.flow import Send, send_flow
 from serve.metrics import METRICS_TYPE
 from serve.request import (
@@ -187,9 +187,6 @@ class Application:
         if call.path == "sys/metrics" and call.method == "read" and self._metrics_text is not None:
             return 200, await self._metrics_text(), [METRICS_TYPE], None
         answer = await perform(self._core, call)
-        if answer.stream is not None:
-            await self._stream(answer, send, request_id)
-            return 0, b"", [], None
         if answer.flow is not None:
             headers = [(b"content-type", answer.flow.media_type.encode("ascii"))]
             headers = [*over(self._headers, headers), (b"x-request-id", request_id.encode())]
@@ -239,21 +236,6 @@ class Application:
             wrap_ttl=wrap_ttl_of(headers),
             query=query,
         )
-
-    async def _stream(self, answer: Answer, send: Send, request_id: str) -> None:
-        """Send one JSON value a line. A failure on the way is the last line."""
-        assert answer.stream is not None
-        headers = [h for h in self._headers if h[0] != b"content-type"]
-        headers += [(b"content-type", b"application/x-ndjson"), (b"x-request-id", request_id.encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        try:
-            async for value in answer.stream:
-                line = msgspec.json.encode(value) + b"\n"
-                await send({"type": "http.response.body", "body": line, "more_body": True})
-        except SecretHubError as exc:
-            _, line, _ = answer_error(exc, request_id)
-            await send({"type": "http.response.body", "body": line + b"\n", "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
 
 
 def _is_gone(scope: Scope) -> bool:

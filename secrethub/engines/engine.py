@@ -177,7 +177,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         bare: answer ``data`` itself instead of the envelope (sys/init, health, …).
         code: an HTTP-like outcome only where the operation's own protocol asks for it (health).
         detail: what the ledger records about the outcome beside masked data: never a secret.
-        stream: progress and result, one value at a time, instead of ``data``.
         document, flow: answered as it is, without an envelope, instead of ``data``; a flow is made meanwhile.
         delivered, undelivered: called once it was handed over, or nobody was there; may be left out.
     """
@@ -193,7 +192,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     bare: bool = False
     code: int | None = None
     detail: Mapping[str, Any] = {}
-    stream: AsyncIterator[Mapping[str, Any]] | None = None
     document: Document | None = None
     flow: Flow | None = None
     delivered: Callable[[], Awaitable[None]] | None = None

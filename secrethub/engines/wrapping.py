@@ -49,7 +49,7 @@ def kept(answer: Answer) -> bytes:
     Raises:
         InvalidRequest: it is one that cannot be.
     """
-    if answer.bare or answer.stream is not None or answer.document is not None:
+    if answer.bare or answer.flow is not None or answer.document is not None:
         raise InvalidRequest("this answer cannot be wrapped")
     return msgspec.json.encode(
         {

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
 from actors.wiring import Pulses
@@ -64,6 +65,33 @@ async def test_checkpoints_keep_up(node: Node, stream: str) -> None:
     assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
     assert 4 <= found["checkpoints"] <= len(rows)
     assert found["unproven"] < 10
+
+
+async def test_few_at_once(node: Node, stream: str) -> None:
+    """Whoever verifies again and again is refused at some time, and takes no connections from others."""
+    stopped = await asyncpg.connect(node.settings.database_url)
+
+    async def ask(accept: str) -> int:
+        answer = await node.call("POST", "sys/audit/verify", headers={"Accept": accept})
+        return answer.status_code
+
+    async def under_way() -> bool:
+        return len(node.process.core.engine_state.get("verifications", ())) == 2  # type: ignore[arg-type]
+
+    try:
+        async with stopped.transaction():
+            await stopped.execute("LOCK TABLE audit_checkpoints IN ACCESS EXCLUSIVE MODE")
+            first = [asyncio.create_task(ask("application/json")) for _ in range(2)]
+            await until(under_way)
+            assert [await ask(accept) for accept in ("application/json", "application/x-ndjson")] == [
+                429,
+                429,
+            ]
+            assert (await node.call("GET", "secrets/a")).status_code == 200
+        assert await asyncio.gather(*first) == [200, 200]
+    finally:
+        await stopped.close()
+    assert await ask("application/x-ndjson") == 200
 
 
 _Attack = Callable[[str, str], Awaitable[object]]

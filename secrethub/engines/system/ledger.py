@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from secrethub.audit.verification import LedgerReport, LedgerVerifier
 from secrethub.audit.witness import contradicted
 from secrethub.crypto import notary_key
 from secrethub.crypto.digests import equal
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Flow, Operation
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.answers import PublicKeyAnswer, VerifiedAnswer
+from secrethub.engines.system.under_way import UnderWay
 from secrethub.errors import IntegrityFailure, NotInitialised
 from secrethub.storage import witness_file
 from secrethub.storage.checkpoints import base, checkpoint_pages
@@ -29,6 +31,8 @@ from secrethub.storage.seal_store import ClusterRow, load_cluster
 from secrethub.storage.state_check import Checked, check_authority, floors
 from secrethub.storage.state_kv import check_secrets
 from secrethub.storage.state_leases import check_leases
+
+_MOST_AT_ONCE = 2
 
 
 class VerifyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,17 +84,25 @@ async def public_key(context: Context, _body: None) -> Answer:
 
 async def verify(context: Context, body: VerifyRequest) -> Answer:
     """Answer the verdict; with progress when the caller takes a stream."""
-    core = context.core
     # Streams that processes have open grow meanwhile; that makes no difference to the verdict.
+    verifications = UnderWay(context.core, "verifications", _MOST_AT_ONCE)
+    verifications.check()
+    progress = verifications.counted(context.request_id, _progress(context.core, body))
     if context.streaming:
-        return Answer(stream=_progress(core, body))
+        return Answer(flow=Flow(media_type="application/x-ndjson", chunks=_lines(progress)))
     result: Mapping[str, Any] = {}
-    async for progress in _progress(core, body):
-        result = progress
+    async for one in progress:
+        result = one
     return Answer(data=result)
 
 
-async def _progress(core: Core, asked: VerifyRequest) -> AsyncIterator[Mapping[str, Any]]:
+async def _lines(progress: AsyncGenerator[Mapping[str, Any], None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(progress):
+        async for one in progress:
+            yield msgspec.json.encode(one) + b"\n"
+
+
+async def _progress(core: Core, asked: VerifyRequest) -> AsyncGenerator[Mapping[str, Any], None]:
     keyring, known = core.keyring(), floors()
     row = await authentic_cluster(core)
     # Before the snapshot: the key-holder goes on keeping what it sees.

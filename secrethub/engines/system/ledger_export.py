@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -27,7 +27,8 @@ from secrethub.clock import micros
 from secrethub.engines.engine import Answer, Context, Flow, Operation
 from secrethub.engines.runtime import Core
 from secrethub.engines.system.ledger_entries import PLAIN, Criteria, filter_of, shown
-from secrethub.errors import InvalidRequest, TooManyRequests
+from secrethub.engines.system.under_way import UnderWay
+from secrethub.errors import InvalidRequest
 from secrethub.storage.archive import bases
 from secrethub.storage.checkpoints import base, checkpoint_pages, pruned_unproven
 from secrethub.storage.database import FAILURES, unavailable
@@ -36,8 +37,6 @@ from secrethub.storage.ledger_search import Filter, Found, Place, find
 
 _PAGE = 1000
 _MOST_AT_ONCE = 4
-_RUNNING = "audit-exports"
-_RETRY_SECONDS = 10.0
 _LOOKS, _LOOK_SECONDS = 10, 0.3
 """For a checkpoint of what was pruned just now."""
 _PAUSE = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
@@ -96,29 +95,18 @@ async def export(context: Context, body: ExportRequest) -> Answer:
     core = context.core
     wanted = await filter_of(context, body)
     now = micros(context.now)
-    running = core.engine_state.setdefault(_RUNNING, set())
-    assert isinstance(running, set)
-    if len(running) >= _MOST_AT_ONCE:
-        raise TooManyRequests("so many exports are under way already", _RETRY_SECONDS)
+    exports = UnderWay(core, "exports", _MOST_AT_ONCE)
+    exports.check()
     if body.format == "csv":
-        flow = Flow(media_type="text/csv; charset=utf-8", chunks=_csv(core, wanted, now))
+        media, chunks = "text/csv; charset=utf-8", _csv(core, wanted, now)
     else:
+        media = "application/x-ndjson"
         chunks = _whole(core, now) if wanted == Filter() else _selected(core, wanted, now)
-        flow = Flow(media_type="application/x-ndjson", chunks=chunks)
-    flow = msgspec.structs.replace(flow, chunks=_counted(running, context.request_id, flow.chunks))
+    flow = Flow(media_type=media, chunks=exports.counted(context.request_id, chunks))
     return Answer(flow=flow, detail={"format": body.format})
 
 
-async def _counted(running: set[str], name: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    running.add(name)
-    try:
-        async for chunk in chunks:
-            yield chunk
-    finally:
-        running.discard(name)
-
-
-async def _whole(core: Core, now: int) -> AsyncIterator[bytes]:
+async def _whole(core: Core, now: int) -> AsyncGenerator[bytes, None]:
     yield header_line(core.keys.cluster_id, now)
     # Elsewhere only a checkpoint tells that streams may begin later.
     for _ in range(_LOOKS):
@@ -161,7 +149,7 @@ def _lines(page: Sequence[Record], stream: str, begins: Mapping[str, StreamHead]
         yield entry_line(record)
 
 
-async def _selected(core: Core, wanted: Filter, now: int) -> AsyncIterator[bytes]:
+async def _selected(core: Core, wanted: Filter, now: int) -> AsyncGenerator[bytes, None]:
     yield header_line(core.keys.cluster_id, now, selection=True)
     count = 0
     async for page in _found(core, wanted, now):
@@ -170,7 +158,7 @@ async def _selected(core: Core, wanted: Filter, now: int) -> AsyncIterator[bytes
     yield end_line(count)
 
 
-async def _csv(core: Core, wanted: Filter, now: int) -> AsyncIterator[bytes]:
+async def _csv(core: Core, wanted: Filter, now: int) -> AsyncGenerator[bytes, None]:
     yield csv_lines([_COLUMNS])
     async for page in _found(core, wanted, now):
         yield csv_lines(_cells(one) for one in page)
