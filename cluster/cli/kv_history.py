@@ -10,6 +10,8 @@ from cluster.cli.kv_path import secret_path, store_path, version_numbers
 from cluster.cli.output import Table, text, visible
 from cluster.cli.session import Session, with_session
 
+_NO_VERSION = {"not_found": "or such a version has no value: `secrethub kv history` shows which there are"}
+
 
 @click.command()
 @click.argument("path")
@@ -67,7 +69,7 @@ def history(session: Session, path: str) -> None:
 def compare(session: Session, path: str, from_: int | None, to: int | None) -> None:
     """Show what changed from one version of a secret to another, with the values."""
     place = store_path("compare", path)
-    with session.client() as client:
+    with session.client(advice=_NO_VERSION) as client:
         found = client.read(place, **{"from": from_, "to": to}).data
     rows = [("added", name, "-", text(value)) for name, value in (found.get("added") or {}).items()]
     rows += [("removed", name, text(value), "-") for name, value in (found.get("removed") or {}).items()]
@@ -90,5 +92,5 @@ def rollback(session: Session, path: str, version: int, cas: int | None) -> None
     body: dict[str, Any] = {"version": version}
     if cas is not None:
         body["options"] = {"cas": cas}
-    with session.client() as client:
+    with session.client(advice=_NO_VERSION) as client:
         session.show(client.write(store_path("rollback", path), body).data)

@@ -181,6 +181,7 @@ def test_versions_are_changed_compared_and_rolled_back_to(shell: Shell) -> None:
     compared = shell.json("kv", "compare", "life/db", "--from", "1", "--to", "3")
     assert (compared["removed"], compared["changed"].keys()) == ({"user": "app"}, {"password"})
     assert "removed" in shell("kv", "compare", "life/db")
+    assert "kv history" in shell("kv", "rollback", "life/db", "--version", "9", code=1)
     assert shell.json("kv", "rollback", "life/db", "--version", "1", "--cas", "3")["version"] == 4
     assert "back" in shell("kv", "undelete", "life/db", "--versions", "2", "--format", "table")
     shell("kv", "delete", "life/db", "--versions", "2,3")
