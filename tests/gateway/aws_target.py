@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,13 +28,27 @@ READ = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3
 _OURS = ["iam:*", "sts:AssumeRole", "sts:GetFederationToken"]
 
 
-@dataclass
-class Held:
-    """Callers of a method that are not let through yet."""
+class Gathering:
+    """Callers who wait in a method until so many are there, or nobody else has come for long."""
 
-    present: int = 0
-    counted: threading.Lock = field(default_factory=threading.Lock)
-    go: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, enough: int) -> None:
+        self._enough = enough
+        self._gathered = threading.Event()
+        self._counting = threading.Lock()
+        self._present = self.most = 0
+
+    def join(self) -> None:
+        """Be there for a while."""
+        with self._counting:
+            self._present += 1
+            self.most = max(self.most, self._present)
+            if self._present >= self._enough:
+                self._gathered.set()
+        # Far less than a client waits for an answer.
+        self._gathered.wait(2.0)
+        time.sleep(0.1)
+        with self._counting:
+            self._present -= 1
 
 
 @dataclass
@@ -110,22 +125,19 @@ class Target:
             delattr(backend, method)
 
     @contextlib.contextmanager
-    def holding(self, method: str) -> Iterator[Held]:
-        """Let nobody through a method until the end, or the test lets go; count who is there."""
-        backend, held = self._backend, Held()
+    def gathering(self, method: str, enough: int) -> Iterator[Gathering]:
+        """Have the callers of a method gather in it, and count them."""
+        backend, gathering = self._backend, Gathering(enough)
         before = getattr(backend, method)
 
         def wait(*arguments: Any, **named: Any) -> Any:
-            with held.counted:
-                held.present += 1
-            held.go.wait()
+            gathering.join()
             return before(*arguments, **named)
 
         setattr(backend, method, wait)
         try:
-            yield held
+            yield gathering
         finally:
-            held.go.set()
             delattr(backend, method)
 
     @property

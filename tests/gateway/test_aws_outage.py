@@ -8,7 +8,7 @@ from pathlib import Path
 from secrethub.engines.aws.account import AT_ONCE
 from tests.gateway.aws import MOUNT, creds, leasing, ready, service, target
 from tests.gateway.aws_target import READ, Target
-from tests.gateway.behind import ledger_is_good, sql, until
+from tests.gateway.behind import ledger_is_good, sql
 from tests.gateway.conftest import Node, free_port
 from tests.gateway.kv import ok
 from tests.gateway.shell import Cli
@@ -64,15 +64,10 @@ async def test_no_more_calls_at_once_than_so_many(ready: Node, target: Target) -
     """However many ask at once, AWS is asked by so many of them; the others wait and are served."""
     await ok(ready, "POST", f"{MOUNT}/roles/app", {"credential_type": "iam_user", "policy_document": READ})
     wanted = AT_ONCE + 6
-    with target.holding("create_user") as held:
-        asking = [asyncio.create_task(creds(ready, "app")) for _ in range(wanted)]
-
-        async def all_under_way() -> bool:
-            return await _held(ready) == wanted and held.present >= AT_ONCE
-
-        await until(all_under_way)
-        assert held.present == AT_ONCE
-    assert len({made["lease_id"] for made in await asyncio.gather(*asking)}) == wanted
+    with target.gathering("create_user", AT_ONCE) as gathering:
+        made = await asyncio.gather(*(creds(ready, "app") for _ in range(wanted)))
+    assert gathering.most == AT_ONCE
+    assert len({one["lease_id"] for one in made}) == wanted
 
 
 async def _held(node: Node) -> int:
