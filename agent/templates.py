@@ -36,7 +36,6 @@ LARGEST = 1024 * 1024
 """Characters a rendered file may have."""
 LONGEST = 5.0
 """Seconds that rendering may take."""
-_FUNCTIONS = frozenset({"secret", "credentials"})
 _FILENAMES = frozenset({"<template>", "<unknown>"})
 _GREATEST_POWER = 64
 
