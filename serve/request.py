@@ -105,10 +105,10 @@ def wrap_ttl_of(headers: Mapping[bytes, str]) -> int:
 
 def credential_of(headers: Mapping[bytes, str]) -> Token | None:
     """Return the token of ``X-Vault-Token`` or ``Authorization: Bearer``, or None."""
-    text = headers.get(b"x-vault-token")
+    text = headers.get(b"x-vault-token", "").strip()
     if not text:
         scheme, _, rest = headers.get(b"authorization", "").partition(" ")
-        text = rest.strip() if scheme.lower() == "bearer" else None
+        text = rest.strip() if scheme.lower() == "bearer" else ""
     return Token(secret=Sensitive(text)) if text else None
 
 

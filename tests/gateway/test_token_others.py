@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from secrethub.engines.token.known import DEEPEST
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import sql
 from tests.gateway.conftest import Node, native
@@ -199,6 +200,17 @@ async def test_orphans_by_their_own_path(node: Node) -> None:
     assert (await write(node, "create", maker)).status_code == 403
     assert (await node.call("POST", "auth/token/revoke-self", maker)).status_code == 204
     assert await status(node, made["client_token"]) == 200
+
+
+async def test_generations_are_bounded_when_they_are_made(node: Node) -> None:
+    """A token that could never be used is refused, and not given out; an orphan begins anew."""
+    token = node.root
+    for _ in range(DEEPEST - 1):
+        token = (await create(node, token, ttl="1h"))["client_token"]
+    assert await status(node, token) == 200
+    assert (await write(node, "create", token, ttl="1h")).status_code == 400
+    orphan = await create(node, token, "create-orphan", ttl="1h")
+    assert await status(node, orphan["client_token"]) == 200
 
 
 async def test_tidying(node: Node) -> None:

@@ -71,6 +71,8 @@ def test_any_query_is_read_or_refused(raw: bytes) -> None:
         ({b"authorization": "Bearer b"}, "b"),
         ({b"authorization": "BEARER  b "}, "b"),
         ({b"x-vault-token": "a", b"authorization": "Bearer b"}, "a"),
+        ({b"x-vault-token": "a \t"}, "a"),
+        ({b"x-vault-token": " ", b"authorization": "Bearer b"}, "b"),
         ({b"x-vault-token": "", b"authorization": "Bearer b"}, "b"),
         ({b"authorization": "Basic b"}, None),
         ({b"authorization": "b"}, None),

@@ -13,6 +13,7 @@ from secrethub.engines.engine import Answer, Auth, Context, Identity, Operation
 from secrethub.engines.question import question_of
 from secrethub.engines.text import text_map
 from secrethub.engines.token.issuing import issue_batch, issue_token
+from secrethub.engines.token.known import DEEPEST
 from secrethub.engines.token.lifetimes import Lifetime, lifetime, shorter
 from secrethub.engines.token.policies import child_policies
 from secrethub.engines.token.role import TokenRole
@@ -117,6 +118,8 @@ async def _create(
         if not sudo:
             raise PermissionDenied("root or sudo privileges required to create orphan token")
         orphan = True
+    if not orphan and len(identity.lineage) >= DEEPEST:
+        raise InvalidRequest(f"tokens have at most {DEEPEST} generations: only an orphan can be made here")
     names = child_policies(
         body.policies, identity.own_policies, role, sudo=sudo, no_default=body.no_default_policy
     )

@@ -29,7 +29,8 @@ _BY_ORIGIN: Mapping[str, Kind] = {
 }
 """What can be bound to those who logged in by a row of a table."""
 _MAX_ACCESSOR = 256
-_DEEPEST = 64
+DEEPEST = 64
+"""Generations of tokens: a token, those that it was made from, and no more."""
 _UNKNOWN_ACCESSOR = "invalid accessor"
 
 
@@ -116,7 +117,7 @@ async def lineage_of(core: Core, row: Row, now: datetime, *, spent: bool = False
     await _check_method(core, row)
     lineage = [row]
     while row.owner is not None:
-        if len(lineage) >= _DEEPEST:
+        if len(lineage) >= DEEPEST:
             raise PermissionDenied("too many generations of tokens")
         parent = await core.authority.get(TOKENS, row.owner)
         if parent is None or (parent.expires_at is not None and parent.expires_at <= now):
