@@ -126,16 +126,29 @@ class SealCeremonies(SealCore):
             await self._opened()
             return self._progress(purpose)
 
-    async def cancel(self, purpose: Purpose, origin: Origin | None = None) -> None:
+    async def cancel(self, purpose: Purpose, origin: Origin | None = None, nonce: str = "") -> None:
         """End an attempt, if there is one. Cancelling a verification begins it anew.
 
+        Args:
+            purpose: of the attempt.
+            origin: who asks.
+            nonce: of the attempt that is meant; empty for whichever is under way.
+
         Raises:
+            InvalidRequest: another one is under way.
             Sealed: the cluster is sealed.
             Unavailable: the database does not answer.
         """
         async with self._turn:
             await self._opened()
             found = self._ceremonies.get(purpose)
+            meant = found or (self._ceremonies.get("rekey-verify") if purpose == "rekey" else None)
+            if nonce and meant is not None:
+                try:
+                    meant.check_nonce(nonce)
+                except InvalidRequest as exc:
+                    await self._journal.record(origin, f"sys.{purpose}-cancel", "refused", reason=exc.code)
+                    raise
             detail = {"nonce": found.nonce if found is not None else ""}
             await self._journal.record(origin, f"sys.{purpose}-cancel", "done", detail=detail)
             if purpose == "rekey-verify" and found is not None:

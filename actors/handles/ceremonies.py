@@ -67,9 +67,9 @@ class CeremonyClient:
         found: Progress = await self._state.call("attempt", purpose)
         return found
 
-    async def cancel(self, purpose: Purpose, origin: Origin | None = None) -> None:
+    async def cancel(self, purpose: Purpose, origin: Origin | None = None, nonce: str = "") -> None:
         """End an attempt."""
-        await self._state.call("cancel", purpose, origin)
+        await self._state.call("cancel", purpose, origin, nonce)
 
     async def give(
         self, purpose: Purpose, share: bytes, nonce: str, origin: Origin | None = None

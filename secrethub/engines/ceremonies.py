@@ -86,8 +86,8 @@ class CeremonyPort(Protocol):
         """Tell how far an attempt is."""
         ...
 
-    async def cancel(self, purpose: Purpose, origin: Origin) -> None:
-        """End an attempt."""
+    async def cancel(self, purpose: Purpose, origin: Origin, nonce: str = "") -> None:
+        """End an attempt. Raises InvalidRequest when ``nonce`` is given and is another one's."""
         ...
 
     async def give(self, purpose: Purpose, share: bytes, nonce: str, origin: Origin) -> CeremonyResult:

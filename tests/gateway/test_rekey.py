@@ -155,6 +155,22 @@ async def test_a_root_token_is_begun_on_the_node_itself(node: Node) -> None:
         assert answer.json()["progress"] == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("sys/rekey/init", _REKEY), ("sys/generate-root/attempt", {})], ids=["rekey", "root"]
+)
+async def test_another_attempt_is_not_given_up(node: Node, path: str, body: dict[str, Any]) -> None:
+    """Whoever names an attempt ends that one: not what somebody else has begun since."""
+    begun = await start(node, path, **body)
+    assert (await node.call("DELETE", path, json={"nonce": begun["nonce"]})).status_code == 204
+    later = await start(node, path, **body)
+    answer = await node.call("DELETE", path, json={"nonce": begun["nonce"]})
+    assert answer.status_code == 400, answer.text
+    assert (await node.call("GET", path)).json()["nonce"] == later["nonce"]
+    assert (await node.call("DELETE", path)).status_code == 204
+    assert (await node.call("GET", path)).json()["started"] is False
+    assert (await node.call("DELETE", path, json={"nonce": begun["nonce"]})).status_code == 204
+
+
 async def test_a_share_of_a_root_token_needs_the_right_nonce(node: Node) -> None:
     """Without the nonce of the attempt under way a share is refused, so nobody authorises a stranger's."""
     begun = await start(node, "sys/generate-root/attempt")

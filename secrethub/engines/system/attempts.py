@@ -31,6 +31,12 @@ class ShareRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "ShareRequest()"
 
 
+class GiveUpRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``nonce``: the attempt that is meant; whichever is under way when it is not given."""
+
+    nonce: str = ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
     """A kind of attempt, as it is offered.
@@ -81,6 +87,9 @@ class Attempt:
                 handler=self.end,
                 response=AttemptAnswer,
                 capability="delete",
+                request=GiveUpRequest,
+                plain=frozenset({"nonce"}),
+                strict=not self.bare,
                 changes=True,
                 public=self.may_end is not None,
                 sudo=self.may_end is None,
@@ -110,12 +119,12 @@ class Attempt:
         beside_the_ingress(context)
         return self.begun(await context.core.seal.ceremonies.attempt(self.purpose))
 
-    async def end(self, context: Context, _body: None) -> Answer:
+    async def end(self, context: Context, body: GiveUpRequest) -> Answer:
         """Give it up, if there is one; everything stays as it is."""
         beside_the_ingress(context)
         if self.may_end is not None:
             self.may_end(context)
-        await context.core.seal.ceremonies.cancel(self.purpose, origin_of(context))
+        await context.core.seal.ceremonies.cancel(self.purpose, origin_of(context), body.nonce)
         return await self.tell(context, None) if self.anew else EMPTY
 
     async def take(self, context: Context, body: ShareRequest) -> Answer:
