@@ -8,8 +8,6 @@ whether the token is still there under the same locks, so none comes after its e
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -18,11 +16,12 @@ from secrethub.crypto.keyring import Keyring
 from secrethub.engines.answers import AnyObject, Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
 from secrethub.engines.listing import PAGES, shown
+from secrethub.engines.values import decoded, encoded, pieces
 from secrethub.errors import InvalidRequest, NotFound, PermissionDenied
 from secrethub.storage.authority import CUBBYHOLES, TOKENS, Change, Row
 
 _MAX_BYTES = 1 << 20
-_Entries = dict[str, dict[str, Any]]
+_Entries = dict[str, msgspec.Raw]
 
 
 class CubbyholeEngine:
@@ -106,7 +105,7 @@ async def read(context: Context, _body: None) -> Answer:
     found = (await _entries(context)).get(context.params["path"])
     if found is None:
         raise NotFound("nothing is kept there")
-    return Answer(data=found)
+    return Answer(data=pieces(bytes(found)))
 
 
 async def write(context: Context, body: WholeBody) -> Answer:
@@ -115,7 +114,8 @@ async def write(context: Context, body: WholeBody) -> Answer:
         raise InvalidRequest("missing data fields")
     async with context.core.authority.issue(context.fence) as change:
         entries = await _held(context, change)
-        await _put(context, change, {**entries, context.params["path"]: body.fields})
+        made = msgspec.Raw(encoded(decoded(context.body)))
+        await _put(context, change, {**entries, context.params["path"]: made})
     return EMPTY
 
 
@@ -170,7 +170,7 @@ def _opened(keyring: Keyring, owner: str, row: Row | None) -> _Entries:
     return msgspec.json.decode(content, type=_Entries)
 
 
-async def _put(context: Context, change: Change, entries: Mapping[str, Mapping[str, Any]]) -> None:
+async def _put(context: Context, change: Change, entries: _Entries) -> None:
     owner = _owner(context)
     content = msgspec.json.encode(entries)
     if len(content) > _MAX_BYTES:

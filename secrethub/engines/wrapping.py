@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 
@@ -31,7 +30,7 @@ INVALID = "wrapping token is not valid or does not exist"
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """An answer as it is kept. Not shown by ``repr``."""
 
-    data: dict[str, Any] | None = None
+    data: dict[str, msgspec.Raw] | None = None
     auth: Auth | None = None
     warnings: tuple[str, ...] = ()
     lease_id: str = ""

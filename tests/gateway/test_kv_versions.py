@@ -53,6 +53,12 @@ async def test_numbers_keep_their_digits(node: Node) -> None:
     assert '"unchanged":["b","d"]' in compared
     await ok(node, "POST", "secret/rollback/n", {"version": 1})
     assert value in (await node.call("GET", "secret/data/n")).text
+    for method, path, content in (("GET", "secret/data/n", None), ("POST", "sys/wrapping/wrap", value)):
+        wrapping = await node.call(method, path, content=content, headers={"X-Vault-Wrap-TTL": "60"})
+        opened = await node.call("POST", "sys/wrapping/unwrap", wrapping.json()["wrap_info"]["token"])
+        assert value in opened.text, path
+    assert (await node.call("POST", "cubbyhole/n", content=value)).is_success
+    assert value in (await node.call("GET", "cubbyhole/n")).text
     tiny = '{"data":{"a":1e-99999999999999999999}}'
     assert (await node.call("POST", "secret/data/tiny", content=tiny)).status_code == 200
 

@@ -23,8 +23,8 @@ from secrethub.engines.kv.store import (
     path_of,
     write_version,
 )
-from secrethub.engines.kv.values import decoded, encoded, given_data
 from secrethub.engines.listing import whole_number
+from secrethub.engines.values import decoded, encoded, given_data
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.storage import kv
 

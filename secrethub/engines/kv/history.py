@@ -23,8 +23,8 @@ from secrethub.engines.kv.store import (
     path_of,
     write_version,
 )
-from secrethub.engines.kv.values import pieces, sorted_piece
 from secrethub.engines.listing import whole_number
+from secrethub.engines.values import pieces, sorted_piece
 from secrethub.errors import InvalidRequest, NotFound
 
 

@@ -7,6 +7,7 @@ import msgspec
 from secrethub.auth.digests import token_digest
 from secrethub.engines.answers import AnyObject, Nothing
 from secrethub.engines.engine import Answer, Context, Operation, WholeBody
+from secrethub.engines.values import pieces
 from secrethub.engines.wrapping import INVALID, check_wrapping, created_at, keep, reopened, take_out
 from secrethub.errors import InvalidRequest
 from secrethub.policy.builtin import WRAPPING
@@ -84,7 +85,7 @@ def wrapping_operations() -> tuple[Operation, ...]:
     )
 
 
-async def wrap(context: Context, body: WholeBody) -> Answer:
+async def wrap(context: Context, _body: WholeBody) -> Answer:
     """Answer what was sent; it is kept on the way out, as every answer that shall be wrapped.
 
     Raises:
@@ -92,7 +93,7 @@ async def wrap(context: Context, body: WholeBody) -> Answer:
     """
     if not context.when.wrap_ttl:
         raise InvalidRequest("endpoint requires response wrapping to be used")
-    return Answer(data=body.fields)
+    return Answer(data=pieces(context.body.strip() or b"{}"))
 
 
 async def unwrap(context: Context, body: WrappingToken) -> Answer:
