@@ -17,7 +17,7 @@ import pytest
 from secrethub.audit.event import Entry, entry_hash
 from secrethub.audit.masking import canonical_json
 from tests.gateway.audit_sinks import caught_up, delivered, enable, paths, state, with_sinks
-from tests.gateway.behind import entries, sql, until
+from tests.gateway.behind import entries, fill_ledger, sql, until
 from tests.gateway.conftest import Node, native, node_settings, running
 from tests.gateway.kv import ok, put, status
 from tests.gateway.shell import Cli
@@ -250,6 +250,26 @@ async def test_syslog(node: Node, folder: Path) -> None:
         assert head == f"<{19 * 8 + 6}>hub[{os.getpid()}"
         assert rest.isprintable()
         assert json.loads(rest)["hash"]
+
+
+async def test_an_entry_that_no_datagram_holds(node: Node, folder: Path) -> None:
+    """Of an entry that is too large for syslog all but the detail is sent, and what comes after it, once."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(folder / "log"))
+        daemon.setblocking(False)
+        await enable(node, "log", "syslog")
+        await fill_ledger(node, 1, detail=json.dumps({"long": "x" * (1 << 23)}))
+        await node.call("GET", "secret/data/last")
+        found: list[dict[str, Any]] = []
+        while not found or found[-1]["path"] != "secret/data/last":
+            async with asyncio.timeout(20):
+                text = (await asyncio.get_running_loop().sock_recv(daemon, 1 << 20)).decode()
+            found.append(json.loads(text.partition("]: ")[2]))
+    places = [(entry["stream"], entry["number"]) for entry in found]
+    assert len(set(places)) == len(places)
+    (large,) = [entry for entry in found if entry["path"] == "secret/data/filler"]
+    assert large["detail"] == {"left_out": f"{(1 << 23) + 11} bytes"}
+    assert large["hash"]
 
 
 async def test_as_vault_clients_do_it(node: Node, folder: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import socket
 from collections.abc import Sequence
+
+import msgspec
 
 from secrethub.engines.sinks.target import TargetFailed
 from secrethub.errors import InvalidRequest
@@ -75,9 +78,25 @@ class SyslogTarget:
                     raise
                 self._socket = made
             for line in lines:
-                self._socket.send(self._head + line)
+                self._send(self._socket, line)
         except OSError as exc:
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
             raise TargetFailed(f"{self._place}: {exc.strerror or exc}") from exc
+
+    def _send(self, to: socket.socket, line: bytes) -> None:
+        """Send an entry; of one that no datagram holds, all but its detail, or nothing would follow it."""
+        try:
+            to.send(self._head + line)
+        except OSError as exc:
+            if exc.errno != errno.EMSGSIZE:
+                raise
+            to.send(self._head + _without_detail(line))
+
+
+def _without_detail(line: bytes) -> bytes:
+    """Return an entry that says how large its detail is, instead of it; its digest tells which one it is."""
+    entry = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    size = len(entry["detail"])
+    return msgspec.json.encode({**entry, "detail": {"left_out": f"{size} bytes"}})
