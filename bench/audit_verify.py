@@ -97,7 +97,7 @@ def on_disk(path: Path, count: int, public: bytes) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="./dev bench audit-verify", description=__doc__)
     parser.add_argument("--records", type=int, default=300_000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -123,4 +123,4 @@ def _interrupted(_number: int, _frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     os.umask(0o077)
-    main()
+    main(prog_name="./dev demo")

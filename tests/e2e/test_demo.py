@@ -205,6 +205,13 @@ def test_a_step_that_fails_is_named_and_nothing_is_left(place: Path) -> None:
     assert not [line for line in everything() if str(place) in line]
 
 
+def test_wrong_usage_names_the_command_as_it_is_typed() -> None:
+    """A mistyped option is told of ``./dev demo``, not of the module that it runs."""
+    words = (sys.executable, "-m", "cluster.demo", "--keeep")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "Usage: ./dev demo [OPTIONS]")
+
+
 def everything() -> Iterator[str]:
     """Return the command line of every process."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
