@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cluster.cli.inputs import auth_mount, read_secret
 from cluster.cli.output import Table, names
 from cluster.cli.session import Session, is_there, with_session
+
+if TYPE_CHECKING:
+    from secrethub.client import Client
 
 _mount = click.option(
     "--mount",
@@ -119,13 +123,7 @@ def locked(session: Session) -> None:
     """List the names that are locked after failed logins."""
     with session.client() as client:
         found = client.read("sys/locked-users").data
-    rows = tuple(
-        (mount["mount_accessor"], name)
-        for namespace in found["by_namespace"]
-        for mount in namespace["mount_accessors"]
-        for name in mount["alias_identifiers"]
-    )
-    session.show(found, Table(columns=("Mount accessor", "Name"), rows=rows))
+    session.show(found, Table(columns=("Mount accessor", "Name"), rows=_locked(found)))
 
 
 @user.command()
@@ -139,5 +137,28 @@ def unlock(session: Session, name: str, mount: str) -> None:
         method = methods.get(f"{mount}/")
         if method is None:
             raise click.ClickException(f"no auth method is enabled at {mount}")
+        was_locked = _is_locked(client, method["accessor"], name)
         client.write(f"sys/locked-users/{method['accessor']}/unlock/{name}")
-    session.say(f"{name} may log in again.")
+    session.say(f"{name} may log in again." if was_locked else f"{name} was not locked.")
+
+
+def _is_locked(client: Client, accessor: str, name: str) -> bool:
+    """Tell whether a name is locked; of whoever may not look it is taken that it was."""
+    from secrethub.client import ApiError
+
+    try:
+        found = client.read("sys/locked-users", mount_accessor=accessor).data
+    except ApiError as exc:
+        if exc.code != "permission_denied":
+            raise
+        return True
+    return (accessor, name.lower()) in _locked(found)
+
+
+def _locked(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (mount["mount_accessor"], name)
+        for namespace in found["by_namespace"]
+        for mount in namespace["mount_accessors"]
+        for name in mount["alias_identifiers"]
+    )

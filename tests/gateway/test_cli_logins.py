@@ -126,4 +126,8 @@ async def test_mounts_of_people_by_either_spelling(cli: Cli) -> None:
     await cli(
         "login", "--method", "userpass", *shown, "--username", "ada", "--no-store", stdin="correct horse"
     )
-    await cli("user", "unlock", "ada", *shown)
+    for _ in range(5):
+        await cli("login", "--method", "userpass", *shown, "--username", "ada", stdin="wrong", code=1)
+    assert "Ada may log in again" in await cli("user", "unlock", "Ada", *shown)
+    # Whoever mistypes a name would think that it is done.
+    assert "adda was not locked" in await cli("user", "unlock", "adda", *shown)
