@@ -155,14 +155,25 @@ def give(client: Client, path: str, shares: Mapping[int, str]) -> tuple[Mapping[
 
 
 def read_shares(source: str | None) -> dict[int, str]:
-    """Return line → share; line 0 is one that was typed."""
+    """Return line → share; line 0 is one that was typed. A file of `--out` is read, too."""
     if source is None and sys.stdin.isatty():
         return {0: read_secret("Unseal share")}
-    lines = enumerate(read_text(source or "-").splitlines(), 1)
-    shares = {number: line.strip() for number, line in lines if line.strip()}
+    text = read_text(source or "-")
+    lines = _written(text) if text.lstrip().startswith("{") else text.splitlines()
+    shares = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
     if not shares:
         raise click.ClickException("no share was given")
     return shares
+
+
+def _written(text: str) -> list[str]:
+    """Return the shares in a file that `--out` wrote."""
+    try:
+        made = json.loads(text)
+        found = made.get("keys_base64") or made.get("recovery_keys_base64") or []
+        return [share for share in found if isinstance(share, str)]
+    except (ValueError, TypeError, RecursionError):
+        raise click.ClickException("the file is neither JSON with shares nor shares, one a line") from None
 
 
 def keys_table(made: Mapping[str, Any]) -> Table:
