@@ -1,7 +1,7 @@
 """A stream of the ledger: writing it, and checking it again entry by entry.
 
 Pure: nothing here stores or fetches. What is not here: checks across streams
-(:mod:`secrethub.audit.ledger`).
+(:mod:`secrethub.audit.verification`).
 """
 
 from __future__ import annotations
@@ -203,27 +203,6 @@ class StreamVerifier:
         if not equal(entry_signature(self._key, record.hash), record.signature):
             return "bad signature"
         return None
-
-
-def verify_stream(
-    records: Iterable[Record], key: bytes | None, *, stream: str | None = None
-) -> Verified | Bad:
-    """Recompute a whole stream.
-
-    Args:
-        records: in order of their numbers, from the first.
-        key: the signing key; None for a stream written without one.
-        stream: its UUID; by default that of the first record.
-
-    Returns:
-        How far the stream reaches, or the first bad record.
-    """
-    verifier: StreamVerifier | None = None if stream is None else StreamVerifier(stream, key)
-    for record in records:
-        if verifier is None:
-            verifier = StreamVerifier(record.entry.stream, key)
-        verifier.feed(record)
-    return Verified(0, GENESIS) if verifier is None else verifier.finish()
 
 
 def _recomputed(previous: bytes, entry: Entry) -> bytes:

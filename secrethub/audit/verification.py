@@ -14,7 +14,7 @@ witnesses outside the database (:mod:`secrethub.audit.witness`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -329,17 +329,3 @@ class LedgerVerifier:
 def _proven(state: _Stream) -> int:
     """Return the number of the last entry of a stream that a checkpoint vouches for."""
     return 0 if state.claims is None else state.claims.last.number
-
-
-def verify_ledger(streams: Mapping[str, Iterable[Record]], key: bytes) -> LedgerReport:
-    """Check a set of streams that is at hand as a whole.
-
-    Args:
-        streams: the records of each stream by its UUID, in order of their numbers.
-        key: the signing key of the cluster.
-    """
-    verifier = LedgerVerifier(key)
-    for stream, records in streams.items():
-        for record in records:
-            verifier.feed_to(stream, record)
-    return verifier.finish()

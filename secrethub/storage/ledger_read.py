@@ -87,19 +87,8 @@ async def pruned(connection: asyncpg.Connection[Any]) -> list[StreamHead]:
     return [head for row in rows for head in pruned_by(row["detail"])]
 
 
-async def pages(database: Database) -> AsyncIterator[list[Record]]:
-    """Return the whole ledger in pages, ordered by stream and number, as of one instant.
-
-    Raises:
-        Unavailable: the database does not answer, or the reader pauses for longer than 5 seconds.
-    """
-    async with snapshot(database) as connection:
-        async for page in pages_of(connection):
-            yield page
-
-
 async def pages_of(connection: asyncpg.Connection[Any]) -> AsyncIterator[list[Record]]:
-    """As :func:`pages`, inside the snapshot that the caller has."""
+    """Return the whole ledger in pages, ordered by stream and number, in the snapshot that the caller has."""
     async for rows in row_pages(connection):
         yield [record_from(row) for row in rows]
 

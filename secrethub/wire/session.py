@@ -87,10 +87,6 @@ class Session:
         """Requests that have no answer yet."""
         return len(self._in_flight)
 
-    def is_in_flight(self, request_id: int) -> bool:
-        """Tell whether a request with this id has no answer yet."""
-        return request_id in self._in_flight
-
     def requests_in_flight(self) -> tuple[int, ...]:
         """Return the ids of the requests that have no answer yet, oldest first."""
         return tuple(self._in_flight)

@@ -18,7 +18,7 @@ from secrethub.errors import Sealed, Unavailable
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import Caches
 from secrethub.storage.ledger import Ledger, Note
-from secrethub.storage.ledger_read import pages
+from secrethub.storage.ledger_read import row_pages, snapshot
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ async def verdict(url: str, keyring: Keyring) -> LedgerReport:
     verifier = LedgerVerifier(keyring.derived("audit-sign"))
     database = Database(url, size=1)
     try:
-        async for page in pages(database):
-            for record in page:
-                verifier.feed(record)
+        async with snapshot(database) as connection:
+            async for rows in row_pages(connection):
+                verifier.feed_rows(rows)
     finally:
         await database.close()
     return verifier.finish()

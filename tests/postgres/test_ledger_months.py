@@ -15,7 +15,7 @@ from secrethub.errors import Unavailable
 from secrethub.operations.months import AHEAD, make_months
 from secrethub.storage.database import Database
 from secrethub.storage.ledger import Note
-from secrethub.storage.ledger_read import pages
+from secrethub.storage.ledger_read import row_pages, snapshot
 
 _PARTS = """SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
             WHERE i.inhparent = 'audit_entries'::regclass ORDER BY c.relname"""
@@ -60,9 +60,9 @@ async def _parts(office: Office) -> list[str]:
 
 async def _verifies(database: Database, keyring: Keyring) -> int:
     verifier = LedgerVerifier(keyring.derived("audit-sign"))
-    async for page in pages(database):
-        for record in page:
-            verifier.feed(record)
+    async with snapshot(database) as connection:
+        async for rows in row_pages(connection):
+            verifier.feed_rows(rows)
     report = verifier.finish()
     assert report.ok, report
     return report.entries

@@ -19,7 +19,7 @@ from secrethub.audit.event import (
     lost_detail,
     open_detail,
 )
-from secrethub.audit.verification import LedgerVerifier, verify_ledger
+from secrethub.audit.verification import LedgerReport, LedgerVerifier
 
 KEY = b"k" * 32
 ORIGIN = {"node": "n1", "process": "gateway", "pid": 7}
@@ -46,9 +46,18 @@ def ledger(*streams: list[Record]) -> dict[str, list[Record]]:
     return {records[0].entry.stream: records for records in streams}
 
 
+def verify_ledger(streams: Mapping[str, list[Record]]) -> LedgerReport:
+    """Verify streams by their names."""
+    verifier = LedgerVerifier(KEY)
+    for name, records in streams.items():
+        for record in records:
+            verifier.feed_to(name, record)
+    return verifier.finish()
+
+
 def first_bad(streams: Mapping[str, list[Record]]) -> Bad | None:
     """Return the first bad record of a ledger."""
-    report = verify_ledger(streams, KEY)
+    report = verify_ledger(streams)
     assert report.ok is (report.first_bad is None)
     return report.first_bad
 
@@ -69,15 +78,15 @@ def test_a_ledger_in_order() -> None:
     """Streams that follow and adopt each other rightly are in order, and everything is counted."""
     old, sealed = stream("old"), stream("sealed", key=None)
     new = stream("new", ("adopt", adopt_detail([head(sealed)])), follows=head(old))
-    report = verify_ledger(ledger(old, sealed, new), KEY)
+    report = verify_ledger(ledger(old, sealed, new))
     assert (report.ok, report.entries, report.streams, report.bad) == (True, 10, 3, ())
-    assert verify_ledger({}, KEY).ok
+    assert verify_ledger({}).ok
 
 
 def test_every_bad_stream_is_named() -> None:
     """Each stream that is not in order is reported with its own first bad record."""
     one, two, three = stream("one"), stream("two"), stream("three")
-    report = verify_ledger({"one": one[1:], "two": two, "three": [*three[:1], three[2]]}, KEY)
+    report = verify_ledger({"one": one[1:], "two": two, "three": [*three[:1], three[2]]})
     assert report.bad == (Bad("one", 1, "gap"), Bad("three", 2, "gap"))
     assert report.first_bad == Bad("one", 1, "gap")
 
@@ -185,7 +194,7 @@ def test_keyless_streams_prove_nothing_about_others() -> None:
     """Claims count only if they are signed."""
     old = stream("old")
     forged = stream("forged", ("adopt", adopt_detail([StreamHead("old", 9, b"x" * 32)])), key=None)
-    report = verify_ledger(ledger(old, forged), KEY)
+    report = verify_ledger(ledger(old, forged))
     assert report.bad == (Bad("forged", 1, "not adopted"),)
 
 
@@ -204,5 +213,5 @@ def test_any_removed_tail_among_linked_streams_is_found(
     """A ledger is in order exactly if every stream reaches what the others say of it."""
     old, sealed = stream("old"), stream("sealed", key=None)
     new = stream("new", ("adopt", adopt_detail([head(sealed, sealed_claim)])), follows=head(old, old_claim))
-    report = verify_ledger({"old": old[: 3 - cut_old], "sealed": sealed[: 3 - cut_sealed], "new": new}, KEY)
+    report = verify_ledger({"old": old[: 3 - cut_old], "sealed": sealed[: 3 - cut_sealed], "new": new})
     assert report.ok is (old_claim <= 3 - cut_old and sealed_claim == 3 - cut_sealed)

@@ -247,11 +247,11 @@ def test_oversized_frames_are_refused() -> None:
     core.receive(agent.send(Read(id=1, path="secrets/a")))
     with pytest.raises(TooLarge):
         core.send(msgspec.structs.replace(RESULT, data={"k": "v" * codec.FROM_CORE_LIMIT}))
-    assert core.is_in_flight(1)
+    assert 1 in core.requests_in_flight()
     agent.receive(core.send(Error(id=1, code="too_large", message="")))
     with pytest.raises(TooLarge):
         agent.send(Watch(id=2, paths=("ü" * 1000,) * MAX_PATHS))
-    assert not agent.is_in_flight(2)
+    assert 2 not in agent.requests_in_flight()
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ class Conversation(RuleBasedStateMachine):
     def agent_asks(self, kind: str) -> None:
         """The agent sends a request under an id that is free."""
         number, self.next_id = self.next_id, self.next_id % 12 + 1
-        if self.agent.is_in_flight(number):
+        if number in self.agent.requests_in_flight():
             return
         message: Message
         if kind == "read":

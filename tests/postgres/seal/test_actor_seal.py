@@ -14,8 +14,7 @@ from actors.handles.keys import SHARE_INFO
 from actors.local import LocalTree
 from actors.seal_state import SealState
 from actors.tree import AUDIT_NOTARY, KEY_HOLDER, SEAL_STATE, actor_name
-from secrethub.audit.event import Entry, Record
-from secrethub.audit.verification import verify_ledger
+from secrethub.audit.verification import LedgerVerifier
 from secrethub.clock import SystemClock
 from secrethub.crypto.keyring import Keyring
 from secrethub.crypto.sealed_box import seal_to
@@ -29,6 +28,7 @@ from secrethub.errors import (
 )
 from secrethub.node import NodeSettings
 from secrethub.storage.database import Database
+from secrethub.storage.ledger_read import row_pages, snapshot
 
 
 async def test_a_cluster_is_made_once_and_opened_by_its_shares(client: SealClient) -> None:
@@ -321,15 +321,11 @@ async def test_what_happens_to_the_seal_is_in_the_ledger(
         ("sys.unseal", "intent", ""),
         ("sys.unseal", "done", ""),
     ]
-    fields = Entry.__struct_fields__
-    streams: dict[str, list[Record]] = {}
-    for row in sorted(rows, key=lambda row: (row["stream"], row["number"])):
-        entry = Entry(**{name: row[name] for name in fields})
-        streams.setdefault(entry.stream, []).append(
-            Record(entry=entry, hash=row["hash"], signature=row["signature"])
-        )
-    report = verify_ledger(streams, Keyring.load(key).derived("audit-sign"))
-    assert report.first_bad is None
+    verifier = LedgerVerifier(Keyring.load(key).derived("audit-sign"))
+    async with snapshot(database) as connection:
+        async for page in row_pages(connection):
+            verifier.feed_rows(page)
+    assert verifier.finish().first_bad is None
     text = " ".join(str(dict(row)) for row in rows)
     for share in made.keys:
         assert share.hex() not in text
