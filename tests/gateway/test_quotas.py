@@ -76,10 +76,12 @@ async def test_quotas_are_kept(node: Node) -> None:
     await ok(node, "DELETE", "sys/quotas/rate-limit/store")
     await ok(node, "DELETE", "sys/quotas/rate-limit/store")
     assert await status(node, "GET", "sys/quotas/rate-limit/store") == 404
-    await ok(node, "POST", "sys/quotas/config", {"rate_limit_exempt_paths": ["secret/data/x", "pki/*"]})
+    exempt = ["sys/policies/acl/Ops", "secret/data/x", "pki/*"]
+    await ok(node, "POST", "sys/quotas/config", {"rate_limit_exempt_paths": exempt})
     assert (await ok(node, "GET", "sys/quotas/config"))["rate_limit_exempt_paths"] == [
         "pki/*",
         "secret/data/x",
+        "sys/policies/acl/ops",
     ]
     await ledger_is_good(node)
 
@@ -116,6 +118,7 @@ async def test_what_cannot_be_limited(node: Node) -> None:
     for body in (
         {"rate_limit_exempt_paths": ["a**"]},
         {"rate_limit_exempt_paths": [""]},
+        {"rate_limit_exempt_paths": ["pki/*", "secrets/app/*"]},
         {"enable_rate_limit_audit_logging": True},
         {"enable_rate_limit_response_headers": True},
         {"other": 1},
@@ -243,6 +246,18 @@ async def test_logins_of_a_role(node: Node) -> None:
     assert codes[:4] == [400] * 4
     assert codes[-1] == 429
     assert [await attempt("other") for _ in range(6)] == [400] * 6
+
+
+async def test_logins_of_a_user(node: Node) -> None:
+    """A quota of a user limits his logins, in whatever case his name was written there."""
+    await limited(node, "logins", 1, "auth/userpass", role="Ada")
+    assert (await ok(node, "GET", "sys/quotas/rate-limit/logins"))["role"] == "ada"
+    for user, last in (("ada", 429), ("eve", 400)):
+        codes = [
+            await status(node, "POST", f"auth/userpass/login/{user}", {"password": "guessed"}, token="")
+            for _ in range(4)
+        ]
+        assert codes[-1] == last, user
 
 
 async def test_a_limit_that_is_too_strict_can_be_put_right(node: Node) -> None:

@@ -9,11 +9,13 @@ import msgspec
 
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.flat import flat_view
 from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.quotas import CONFIG, MILLI, RATE_LIMIT, GroupBy, Quota, quota_of, told
 from secrethub.engines.system.answers import QuotaAnswer, QuotaConfigAnswer
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_identity_value, new_uuid
+from secrethub.policy.names import fold_policy_path
 from secrethub.storage.authority import QUOTAS
 from secrethub.wire.canonical_path import check_path
 from secrethub.wire.durations import parse_duration
@@ -23,6 +25,7 @@ _MOST = 256
 _MAX_RATE = 1_000_000
 _MAX_INTERVAL = 30 * 86_400
 _MAX_EXEMPT = 100
+_FLAT = "secrets/ is a view of secret/: write the path as secret/data/…"
 _GLOB = re.compile(r"[^*]+\*?")
 
 
@@ -182,6 +185,8 @@ async def write_quota(context: Context, body: WriteQuota) -> Answer:
         role = body.role if body.role is not None else old.role if old is not None else ""
         if role and (wanted != mount or kind not in {"approle", "userpass"}):
             raise InvalidRequest("a role is of an auth method with roles, and path is its mount")
+        if kind == "userpass":
+            role = role.lower()  # as are the names that logins claim
         quota = Quota(
             name=context.params["name"],
             uuid=new_uuid(),
@@ -236,6 +241,8 @@ async def write_config(context: Context, body: WriteConfig) -> Answer:
     if len(body.rate_limit_exempt_paths) > _MAX_EXEMPT:
         raise InvalidRequest(f"at most {_MAX_EXEMPT} paths can be exempt")
     paths = sorted({_pattern(path) for path in body.rate_limit_exempt_paths})
+    if any(flat_view("read", path) != path for path in paths):
+        raise InvalidRequest(_FLAT)
     async with context.core.authority.change(context.fence) as change:
         await change.put(QUOTAS, CONFIG, {"exempt": paths})
     return EMPTY
@@ -255,7 +262,7 @@ def _pattern(path: str) -> str:
         raise InvalidRequest("a path has at most one *, at its end")
     bare = path.removesuffix("*")
     end = "/" if bare != path and bare.endswith("/") else ""
-    return check_path(bare.removeprefix("/")) + end + path[len(bare) :]
+    return fold_policy_path(check_path(bare.removeprefix("/"))) + end + path[len(bare) :]
 
 
 async def place(context: Context, path: str) -> tuple[str, str, str]:
@@ -270,7 +277,7 @@ async def place(context: Context, path: str) -> tuple[str, str, str]:
     for mount in await context.core.mounts.load():
         if mount.covers(wanted.removesuffix("*")):
             if mount.type == "flat":
-                raise InvalidRequest("secrets/ is a view of secret/: write the path as secret/data/…")
+                raise InvalidRequest(_FLAT)
             whole = wanted.rstrip("/") + "/" == mount.path or wanted == mount.path + "*"
             return mount.path if whole else wanted, mount.path, mount.type
     raise InvalidRequest("invalid mount path: nothing is mounted there")
