@@ -40,7 +40,6 @@ class Services:
             settings: of each key.
         """
         self._settings = {one.name: one for one in settings}
-        self._opened: dict[str, KeyService] = {}
 
     def __repr__(self) -> str:
         return f"Services({sorted(self._settings)})"
@@ -50,7 +49,7 @@ class Services:
         return {name: one.kind for name, one in self._settings.items()}
 
     def get(self, name: str, kind: str) -> KeyService:
-        """Return a key.
+        """Return a key, opened with the credentials that are in the files now: somebody may have mended them.
 
         Raises:
             Misconfigured: there is none of this name and kind, or it cannot be used.
@@ -58,10 +57,9 @@ class Services:
         settings = self._settings.get(name)
         if settings is None or settings.kind != kind:
             raise Misconfigured(f"key_services: this node's settings have no {kind} key called {name!r}")
-        if name not in self._opened:
-            try:
-                module = import_module(MODULES[kind])
-            except ImportError as exc:
-                raise Misconfigured(f"key_services.{name}: {exc.name} is not installed") from exc
-            self._opened[name] = module.open_service(settings)
-        return self._opened[name]
+        try:
+            module = import_module(MODULES[kind])
+        except ImportError as exc:
+            raise Misconfigured(f"key_services.{name}: {exc.name} is not installed") from exc
+        opened: KeyService = module.open_service(settings)
+        return opened

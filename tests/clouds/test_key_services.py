@@ -64,6 +64,23 @@ async def test_wrong_credentials_are_refused_and_not_told(cloud: Cloud) -> None:
     assert not [word for word in words if word in str(refused.value)]
 
 
+async def test_credentials_that_were_mended_are_used(cloud: Cloud) -> None:
+    """Whoever puts other credentials into the file has them used from the next time on, without a restart."""
+    services = Services((cloud.settings,))
+
+    async def unwrapped() -> bytes:
+        return await services.get(cloud.settings.name, cloud.settings.kind).unwrap(wrapped, CLUSTER, SLOT)
+
+    wrapped = await services.get(cloud.settings.name, cloud.settings.kind).wrap(SECRET, CLUSTER, SLOT)
+    held = Path(str(cloud.settings.credentials_file))
+    good = held.read_bytes()
+    cloud.deny()
+    with pytest.raises(Unavailable):
+        await unwrapped()
+    held.write_bytes(good)
+    assert await unwrapped() == SECRET
+
+
 async def test_nothing_of_the_surroundings_is_used(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Good credentials in the environment do not make up for bad ones in the node's settings."""
     held = Path(str(cloud.settings.credentials_file))
