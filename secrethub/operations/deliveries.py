@@ -35,8 +35,8 @@ _POLL_SECONDS = 1.0
 _CLAIM_SECONDS = 30.0
 _RENEW_SECONDS = 5.0
 _PAGE = 250
-_PIECE = 1024 * 1024
-"""Bytes, give or take one entry, that a target is given at once."""
+_PIECE = 512 * 1024
+"""Bytes, and one entry more, that a target is given at once: proxies take a megabyte by default."""
 _LONGEST_PAUSE = 60.0
 _FINISH_SECONDS = 5.0
 

@@ -18,7 +18,7 @@ from secrethub.engines import outbound_http
 from secrethub.engines.outbound import parse_url
 from secrethub.errors import Unavailable
 from tests.gateway.audit_sinks import paths, state, with_sinks
-from tests.gateway.behind import entries, sql, until
+from tests.gateway.behind import entries, fill_ledger, sql, until
 from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.kv import ok, status
 
@@ -31,6 +31,8 @@ class Collector:
 
     port: int = 0
     answer: int = 200
+    most: int = 1 << 30
+    """Bytes of a body that it takes."""
     heads: list[str] = field(default_factory=list)
     found: list[dict[str, Any]] = field(default_factory=list)
 
@@ -44,10 +46,11 @@ class Collector:
                 )
                 body = await reader.readexactly(int(length.partition(":")[2]))
                 self.heads.append(head)
-                extra = "location: http://127.0.0.1:1/\r\n" if self.answer == 302 else ""
-                if self.answer == 200:
+                answer = self.answer if len(body) <= self.most else 413
+                extra = "location: http://127.0.0.1:1/\r\n" if answer == 302 else ""
+                if answer == 200:
                     self.found += [json.loads(line) for line in body.splitlines()]
-                writer.write(f"HTTP/1.1 {self.answer} x\r\n{extra}content-length: 0\r\n\r\n".encode())
+                writer.write(f"HTTP/1.1 {answer} x\r\n{extra}content-length: 0\r\n\r\n".encode())
                 await writer.drain()
         writer.close()
 
@@ -139,6 +142,19 @@ async def test_what_is_not_taken_comes_again(node: Node, collector: Collector, a
         return (await state(node, "siem"))["error"] == ""
 
     await until(well)
+
+
+async def test_large_entries(node: Node, collector: Collector, authority: trustme.CA) -> None:
+    """However large entries are, a collector behind a proxy gets no more than that takes at once."""
+    collector.most = 1 << 20
+    await ok(node, "PUT", "sys/audit/collector", {"type": "http", "options": options(collector, authority)})
+    await fill_ledger(node, 12, detail=json.dumps({"long": "x" * 200_000}))
+
+    async def all_there() -> bool:
+        return sum(len(entry["detail"].get("long", "")) > 0 for entry in collector.found) == 12
+
+    await until(all_there)
+    assert not (await state(node, "collector"))["error"]
 
 
 async def test_an_answer_that_trickles(node: Node) -> None:
