@@ -13,7 +13,8 @@ from tests.gateway.rotations import STEPS, configured, ended, fields, history, r
 
 async def test_a_run_replaces_one_field(node: Node) -> None:
     """A rotation makes a version with a new value and leaves the other fields; the past says so."""
-    await put(node, "app", {"user": "u", "value": "old"})
+    written = '{"data":{"user":"u","ratio":1.10,"value":"old"}}'
+    assert (await node.call("POST", "secret/data/app", content=written)).is_success
     await configured(node, options={"length": 40, "charset": "letters,digits,symbols"})
     past = await rotated(node)
     assert (past["outcome"], past["old_version"], past["new_version"]) == ("done", 1, 2)
@@ -22,8 +23,9 @@ async def test_a_run_replaces_one_field(node: Node) -> None:
     assert found["user"] == "u"
     assert len(found["value"]) == 40
     assert found["value"] != "old"
+    assert '"ratio":1.10' in (await node.call("GET", "secret/data/app")).text
     old = (await ok(node, "GET", "secret/data/app?version=1"))["data"]
-    assert old == {"user": "u", "value": "old"}
+    assert old == {"user": "u", "ratio": 1.1, "value": "old"}
 
 
 async def test_a_secret_is_made_by_its_first_run(node: Node) -> None:

@@ -21,6 +21,7 @@ from secrethub.engines.kv.store import check_unreserved
 from secrethub.engines.mounts import Mount
 from secrethub.engines.rotators.rotator import Plan
 from secrethub.engines.runtime import Core
+from secrethub.engines.values import encoded
 from secrethub.errors import InvalidRequest
 from secrethub.rotation.schedule import Schedule
 from secrethub.rotation.steps import Run
@@ -111,7 +112,7 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_plan(self, keyring: Keyring, plan: Plan) -> Rotation:
         """Return it with what is known of the plan of the run under way."""
-        sealed = _sealed(keyring, msgspec.json.encode(plan), _work_place(self.uuid, self.runs))
+        sealed = _sealed(keyring, encoded(plan), _work_place(self.uuid, self.runs))
         return msgspec.structs.replace(self, work=sealed)
 
     def planned(self, now: datetime) -> Rotation:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from secrethub.clock import micros
 from secrethub.engines.engine import Fence
@@ -20,6 +19,7 @@ from secrethub.engines.kv.store import cache_of, opened
 from secrethub.engines.mounts import Mount
 from secrethub.engines.rotators.rotator import Plan
 from secrethub.engines.runtime import Core
+from secrethub.engines.values import decoded, encoded
 from secrethub.errors import Stale, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage import kv
@@ -86,7 +86,7 @@ async def write_secret(
     before = head or new_head(mount.uuid, path, new_uuid(), now)
     after = with_version(before, mount_settings(mount.settings), now, first=head is None)
     place = kv.value_place(after.id, after.current_version)
-    sealed = keyring.seal(msgspec.json.encode(fields), place)
+    sealed = keyring.seal(encoded(fields), place)
     if await put_within(connection, keyring, fence, after, sealed, key) != "done":
         raise Stale("the secret was made meanwhile")
     return after.current_version, [kv.written(keyring, after)]
@@ -121,5 +121,5 @@ def _current(core: Core, found: Found | None, floor: int) -> Current:
     if found is None:
         return Current(version=0, fields={})
     plain = opened(core, found)
-    fields = {} if plain is None else msgspec.json.decode(plain, type=dict[str, Any])
+    fields = {} if plain is None else decoded(plain)
     return Current(version=found[0].current_version, fields=fields)
