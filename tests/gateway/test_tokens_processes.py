@@ -168,6 +168,18 @@ async def test_tokens_below_a_prefix_are_revoked(hub: Node, second: Second) -> N
     await ledger_is_good(hub, state=True)
 
 
+async def test_revoking_a_prefix_while_authority_changes(hub: Node) -> None:
+    """However often others change authority meanwhile, what was ended is counted, and counted once."""
+    for number in range(4):
+        tokens = [await create(hub) for _ in range(5)]
+        changes = [
+            hub.call("PUT", f"sys/policies/acl/x{name}", json={"policy": native(f"secrets/{number}/{name}")})
+            for name in range(12)
+        ]
+        answer, *_ = await asyncio.gather(hub.call("PUT", "sys/leases/revoke-prefix/auth"), *changes)
+        assert answer.json()["data"] == {"leases": len(tokens)}
+
+
 async def test_a_role_changed_in_the_other_process(hub: Node, second: Second) -> None:
     """A token is made as the role is now, in a process that knew what it was."""
     await hub.call("POST", "auth/token/roles/r", json={"allowed_policies": ["reader", "wide"]})
