@@ -28,7 +28,7 @@ from serve.app import Application
 from serve.errors import ANSWER_HEADERS
 from serve.heap import settle
 from serve.listeners import HttpListener
-from serve.protocol import Begin
+from serve.protocol import Take
 from serve.timing import Timing
 
 _BODY = encode_envelope(
@@ -64,7 +64,7 @@ class UvicornListener(HttpListener):
     """The same listener with uvicorn's own protocol."""
 
     @staticmethod
-    def connections(timing: Timing, begin: Begin | None) -> Callable[..., HttpToolsProtocol]:  # noqa: ARG004
+    def connections(timing: Timing, take: Take | None) -> Callable[..., HttpToolsProtocol]:  # noqa: ARG004
         """Return uvicorn's protocol as it is."""
         return HttpToolsProtocol
 

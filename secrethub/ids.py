@@ -39,7 +39,16 @@ def new_accessor() -> str:
 
 def new_uuid() -> str:
     """Return a random UUID (RFC 9562 version 4) in its canonical text form."""
-    text = os.urandom(16).hex()
+    return _uuid(os.urandom(16).hex())
+
+
+def new_uuids(count: int) -> list[str]:
+    """Return as many random UUIDs, for one call of the system."""
+    text = os.urandom(16 * count).hex()
+    return [_uuid(text[at : at + 32]) for at in range(0, 32 * count, 32)]
+
+
+def _uuid(text: str) -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 

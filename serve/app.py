@@ -15,13 +15,12 @@ from urllib.parse import quote
 import msgspec
 
 from secrethub.engines.engine import Answer, Method
-from secrethub.engines.flat import flat_view
 from secrethub.engines.runtime import Core
 from secrethub.errors import NotFound, SecretHubError, UnsupportedOperation
 from secrethub.ids import new_uuid
 from secrethub.operations.call import Call
 from secrethub.operations.perform import perform
-from secrethub.operations.reread import Reread, at_hand
+from secrethub.operations.reread import Reread
 from secrethub.operations.unread import refused_unread
 from secrethub.policy.names import fold_policy_path
 from secrethub.wire.canonical_path import parse_path
@@ -92,30 +91,16 @@ class Application:
         self._clients = ClientAddress(core.settings.trusted_proxies)
         self._headers = _TLS_HEADERS if door == "tls" else ANSWER_HEADERS
         self._lines = header_lines(self._headers)
+        self.at_once = AtOnce(self, core)
 
-    def begin(self, cycle: Cycle, whole_way: Callable[[], None]) -> bool:
-        """Begin with a request whose answer is at hand; tell whether it is (``serve/at_once.py``).
-
-        Args:
-            cycle: the request's.
-            whole_way: carries it out by :meth:`__call__`.
-        """
+    def call_of(self, cycle: Cycle, request_id: str) -> Call | None:
+        """Return what a request without a body asks for; None when it has one or cannot be understood."""
         scope = cast("Scope", cycle.scope)
-        # A client that reads slower than it asks is waited for, which takes a task.
-        if scope["method"] != "GET" or scope["query_string"] or cycle.flow.write_paused:
-            return False
         try:
             headers = single_headers(scope["headers"])
-            if has_body(headers):
-                return False
-            call = self._call(scope, headers, new_uuid(), scope["raw_path"])
-            read = at_hand(self._core, call, flat_view(call.method, call.path))
-            if read is None:
-                return False
-            AtOnce(self, self._core, read, cycle, whole_way).begin()
+            return None if has_body(headers) else self._call(scope, headers, request_id, scope["raw_path"])
         except SecretHubError:
-            return False  # it fails on the whole way again, and is written down there
-        return True
+            return None  # it fails on the whole way again, and is written down there
 
     def encoded(self, read: Reread) -> tuple[int, bytes, bytes]:
         """Return status, header lines and body of the answer to a read at hand."""

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from secrethub.node import Listener
 from serve.app import Application
-from serve.protocol import Begin, Protocol
+from serve.protocol import Protocol, Take
 from serve.timing import USUAL, Timing
 
 _DRAIN_SECONDS = 5
@@ -35,7 +35,7 @@ class HttpListener:
         *,
         context: ssl.SSLContext | None = None,
         timing: Timing = USUAL,
-        begin: Begin | None = None,
+        take: Take | None = None,
     ) -> None:
         """Prepare; nothing is opened before :meth:`start`.
 
@@ -44,13 +44,13 @@ class HttpListener:
             where: host and port.
             context: TLS, or None for plain HTTP.
             timing: how long it waits.
-            begin: begins with those requests whose answers are at hand.
+            take: takes those requests whose answers may be at hand.
         """
         self._where = where
         config = uvicorn.Config(
             application,
             # Uvicorn only calls it, to make a connection.
-            http=cast("type[Protocol]", self.connections(timing, begin)),
+            http=cast("type[Protocol]", self.connections(timing, take)),
             ws="none",
             lifespan="off",
             loop="none",
@@ -71,14 +71,14 @@ class HttpListener:
         self._task: asyncio.Task[None] | None = None
 
     @staticmethod
-    def connections(timing: Timing, begin: Begin | None) -> Callable[..., HttpToolsProtocol]:
+    def connections(timing: Timing, take: Take | None) -> Callable[..., HttpToolsProtocol]:
         """Return what makes the protocol of a connection.
 
         Args:
             timing: how long it waits.
-            begin: begins with those requests whose answers are at hand.
+            take: takes those requests whose answers may be at hand.
         """
-        return partial(Protocol, timing=timing, begin=begin)
+        return partial(Protocol, timing=timing, take=take)
 
     @property
     def port(self) -> int:

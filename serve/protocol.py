@@ -52,17 +52,17 @@ _STATUS = {
 }
 
 
-Begin = Callable[[Cycle, Callable[[], None]], bool]
-"""Begins with a request without a task, or tells that this cannot be; given what makes one."""
+Take = Callable[[Cycle, Callable[[], None]], bool]
+"""Takes a request that may need no task, or tells that it does; given what makes one."""
 
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, timing: Timing, begin: Begin | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timing: Timing, take: Take | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timing = timing
-        self._begin = begin
+        self._take = take
         self._between = True
         """The next byte begins a request."""
         self._arriving = False
@@ -186,7 +186,7 @@ class Protocol(HttpToolsProtocol):
         cycle.__class__ = Cycle
         self._running = cycle
         start = partial(super()._start_asgi_task, cycle, app)
-        if self._begin is None or not self._begin(cast("Cycle", cycle), start):
+        if self._take is None or not self._take(cast("Cycle", cycle), start):
             start()
 
     def on_body(self, body: bytes) -> None:

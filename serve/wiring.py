@@ -94,7 +94,8 @@ class Process:
 
     def _listener(self, door: str, where: Listener, context: ssl.SSLContext | None = None) -> HttpListener:
         application = self.application(door)
-        return HttpListener(application, where, context=context, timing=self._timing, begin=application.begin)
+        take = application.at_once.take
+        return HttpListener(application, where, context=context, timing=self._timing, take=take)
 
     async def start(self) -> None:
         """Open everything; returns when the listeners accept.

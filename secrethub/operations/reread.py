@@ -6,8 +6,12 @@ What is answered this way is read, written down and checked for changes as on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from secrethub.auth.networks import within
 from secrethub.engines.engine import EMPTY, Answer, Context, Fence, Operation
+from secrethub.engines.flat import flat_view
 from secrethub.engines.memo import Granted
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.known import digest_of
@@ -57,6 +61,19 @@ class Reread:
         self._core = core
         self._position = core.caches.position
 
+    def is_at_hand(self) -> bool:
+        """Answer from memory, and tell whether that could be done."""
+        if self.operation.at_hand is None:
+            return False
+        try:
+            answer = self.operation.at_hand(self.context)
+        except Exception:  # noqa: BLE001 - it fails on the whole way again, and is written down there
+            return False
+        if answer is None:
+            return False
+        self.answer = answer
+        return True
+
     def entry(self) -> Note:
         """Return what the ledger says of it; it must be durable before the answer leaves."""
         return request_note(
@@ -85,30 +102,25 @@ class Reread:
         return not core.caches.moved(self._position, self.context.touched)
 
 
-def at_hand(core: Core, call: Call, path: str) -> Reread | None:
-    """Carry out a read for which nothing has to be waited for, neither a quota nor the database.
+def at_hand(core: Core, calls: Sequence[Call | None]) -> list[Reread | None]:
+    """Carry out those reads for which nothing has to be waited for, neither a quota nor the database.
 
     Args:
         core: this process.
-        call: the request.
-        path: the one that decides.
+        calls: the requests; None for one that must go another way.
 
     Returns:
-        The read with its answer, whose entry is to be written; None when the request must go another way.
+        For each the read with its answer, whose entry is to be written; None when the request must go
+        another way.
     """
     if not core.quotas.none:
-        return None
-    known = _granted(core, call, path)
-    if known is None or known.operation.at_hand is None:
-        return None
-    try:
-        answer = known.operation.at_hand(known.context)
-    except Exception:  # noqa: BLE001 - it fails on the whole way again, and is written down there
-        return None
-    if answer is None:
-        return None
-    known.answer = answer
-    return known
+        return [None] * len(calls)
+    now = core.clock.now()
+    known = [
+        None if call is None else _granted(core, call, flat_view(call.method, call.path), now)
+        for call in calls
+    ]
+    return [read if read is not None and read.is_at_hand() else None for read in known]
 
 
 async def reread(core: Core, call: Call, path: str, admission: Admission) -> tuple[str, Answer] | None:
@@ -128,7 +140,7 @@ async def reread(core: Core, call: Call, path: str, admission: Admission) -> tup
         Unavailable: the entry could not be made durable.
         Sealed: the keys went away.
     """
-    known = _granted(core, call, path)
+    known = _granted(core, call, path, core.clock.now())
     if known is None:
         return None
     try:
@@ -141,7 +153,7 @@ async def reread(core: Core, call: Call, path: str, admission: Admission) -> tup
     return (known.operation.name, known.answer) if known.holds() else None
 
 
-def _granted(core: Core, call: Call, path: str) -> Reread | None:
+def _granted(core: Core, call: Call, path: str, now: datetime) -> Reread | None:
     """Return a read or list that was allowed before, if nothing has changed since; wrapped ones never are."""
     if call.wrap_ttl or (call.method != "read" and call.method != "list"):  # noqa: PLR1714 - no set is made
         return None
@@ -152,7 +164,7 @@ def _granted(core: Core, call: Call, path: str) -> Reread | None:
     # Where a request comes from is no part of what is kept.
     if known is None or not within(call.client_address, known.identity.bound_cidrs):
         return None
-    operation, until, now = known.route.operation, known.identity.good_until, core.clock.now()
+    operation, until = known.route.operation, known.identity.good_until
     if operation is None or (until is not None and until <= now):
         return None
     context = context_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
@@ -238,3 +238,47 @@ async def test_a_client_that_leaves_while_several_answers_are_owed_harms_nobody(
         for connection in (first, other):
             assert (await connection.reply()).status == 200
     assert "closed" not in caplog.text
+
+
+async def test_of_those_that_arrive_together_each_gets_its_own(node: Node) -> None:
+    """Reads that are carried out together are answered each for itself, and are each in the ledger.
+
+    Among them are some that have to go the whole way, and one whose token ends meanwhile.
+    """
+    names = [f"at-hand/{number}" for number in range(6)]
+    for name in names:
+        assert (await node.call("POST", f"secrets/{name}", json={"data": {"is": name}})).status_code == 200
+    lasting = await node.token("reader", native("secrets/at-hand/*"))
+    ending = await node.token("brief", native("secrets/at-hand/*"), ttl="1h")
+    for token in (lasting, ending):
+        for name in names:
+            assert (await node.call("GET", f"secrets/{name}", token=token)).status_code == 200
+    kept = [(name, lasting, 200) for name in names]
+    others = [
+        (names[0], "hvs.unknown", 403),
+        ("elsewhere", lasting, 403),
+        (f"{names[1]}?version=1", lasting, 200),
+    ]
+    asked = [*kept, (names[2], ending, 403), *others, *kept]
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(wire(node)) for _ in asked]
+        async with _stalled(node):
+            # Nothing else runs before all of them have been sent.
+            for connection, (name, token, _) in zip(connections, asked, strict=True):
+                connection.writer.write(request(f"/v1/secrets/{name}", f"X-Vault-Token: {token}"))
+            await _waiting(node, 2 * len(kept) + 1)
+            node.clock.move(3700)
+        replies = [await connection.reply() for connection in connections]
+    assert [reply.status for reply in replies] == [status for _, _, status in asked]
+    for reply, (name, _, status) in zip(replies, asked, strict=True):
+        if status == 200:
+            assert reply.json()["data"]["data"] == {"is": name.partition("?")[0]}
+    found = await sql(
+        node.settings.database_url,
+        "SELECT request_id, path, outcome FROM audit_entries WHERE kind = 'request' AND outcome = 'done'",
+    )
+    entries = {row["request_id"]: row["path"] for row in found}
+    for reply, (name, _, status) in zip(replies, asked, strict=True):
+        if status == 200:
+            assert entries[reply.json()["request_id"]] == f"secret/data/{name.partition('?')[0]}"
+    assert node.process.core.ledger.open == 0
