@@ -13,10 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 OTHER_KEYS = {
     ("cluster", "wrapped_keyring"),
     ("cluster", "wrapped_notary"),
+    ("kv_secrets", "path"),
     ("seal_slots", "wrapped_root"),
     ("tokens", "batch"),
 }
-"""Places that are sealed with the root key, or with keys derived for one token."""
+"""What is sealed with the root key or with keys derived for one token, or given out and not kept (pages)."""
 OF_THE_TABLE_ITSELF = "secrethub/storage/sealed_columns.py"
 
 
