@@ -28,7 +28,7 @@ from secrethub.errors import IntegrityFailure, Sealed, SecretHubError, Unavailab
 from secrethub.ids import new_uuid
 from secrethub.storage.database import FAILURES, Database, unavailable
 from secrethub.storage.freshness import Caches
-from secrethub.storage.ledger_rows import BEHIND, COMMIT, NEWEST_OF, appended
+from secrethub.storage.ledger_rows import BEHIND, COMMIT, NEWEST_OF, NOT_DURABLE, appended
 
 _BATCH = 512
 _MOST_WAITING = 20_000
@@ -319,9 +319,7 @@ class Ledger:
         try:
             records = chain.extend(at, map(msgspec.structs.astuple, notes))
         except BaseException:
-            # A stream that has no entry yet is begun again, with what it opens with.
-            begun = start.number > 0
-            self._chain = Chain(start.stream, self._chain_key, start.number, start.head) if begun else None
+            self._stay_at(start)
             raise
         async with self._caches.look:
             asked, least = _now(), self._caches.expected
@@ -336,11 +334,20 @@ class Ledger:
                     _log.warning("the ledger could not be written: %s", type(exc).__name__)
                     raise unavailable(exc, "the audit ledger cannot be written") from exc
                 raise
+            if not rows:
+                self._stay_at(start)
+                _log.error(NOT_DURABLE)
+                raise Unavailable(NOT_DURABLE)
             self._lost.clear()
             self._caches.apply(rows, least=least)
             self.entries += len(records)
             self._asked = asked
             self.lag = time.monotonic() - started
+
+    def _stay_at(self, start: StreamHead) -> None:
+        """Go on where the stream ends; one that has no entry yet is begun again, with what it opens with."""
+        begun = start.number > 0
+        self._chain = Chain(start.stream, self._chain_key, start.number, start.head) if begun else None
 
     async def _survived(self, start: StreamHead) -> StreamHead:
         """Return where the database has this stream end: it lost entries, as a failover may do."""

@@ -20,7 +20,7 @@ from secrethub.crypto.keyring import Keyring
 from secrethub.errors import Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage.database import Database
-from secrethub.storage.ledger_rows import APPEND, BEHIND, appended
+from secrethub.storage.ledger_rows import APPEND, BEHIND, NOT_DURABLE, appended
 
 _ITSELF = Origin()
 
@@ -126,7 +126,9 @@ class SealedStream:
         )
         try:
             async with self._database.write() as connection:
-                await connection.execute(APPEND, *appended(before, [row_from(record) for record in records]))
+                rows = [row_from(record) for record in records]
+                if not await connection.fetch(APPEND, *appended(before, rows)):
+                    raise Unavailable(NOT_DURABLE)
         except asyncpg.PostgresError as exc:
             if exc.sqlstate != BEHIND:
                 raise

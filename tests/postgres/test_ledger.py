@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,6 +20,7 @@ from secrethub.storage.database import Database
 from secrethub.storage.freshness import Caches
 from secrethub.storage.ledger import Ledger, Note
 from secrethub.storage.ledger_read import row_pages, snapshot
+from secrethub.storage.sealed_stream import SealedStream
 
 
 @pytest.fixture
@@ -168,6 +170,36 @@ async def test_an_answer_that_was_lost(
     cut = await verdict(database_url, keyring)
     assert cut.first_bad is not None
     assert cut.first_bad.reason == "truncated"
+
+
+async def test_a_database_that_confirms_too_early(office: Office, keyring: Keyring) -> None:
+    """While synchronous_commit is off nothing is written, whenever that began; then the stream goes on."""
+    await office.ledger.append(note("before"))
+    name = (await office.sql("SELECT current_database() AS name"))[0]["name"]
+    sealed = SealedStream(office.database, node="n")
+
+    async def reconnected(setting: str) -> None:
+        await office.sql(f'ALTER DATABASE "{name}" {setting}')
+        await office.sql(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+        )
+        for _ in range(2):  # whoever has a connection that ended finds out first
+            with contextlib.suppress(Unavailable):
+                await office.ledger.look()
+
+    await reconnected("SET synchronous_commit = off")
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await office.ledger.append(note("meanwhile"))
+    with pytest.raises(Unavailable, match="synchronous_commit"):
+        await sealed.record("sys.test", "done", keyring=keyring)
+    await reconnected("RESET synchronous_commit")
+    await office.ledger.append(note("after"))
+    await sealed.record("sys.test", "done", keyring=keyring)
+    paths = [path for _, _, kind, path in await stored(office) if kind == "request"]
+    assert paths == ["before", "after"]
+    assert (await verdict(office.url, keyring)).ok
 
 
 async def test_every_lost_range_is_said(office: Office, keyring: Keyring) -> None:
