@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 
 from cluster.dev_file import Keys, Root
 from cluster.folders import write_private
-from secrethub.errors import Misconfigured, Unavailable
+from secrethub.errors import InvalidRequest, Misconfigured, Unavailable
 from secrethub.pki.chain import fingerprint, from_pem, to_pem
 
 _SHARES = 5
@@ -43,7 +44,7 @@ class DevSeal:
             The keys; None when somebody else initialised and kept them.
 
         Raises:
-            Misconfigured: it is sealed, and the keys are not here.
+            Misconfigured: it is sealed, and the keys are not here, or are others.
             Unavailable: the installation does not do as it should.
         """
         status = await self._call("GET", "sys/seal-status")
@@ -96,11 +97,15 @@ class DevSeal:
                 "start with --uninitialised and unseal it yourself"
             )
         await self._call("PUT", "sys/unseal", {"reset": True})
-        for key in keys.unseal_keys:
-            answer = await self._call("PUT", "sys/unseal", {"key": key})
-            if not answer["sealed"]:
-                return
-        raise Unavailable("the kept unseal keys do not open the seal")
+        with contextlib.suppress(InvalidRequest):
+            for key in keys.unseal_keys:
+                answer = await self._call("PUT", "sys/unseal", {"key": key})
+                if not answer["sealed"]:
+                    return
+        raise Misconfigured(
+            f"the unseal keys in {self._kept} do not open the seal, as after a rekey: "
+            "put those there that do, or start with --uninitialised and unseal it yourself"
+        )
 
     async def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         document: dict[str, Any] = (await self._send(method, path, body)).json()
@@ -113,7 +118,8 @@ class DevSeal:
             except httpx2.TransportError as exc:
                 raise Unavailable(f"{path}: no answer") from exc
         if answer.status_code != httpx2.codes.OK:
-            raise Unavailable(f"{path}: {answer.status_code} {answer.text[:500]}")
+            kind = InvalidRequest if answer.status_code == httpx2.codes.BAD_REQUEST else Unavailable
+            raise kind(f"{path}: {answer.status_code} {answer.text[:500]}")
         return answer
 
     async def _health(self, client: httpx2.AsyncClient) -> int:

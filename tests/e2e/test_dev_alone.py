@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 from cluster.demo.core import Core, environment
 from cluster.demo.processes import command
 from tests.e2e.development import ends
+from tests.e2e.shell import Shell
 from tests.folders import traversable
 
 pytestmark = pytest.mark.timeout(400)
@@ -101,6 +104,32 @@ def test_a_second_dev_leaves_the_first_alone(start: Starts) -> None:
     assert done.returncode == 1
     assert "another secrethub dev runs" in done.stderr
     assert core.addresses() == before
+
+
+def test_keys_that_open_no_more_are_told_of(start: Starts) -> None:
+    """After a rekey its start says whose keys do not fit and what to do; by hand it is unsealed."""
+    core = start("--single-process")
+    core.child.stop(60.0)
+    kept = core.data_dir / "state" / "unseal.json"
+    good = json.loads(kept.read_text())
+    others = [base64.b64encode(bytes([number]) * 33).decode() for number in range(1, 6)]
+    kept.write_text(json.dumps(good | {"unseal_keys": others}))
+    done = subprocess.run(
+        command("dev", "--single-process", "--data-dir", str(core.data_dir), *PORTS),
+        env=dict(environment()),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(f"Error: the unseal keys in {kept} do not open the seal")
+    assert "--uninitialised" in said
+    core = start("--single-process", "--uninitialised")
+    shell = Shell({**environment(), "SECRETHUB_ADDR": core.addresses().api}, core.data_dir)
+    shell("operator", "unseal", stdin="\n".join(good["unseal_keys"][:3]))
+    core.wait_for_root()
 
 
 @pytest.mark.parametrize("folder", ["/proc/none", "/dev/null"])
