@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.gateway.behind import sql
 from tests.gateway.conftest import Node, native
 
 _NAMES = [f"page-{letter}" for letter in "abcde"]
@@ -74,3 +75,18 @@ async def test_what_is_denied_takes_no_place(node: Node) -> None:
     token = await node.token("lister", policy)
     answer = await node.call("LIST", place, token, params={"limit": "3"})
     assert answer.json()["data"]["keys"] == ["page-a", "page-c", "page-d"]
+
+
+async def test_a_folder_of_many_secrets(node: Node) -> None:
+    """Without a limit all names are in the list, however many; with one as many as were asked for."""
+    await node.call("POST", "secret/data/many/0", json={"data": {}})
+    await sql(
+        node.settings.database_url,
+        """INSERT INTO kv_secrets
+           SELECT store, 'many/' || n, id || n, revision, current_version, oldest_version, max_versions,
+                  cas_required, delete_version_after, custom_metadata, created_at, updated_at, versions, mac
+           FROM kv_secrets, generate_series(1, 20500) AS n""",
+    )
+    for query, count in (("", 20_501), ("&limit=15000", 15_000), ("&limit=30000", 20_501)):
+        answer = await node.call("GET", f"secret/metadata/many?list=true{query}")
+        assert len(set(answer.json()["data"]["keys"])) == count, query

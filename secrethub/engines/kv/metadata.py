@@ -28,13 +28,14 @@ from secrethub.engines.kv.store import (
     settings_of,
     time_text,
 )
-from secrethub.engines.listing import PAGES, whole_number, without_denied
+from secrethub.engines.listing import PAGES, page, without_denied
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import new_uuid
 from secrethub.storage import kv
 from secrethub.wire.durations import parse_duration
 
-_MAX_LIST = 10_000
+_PAGE = 10_000
+"""Names that one look at the database gives."""
 _IGNORED = '"cas_required" set to false, but is mandated by backend config. This value will be ignored.'
 _PLAIN = frozenset({"max_versions", "cas_required", "delete_version_after"})
 
@@ -135,18 +136,17 @@ async def list_names(context: Context, _body: None) -> Answer:
     """List names, folders with a trailing slash; ``after`` and ``limit`` page through them."""
     prefix = folder_of(context)
     context.depends("kv", context.stored(prefix))
-    limit = whole_number(context.query.get("limit"), name="limit") or _MAX_LIST
-    after = context.query.get("after", "")
+    limit, after = page(context)
     names: list[str] = []
-    size = min(limit, _MAX_LIST)
-    while len(names) < limit:
+    size = min(limit or _PAGE, _PAGE)
+    while limit is None or len(names) < limit:
         async with context.core.database.read() as connection:
-            page = await kv.children(connection, context.mount_id, prefix, after=after, limit=size)
-        names += await _shown(context, prefix, page)
-        if len(page) < size:
+            found = await kv.children(connection, context.mount_id, prefix, after=after, limit=size)
+        names += await _shown(context, prefix, found)
+        if len(found) < size:
             break
         # However few are asked for, many that are denied are not looked at one by one.
-        after, size = page[-1], min(2 * size, _MAX_LIST)
+        after, size = found[-1], min(2 * size, _PAGE)
     if not names:
         raise NotFound("")
     return Answer(data={"keys": names[:limit]}, detail={"count": len(names[:limit])})
