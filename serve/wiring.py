@@ -158,7 +158,7 @@ class Process:
 
     async def _summarise(self) -> None:
         """Write down how many requests were throttled and so are not in the ledger one by one."""
-        core = self.core
+        core, count = self.core, 0
         while True:
             await asyncio.sleep(self._timing.summary)
             if not core.unsealed:
@@ -174,10 +174,11 @@ class Process:
                 await summarise(core)
             except SecretHubError as exc:
                 _log.warning("requests beyond quotas could not be summarised: %s", exc.code)
-            count = sum(bound.take_refused() for bound in bounds)
+            new = sum(bound.take_refused() for bound in bounds)
+            core.metrics.throttled.inc(new)
+            count += new
             if not count:
                 continue
-            core.metrics.throttled.inc(count)
             try:
                 await note(
                     core,
@@ -190,6 +191,8 @@ class Process:
                 )
             except SecretHubError as exc:
                 _log.warning("%d throttled requests could not be summarised: %s", count, exc.code)
+            else:
+                count = 0
 
     async def _tidy(self) -> None:
         """Remove what has expired. Every node does it; rows are claimed with SKIP LOCKED."""

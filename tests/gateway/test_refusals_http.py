@@ -77,6 +77,42 @@ async def test_throttled_requests_are_summed_up(node: Node) -> None:
     await ledger_is_good(node)
 
 
+@pytest.mark.parametrize("timing", [Timing(summary=0.1)])
+async def test_what_cannot_be_summed_up_now_is_later(node: Node) -> None:
+    """Throttled requests are counted until that is written down, not until it was tried."""
+    url = node.settings.database_url
+    await sql(
+        url,
+        """CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE 'refused by a test' USING ERRCODE = 'cannot_connect_now'; END $$""",
+    )
+    await sql(
+        url,
+        """CREATE TRIGGER lose BEFORE INSERT ON audit_entries FOR EACH ROW
+           WHEN (NEW.operation = 'request.throttled') EXECUTE FUNCTION lose()""",
+    )
+    statuses: list[int] = []
+
+    async def flood() -> None:
+        for _ in range(80):
+            answer = await node.call("GET", "secrets/a", "hvs.unknown")
+            statuses.append(answer.status_code)
+
+    async def lost() -> bool:
+        return bool(await sql(url, "SELECT 1 FROM audit_entries WHERE kind = 'lost'"))
+
+    await asyncio.gather(*(flood() for _ in range(8)))
+    # What could not be written is told of by the next stream.
+    await until(lost)
+    await sql(url, "DROP FUNCTION lose CASCADE")
+
+    async def summed() -> bool:
+        found = await entries(url, operation="request.throttled")
+        return sum(entry["detail"]["count"] for entry in found) == statuses.count(429) > 0
+
+    await until(summed)
+
+
 async def test_what_is_not_understood_is_written_down(node: Node) -> None:
     """A request that is refused before anybody is asked leaves its path and reason, and is counted."""
     url = node.settings.database_url
