@@ -34,7 +34,10 @@ def replay(session: Session, /, source: str, limit: int, **given: Any) -> None:
     looked_at = 0
     with session.client() as client:
         while True:
-            found = client.write("sys/policies/replay", body).data
+            reply = client.write("sys/policies/replay", body)
+            found = reply.data
+            if "after" not in body:
+                session.warn(reply.warnings)
             changes += found["changes"]
             looked_at += found["looked_at"]
             for reason, count in found["undecided"].items():

@@ -39,18 +39,23 @@ async def node(database_url: str, tmp_path: Path, folder: Path) -> AsyncIterator
 
 
 async def test_reads_that_left(node: Node, folder: Path) -> None:
-    """Who asks for the reads of a secret is told that older ones are in the archive."""
+    """Who asks for the reads of a secret, or what a policy would change, is told what is in the archive."""
     await node.call("POST", "secrets/a", json={"data": {}})
     await node.call("GET", "secrets/a")
-    places = ("secret/readers/a", "secret/unused?since=1h")
-    for place in places:
-        assert (await node.call("GET", place)).json()["warnings"] is None
+    proposed = {"name": "p", "policy": {"version": "1", "statements": []}, "since": "1h"}
+    requests: list[tuple[str, str, Any]] = [
+        ("GET", "secret/readers/a", None),
+        ("GET", "secret/unused?since=1h", None),
+        ("POST", "sys/policies/replay", proposed),
+    ]
+    for method, place, body in requests:
+        assert (await node.call(method, place, json=body)).json()["warnings"] is None, place
     await configure(node, folder)
     await old_entries(node)
     await run(node)
     assert (await ok(node, "GET", "secret/readers/a"))["reads"] == []
-    for place in places:
-        (said,) = (await node.call("GET", place)).json()["warnings"]
+    for method, place, body in requests:
+        (said,) = (await node.call(method, place, json=body)).json()["warnings"]
         assert "archive" in said, place
     assert (await node.call("GET", "secret/unused?since=0s")).json()["warnings"] is None
 

@@ -30,6 +30,7 @@ from secrethub.policy.builtin import ROOT, check_policy_name
 from secrethub.policy.conditions import Circumstances
 from secrethub.policy.decision import Allowed, CompiledPolicies, Decision, Denied, compile_policies, decide
 from secrethub.policy.document import ParsedPolicy, parse_policy
+from secrethub.storage.archive import pruned_until
 from secrethub.storage.ledger_decisions import Place, decided
 from secrethub.wire.durations import format_rfc3339, parse_duration, parse_rfc3339
 
@@ -92,6 +93,8 @@ async def replay(context: Context, body: ReplayRequest) -> Answer:
     if not body.actor.isprintable():
         raise InvalidRequest("actor is the beginning of a name such as agent:6f1c0c1e-")
     after = _place(body.after) if body.after else Place(micros(_since(body.since, context.now)))
+    async with core.database.read() as connection:
+        gone = await pruned_until(connection)
     entries = await decided(core.database, after, micros(until), body.actor, _LOOKED_AT)
     judge = _Judge(core, proposed, attach=body.attach)
     changes: list[dict[str, Any]] = []
@@ -117,6 +120,9 @@ async def replay(context: Context, body: ReplayRequest) -> Answer:
             "looked_at": looked_at,
             "next": f"{last.at}.{last.stream}.{last.number}" if more and last is not None else "",
         },
+        warnings=(f"requests until {format_rfc3339(from_micros(gone))} are in the ledger's archive",)
+        if after.at < gone
+        else (),
         detail={"looked_at": looked_at, "changes": len(changes)},
     )
 
