@@ -6,6 +6,7 @@ A process is a gateway (HTTP), an agent gateway, or both; in a single process it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -40,6 +41,9 @@ from serve.timing import USUAL, Timing
 from serve.tls_certificate import TlsIdentity
 
 Part = Literal["gateway", "agents"]
+
+_LAST_SECONDS = 2.0
+"""For the last words of a process whose database may be away."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +91,8 @@ class Process:
         self._tls: TlsIdentity | None = None
         self._listeners: list[HttpListener] = []
         self._background = Background()
+        self._throttled = 0
+        """Requests that the ledger does not know of yet."""
 
     def application(self, door: str) -> Application:
         """Return the application of a door."""
@@ -140,6 +146,9 @@ class Process:
         await asyncio.gather(*(listener.stop() for listener in self._listeners))
         if self._tls is not None:
             await self._tls.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self._sum_up()
         await self._checkpoints.stop()
         await self._metrics.stop()
         await self._keys.stop()
@@ -157,42 +166,45 @@ class Process:
             raise Unavailable("the agents' listener has ended")
 
     async def _summarise(self) -> None:
-        """Write down how many requests were throttled and so are not in the ledger one by one."""
-        core, count = self.core, 0
         while True:
             await asyncio.sleep(self._timing.summary)
-            if not core.unsealed:
-                # Nothing could be signed now; what was counted stays counted.
-                continue
-            bounds = (
-                core.throttle_anonymous,
-                core.throttle_public,
-                core.throttle_logins,
-                seal_throttle(core),
+            await self._sum_up()
+
+    async def _sum_up(self) -> None:
+        """Write down how many requests were throttled and so are not in the ledger one by one."""
+        core = self.core
+        if not core.unsealed:
+            # Nothing could be signed now; what was counted stays counted.
+            return
+        bounds = (
+            core.throttle_anonymous,
+            core.throttle_public,
+            core.throttle_logins,
+            seal_throttle(core),
+        )
+        try:
+            await summarise(core)
+        except SecretHubError as exc:
+            _log.warning("requests beyond quotas could not be summarised: %s", exc.code)
+        new = sum(bound.take_refused() for bound in bounds)
+        core.metrics.throttled.inc(new)
+        self._throttled += new
+        if not self._throttled:
+            return
+        try:
+            await note(
+                core,
+                operation="request.throttled",
+                path="",
+                actor="anonymous",
+                outcome="refused",
+                reason="too many unauthenticated requests",
+                detail={"count": self._throttled},
             )
-            try:
-                await summarise(core)
-            except SecretHubError as exc:
-                _log.warning("requests beyond quotas could not be summarised: %s", exc.code)
-            new = sum(bound.take_refused() for bound in bounds)
-            core.metrics.throttled.inc(new)
-            count += new
-            if not count:
-                continue
-            try:
-                await note(
-                    core,
-                    operation="request.throttled",
-                    path="",
-                    actor="anonymous",
-                    outcome="refused",
-                    reason="too many unauthenticated requests",
-                    detail={"count": count},
-                )
-            except SecretHubError as exc:
-                _log.warning("%d throttled requests could not be summarised: %s", count, exc.code)
-            else:
-                count = 0
+        except SecretHubError as exc:
+            _log.warning("%d throttled requests could not be summarised: %s", self._throttled, exc.code)
+        else:
+            self._throttled = 0
 
     async def _tidy(self) -> None:
         """Remove what has expired. Every node does it; rows are claimed with SKIP LOCKED."""

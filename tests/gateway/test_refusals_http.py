@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from serve.timing import Timing
 from tests.gateway.behind import entries, ledger_is_good, sql, until
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import Node, native, node_settings, running
 
 _CANARY = "canary-of-refusals"
 
@@ -75,6 +76,23 @@ async def test_throttled_requests_are_summed_up(node: Node) -> None:
     await until(summed)
     assert "secrethub_throttled_total{" in (await node.call("GET", "sys/metrics")).text
     await ledger_is_good(node)
+
+
+async def test_a_process_that_ends_sums_up(database_url: str, tmp_path: Path) -> None:
+    """What a process has throttled since it said so last is in the ledger when it ends as it should."""
+    async with running(node_settings(tmp_path, database_url)) as node:
+        await node.initialise()
+        await node.unseal()
+        statuses: list[int] = []
+
+        async def flood() -> None:
+            for _ in range(80):
+                answer = await node.call("GET", "secrets/a", "hvs.unknown")
+                statuses.append(answer.status_code)
+
+        await asyncio.gather(*(flood() for _ in range(8)))
+    found = await entries(database_url, operation="request.throttled")
+    assert sum(entry["detail"]["count"] for entry in found) == statuses.count(429) > 0
 
 
 @pytest.mark.parametrize("timing", [Timing(summary=0.1)])
