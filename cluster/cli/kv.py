@@ -51,6 +51,8 @@ def put(session: Session, path: str, pairs: tuple[str, ...], source: str | None,
     place, body = secret_path(path), _body(pairs, source, cas)
     with session.client() as client:
         reply = client.write(place, body)
+    for advice in advice_about(path).values():
+        session.note(f"The secret is called {visible(place.removeprefix('secrets/'))}: {advice}.")
     session.warn(reply.warnings)
     session.show(reply.data)
 

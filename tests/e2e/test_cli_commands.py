@@ -126,6 +126,9 @@ def test_listing_and_deleting(shell: Shell) -> None:
     said = shell("kv", "get", "tree/a", code=1)
     assert "deleted" in said
     assert "try tree/none" in shell("kv", "get", "secret/data/tree/none", code=1)
+    written = shell.run("kv", "put", "secret/data/tree/d", "x=1")
+    assert (written.returncode, "called data/tree/d" in written.stderr) == (0, True)
+    assert shell.run("kv", "put", "tree/d", "x=1").stderr == ""
     assert "not found" in shell("kv", "get", "tree/none", code=1)
 
 
