@@ -117,6 +117,7 @@ async def test_what_cannot_be_summed_up_now_is_later(node: Node) -> None:
             statuses.append(answer.status_code)
 
     async def lost() -> bool:
+        await node.call("GET", "sys/mounts")
         return bool(await sql(url, "SELECT 1 FROM audit_entries WHERE kind = 'lost'"))
 
     await asyncio.gather(*(flood() for _ in range(8)))
