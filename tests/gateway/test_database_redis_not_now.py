@@ -73,20 +73,68 @@ async def test_a_server_that_runs_a_script_is_tried_again(ready: Node, target: T
     await creds(ready)
 
 
-@pytest.mark.parametrize("ours", [True, False])
-async def test_a_password_that_is_not_kept_is_not_forgotten(
-    ready: Node, target: TargetRedis, ours: bool
-) -> None:
-    """Where Redis takes a new password and cannot save it, nobody is locked out: both stay known."""
+WHOSE = pytest.mark.parametrize(
+    ("way", "user"), [("rotate-root/cache", "secrethub"), ("rotate-role/app", "app")], ids=["ours", "static"]
+)
+
+
+@pytest.fixture
+async def first(ready: Node) -> str:
+    """The password of the static role ``app``, that has the user ``app``."""
     static = {"db_name": "cache", "username": "app", "rotation_period": "24h"}
     await ok(ready, "POST", f"{MOUNT}/static-roles/app", static)
-    first = (await ok(ready, "GET", f"{MOUNT}/static-creds/app"))["password"]
+    return str((await ok(ready, "GET", f"{MOUNT}/static-creds/app"))["password"])
+
+
+@WHOSE
+async def test_a_password_that_could_not_be_kept_is_not_replaced(
+    ready: Node, target: TargetRedis, first: str, way: str, user: str
+) -> None:
+    """However often it is tried while Redis cannot save, the old one is good, also after a restart."""
+    old = CANARY if user == "secrethub" else first
     target.folder.rename(elsewhere := target.folder.with_name("elsewhere"))
-    answer = await ready.call("POST", f"{MOUNT}/" + ("rotate-root/cache" if ours else "rotate-role/app"))
-    assert answer.status_code == 503, answer.text
-    assert not target.opens(*(("secrethub", CANARY) if ours else ("app", first)))
+    for _ in range(2):
+        answer = await ready.call("POST", f"{MOUNT}/{way}")
+        assert (answer.status_code, "save the ACLs" in answer.text) == (400, True), answer.text
+    elsewhere.rename(target.folder)
+    target.stop()
+    target.start()
+    assert target.opens(user, old)
+    await ok(ready, "POST", f"{MOUNT}/{way}")
+    assert not target.opens(user, old)
+    await creds(ready)
+
+
+@WHOSE
+async def test_a_password_that_was_not_kept_is_not_forgotten(
+    ready: Node, target: TargetRedis, first: str, way: str, user: str
+) -> None:
+    """Where Redis takes a new one and cannot save it any more, nobody is locked out: both stay known."""
+    elsewhere = target.folder.with_name("elsewhere")
+    saves = 0
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, asks: bool) -> None:
+        nonlocal saves
+        while data := await reader.read(65_536):
+            if asks and b"SAVE" in data:
+                saves += 1
+                if saves == 2:
+                    target.folder.rename(elsewhere)
+            writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", target.port)
+        await asyncio.gather(pass_on(reader, ours, asks=True), pass_on(theirs, writer, asks=False))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await ok(ready, "POST", f"{MOUNT}/config/cache", target.config(port=port))
+    assert (await ready.call("POST", f"{MOUNT}/{way}")).status_code == 503
+    assert not target.opens(user, CANARY if user == "secrethub" else first)
     elsewhere.rename(target.folder)
     await creds(ready)
-    second = (await ok(ready, "GET", f"{MOUNT}/static-creds/app"))["password"]
-    assert target.opens("app", second)
-    assert (second == first) == ours
+    password = (await ok(ready, "GET", f"{MOUNT}/static-creds/app"))["password"]
+    assert target.opens("app", password)
+    assert (password == first) == (user == "secrethub")
+    server.close()

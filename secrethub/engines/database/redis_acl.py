@@ -121,6 +121,9 @@ class RedisTarget:
             save = await self._save_of(session)
             if await session.ask("ACL", "GETUSER", name) is None:
                 raise InvalidRequest(f"there is no user {name}")
+            # A server that cannot save would take one after another, and its restart would bring the first
+            # one back, which nobody knows any more.
+            await _saved(session, save)
             await session.ask("ACL", "SETUSER", name, "resetpass", "#" + _digest(password))
             if save:
                 await session.keep(*save)
