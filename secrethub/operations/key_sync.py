@@ -103,8 +103,9 @@ class KeySync:
             if core.keys.held:
                 core.lock()
             return True
-        keyring = await core.seal.keyring(cluster.cluster_id, core.settings.node, cluster.seal_epoch)
+        # Said before, so that no seal ends in between and knows nothing of these keys.
         await self._say_held(cluster.seal_epoch)
+        keyring = await core.seal.keyring(cluster.cluster_id, core.settings.node, cluster.seal_epoch)
         await core.unseal(keyring, cluster.seal_epoch, cluster.cluster_id)
         if not core.unsealed:
             raise Unavailable("the seal changed while the keyring was on its way")
