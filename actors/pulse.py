@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from secrethub.errors import SecretHubError
@@ -15,11 +16,14 @@ _log = logging.getLogger(__name__)
 async def pulse(step: Callable[[], Awaitable[None]], done: asyncio.Event, seconds: float) -> None:
     """Do ``step`` at once and then every ``seconds``, until ``done`` is set.
 
+    A step that takes long comes later, for a quarter of the time is always left to others.
+
     Our own errors mean "not now" and wait for the next time. Anything else is a defect: it ends the
     actor, and its supervisor starts a fresh one.
     """
     life = asyncio.current_task()
     while not done.is_set():
+        begun = time.monotonic()
         try:
             await step()
         except SecretHubError as exc:
@@ -28,5 +32,5 @@ async def pulse(step: Callable[[], Awaitable[None]], done: asyncio.Event, second
             # Waiting with a time limit loses a cancellation that comes together with what is waited for.
             raise asyncio.CancelledError
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(max(begun + seconds - time.monotonic(), seconds / 4)):
                 await done.wait()
