@@ -116,12 +116,17 @@ def renew(session: Session, accessor: str | None, token_file: str | None, increm
 
 
 @token.command()
+@click.option("--self", "own", is_flag=True, help="The token in use.")
 @click.option("--leave-children", is_flag=True, help="With --token-file: what was made from it lives on.")
 @_other
 @with_session
-def revoke(session: Session, accessor: str | None, token_file: str | None, leave_children: bool) -> None:
-    """Revoke a token, by default the one in use, and everything made from it."""
+def revoke(
+    session: Session, accessor: str | None, token_file: str | None, own: bool, leave_children: bool
+) -> None:
+    """Revoke a token and everything made from it."""
     path, body = _named("revoke", accessor, token_file)
+    if own == bool(body):
+        raise click.UsageError("say which token: one of --self, --accessor and --token-file")
     if leave_children:
         if "token" not in body:
             raise click.UsageError("--leave-children wants --token-file")

@@ -278,7 +278,7 @@ def test_tokens_are_created_renewed_and_revoked(shell: Shell) -> None:
         shell("token", "renew", "--increment", "10m", "--format", "json", SECRETHUB_TOKEN=token)
     )
     assert 0 < found["lease_duration"] <= 600
-    assert "Revoked" in shell("token", "revoke", SECRETHUB_TOKEN=token)
+    assert "Revoked" in shell("token", "revoke", "--self", SECRETHUB_TOKEN=token)
     for said in (
         shell("token", "lookup", code=1, SECRETHUB_TOKEN=token),
         shell("login", "--no-store", code=1, stdin=token),

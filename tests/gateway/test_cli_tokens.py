@@ -41,6 +41,8 @@ async def test_other_tokens(cli: Cli, tmp_path: Path) -> None:
     assert "root" in own
     await cli("token", "revoke", "--leave-children", "--accessor", made["accessor"], code=2)
     await cli("token", "lookup", "--accessor", "x", "--token-file", "y", code=2)
+    for unclear in ((), ("--self", "--accessor", made["accessor"])):
+        assert "--self, --accessor and --token-file" in await cli("token", "revoke", *unclear, code=2)
     assert "Revoked." in await cli("token", "revoke", "--accessor", made["accessor"])
     for _ in range(2):
         await cli("token", "create", "--policy", "default", "--ttl", "1h")
