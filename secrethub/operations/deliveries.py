@@ -6,7 +6,7 @@ the place where it was: the next one gives those entries again. So a sink gets e
 the order of each stream.
 
 A sink that takes nothing for longer than its ``max_lag`` loses what is older than that; how much is written
-into the ledger first.
+into the ledger first. One whose place was edited is given the stream anew; that is written there, too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import time
 
 import msgspec
 
-from secrethub.audit.event import StreamHead
+from secrethub.audit.event import GENESIS, StreamHead
 from secrethub.background import Background, Work
 from secrethub.engines.runtime import Core
-from secrethub.engines.sinks.kinds import all_sinks, target_of
+from secrethub.engines.sinks.kinds import all_sinks, sign_places, target_of
 from secrethub.engines.sinks.target import Sink, Target, TargetFailed
 from secrethub.engines.system.ledger_entries import shown
 from secrethub.errors import IntegrityFailure, SecretHubError, Unavailable
@@ -38,6 +38,8 @@ _PAGE = 250
 _PIECE = 512 * 1024
 """Bytes, and one entry more, that a target is given at once: proxies take a megabyte by default."""
 _LONGEST_PAUSE = 60.0
+_NAMED = 10
+"""Streams that an entry names."""
 _FINISH_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -70,7 +72,11 @@ class Deliveries:
         if moves == self._moves:
             return
         try:
-            await self._keep({sink.uuid: sink for sink in await all_sinks(core)})
+            found = await all_sinks(core)
+            for sink in found:
+                if not sink.signed:
+                    await sign_places(core, sink)
+            await self._keep({sink.uuid: sink for sink in found})
             self._moves = moves
         except IntegrityFailure as exc:
             # Those that were read before go on; nobody is sent anywhere by a row that is not authentic.
@@ -133,11 +139,13 @@ class Delivery:
             return False
         if self._target is None:
             self._target = target_of(core.settings, sink)
-        await self._skip_overdue()
+        places = await self._places()
+        if await self._skip_overdue(places):
+            places = await self._places()
         key = core.keyring().derived("audit-sign")
         async with core.database.read() as connection:
-            page = await sinks.following(connection, key, sink.uuid, _PAGE)
-            behind = await sinks.behind_of(connection, sink.uuid)
+            page = await sinks.following(connection, key, places, _PAGE)
+            behind = await sinks.behind_of(connection, places)
         self._tell(page, behind)
         for piece in _pieces(page):
             if not await self._claimed():
@@ -180,6 +188,7 @@ class Delivery:
         async with self._core.database.write() as connection:
             moved = await sinks.moved(
                 connection,
+                self._core.keyring(),
                 self._sink.uuid,
                 self._claim.fencing,
                 self._node,
@@ -191,14 +200,36 @@ class Delivery:
             self._claim = None
             raise Unavailable("another process has claimed this sink")
 
-    async def _skip_overdue(self) -> None:
-        """Leave out what is older than the sink may be behind, once that is written down."""
+    async def _places(self) -> sinks.Places:
+        """Return how far the sink has got; where that was edited it begins anew, which is noted first."""
+        core, sink = self._core, self._sink
+        async with core.database.read() as connection:
+            places = await sinks.places_of(connection, core.keyring(), sink.uuid)
+        if not places.edited:
+            return places
+        core.metrics.integrity_failures.labels(sinks.TABLE).inc(len(places.edited))
+        _log.error("the sink %s of the ledger, %d streams: %s", sink.name, len(places.edited), sinks.EDITED)
+        await note(
+            core,
+            operation="audit.sink.repeat",
+            path=f"sys/audit/{sink.name}",
+            actor="system",
+            outcome="done",
+            reason=sinks.EDITED,
+            detail={"count": len(places.edited), "streams": places.edited[:_NAMED]},
+        )
+        anew = [StreamHead(stream, 0, GENESIS) for stream in places.edited]
+        await self._move(anew)
+        return sinks.Places(places.held + anew, [])
+
+    async def _skip_overdue(self, places: sinks.Places) -> bool:
+        """Leave out what is older than the sink may be behind, once that is written down; tell whether."""
         core, sink = self._core, self._sink
         before = int((time.time() - parse_duration(sink.options["max_lag"])) * 1_000_000)
         async with core.database.read() as connection:
-            heads, count = await sinks.overdue(connection, sink.uuid, before)
+            heads, count = await sinks.overdue(connection, places, before)
         if not count:
-            return
+            return False
         await note(
             core,
             operation="audit.sink.skip",
@@ -209,6 +240,7 @@ class Delivery:
             detail={"count": count, "before": before},
         )
         await self._move(heads, skipped=count)
+        return True
 
     async def _failed(self, reason: str) -> None:
         core, sink = self._core, self._sink
@@ -223,7 +255,8 @@ class Delivery:
                 await sinks.failed(connection, sink.uuid, self._claim.fencing, self._node, reason)
         with contextlib.suppress(SecretHubError):
             async with core.database.read() as connection:
-                core.metrics.sink_behind.labels(sink.name).set(await sinks.behind_of(connection, sink.uuid))
+                places = await sinks.places_of(connection, core.keyring(), sink.uuid)
+                core.metrics.sink_behind.labels(sink.name).set(await sinks.behind_of(connection, places))
 
     def _tell(self, page: list[Found], behind: int) -> None:
         core, name = self._core, self._sink.name

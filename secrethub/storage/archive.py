@@ -15,9 +15,11 @@ import asyncpg
 from secrethub.audit.event import GENESIS, Record, StreamHead
 from secrethub.audit.segment import FORMAT, Manifest, Part, read_manifest
 from secrethub.audit.stream_claims import claims_of, pruned_by
+from secrethub.crypto.keyring import Keyring
 from secrethub.errors import IntegrityFailure
 from secrethub.storage.ledger_read import record_of
 from secrethub.storage.ledger_search import integrity_of
+from secrethub.storage.sinks import places_of_all
 
 _PAGE = 1000
 _TABLE = "audit_segments"
@@ -241,17 +243,16 @@ def restated(records: Sequence[Record], parts: Sequence[Part]) -> list[StreamHea
     return sorted(ends.values(), key=lambda head: head.stream)
 
 
-async def behind(connection: asyncpg.Connection[Any], parts: Sequence[Part]) -> list[str]:
-    """Return the sinks (UUIDs) that were not given all of these entries yet."""
-    rows = await connection.fetch(
-        """SELECT DISTINCT k.sink FROM audit_sinks k
-           CROSS JOIN unnest($1::text[], $2::bigint[]) AS part(stream, last)
-           LEFT JOIN audit_sink_positions p ON p.sink = k.sink AND p.stream = part.stream
-           WHERE COALESCE(p.number, 0) < part.last""",
-        [part.stream for part in parts],
-        [part.last for part in parts],
-    )
-    return [row["sink"] for row in rows]
+async def behind(
+    connection: asyncpg.Connection[Any], keyring: Keyring, sinks: Sequence[str], parts: Sequence[Part]
+) -> list[str]:
+    """Return those of the sinks (UUIDs) that were not given all of these entries yet."""
+    found = []
+    for sink, places in (await places_of_all(connection, keyring, sinks)).items():
+        given = {head.stream: head.number for head in places.held}
+        if any(given.get(part.stream, 0) < part.last for part in parts):
+            found.append(sink)
+    return found
 
 
 async def prune(connection: asyncpg.Connection[Any], manifest: Manifest) -> None:

@@ -3,24 +3,51 @@
 Entries of a stream go to a sink in their order, and each is checked on its way: it must follow the one that
 the sink was given before it and carry the cluster's signature. A place moves only under the newest claim of
 the sink, so a process that lost its claim moves nothing any more.
+
+Each place is authenticated. One that is not, or that is missing, is none: the sink is given the stream from
+its beginning, for entries that come twice harm nobody, and those that never come do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
 
 from secrethub.audit.event import GENESIS, Record, StreamHead
+from secrethub.crypto.digests import equal, mac
+from secrethub.crypto.keyring import Keyring
 from secrethub.storage.ledger_read import record_of
 from secrethub.storage.ledger_search import Found, Integrity, integrity_of
 
+TABLE = "audit_sink_positions"
+EDITED = "its place in the ledger was edited: entries come again"
+_PURPOSE = "audit-sinks"
 _BEHIND = """FROM audit_streams s
-             LEFT JOIN audit_sink_positions p ON p.sink = $1 AND p.stream = s.stream
+             LEFT JOIN unnest($1::text[], $2::bigint[], $3::bytea[]) AS p(stream, number, hash)
+                 ON p.stream = s.stream
+             LEFT JOIN audit_pruned g ON g.stream = s.stream
              WHERE s.number > COALESCE(p.number, 0)"""
+
+
+class Places(NamedTuple):
+    """How far a sink has got.
+
+    Attributes:
+        held: the last entry of each stream that it was given.
+        edited: streams whose place is not authentic.
+    """
+
+    held: list[StreamHead]
+    edited: list[str]
+
+    @property
+    def columns(self) -> tuple[list[str], list[int], list[bytes]]:
+        """Return what is held, as parameters."""
+        return _columns(self.held)
 
 
 class SinkState(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,14 +72,43 @@ class SinkState(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-async def begin(connection: asyncpg.Connection[Any], sink: str) -> None:
+async def begin(connection: asyncpg.Connection[Any], keyring: Keyring, sink: str) -> None:
     """Let a new sink begin at the present end of the ledger."""
     await connection.execute("INSERT INTO audit_sinks (sink) VALUES ($1) ON CONFLICT DO NOTHING", sink)
-    await connection.execute(
-        """INSERT INTO audit_sink_positions SELECT $1, stream, number, hash FROM audit_streams
-           ON CONFLICT DO NOTHING""",
-        sink,
+    rows = await connection.fetch("SELECT stream, number, hash FROM audit_streams")
+    await _put(connection, keyring, sink, [StreamHead(*row) for row in rows])
+
+
+async def sign(connection: asyncpg.Connection[Any], keyring: Keyring, sink: str) -> None:
+    """Authenticate the places of a sink as they are. Once: they are from before there was a ``mac``."""
+    rows = await connection.fetch(
+        "SELECT stream, number, hash FROM audit_sink_positions WHERE sink = $1 AND mac IS NULL", sink
     )
+    await _put(connection, keyring, sink, [StreamHead(*row) for row in rows])
+
+
+async def places_of(connection: asyncpg.Connection[Any], keyring: Keyring, sink: str) -> Places:
+    """Return how far a sink has got, as far as that is authentic."""
+    return (await places_of_all(connection, keyring, [sink]))[sink]
+
+
+async def places_of_all(
+    connection: asyncpg.Connection[Any], keyring: Keyring, sinks: Sequence[str]
+) -> dict[str, Places]:
+    """Return how far each sink has got, as far as that is authentic."""
+    key = keyring.derived(_PURPOSE)
+    rows = await connection.fetch(
+        "SELECT sink, stream, number, hash, mac FROM audit_sink_positions WHERE sink = ANY($1::text[])",
+        list(sinks),
+    )
+    found = {sink: Places([], []) for sink in sinks}
+    for sink, stream, number, digest, authentication in rows:
+        head = StreamHead(stream, number, digest)
+        if equal(_mac(key, sink, head), authentication or b""):
+            found[sink].held.append(head)
+        else:
+            found[sink].edited.append(stream)
+    return found
 
 
 async def forget(connection: asyncpg.Connection[Any], sink: str) -> None:
@@ -68,32 +124,35 @@ def claim_of(sink: str) -> str:
     return f"audit-sink/{sink}"
 
 
-async def state_of(connection: asyncpg.Connection[Any], sink: str) -> SinkState:
+async def state_of(connection: asyncpg.Connection[Any], keyring: Keyring, sink: str) -> SinkState:
     """Return how a sink fares."""
-    behind = await behind_of(connection, sink)
+    places = await places_of(connection, keyring, sink)
+    behind = await behind_of(connection, places)
     row = await connection.fetchrow("SELECT * FROM audit_sinks WHERE sink = $1", sink)
-    if row is None:
-        return SinkState(behind=behind)
     names = ("node", "delivered", "skipped", "delivered_at", "failed_at", "error")
-    return SinkState(behind=behind, **{name: row[name] for name in names})
+    told = {} if row is None else {name: row[name] for name in names}
+    return SinkState(behind=behind, **told | ({"error": EDITED} if places.edited else {}))
 
 
-async def behind_of(connection: asyncpg.Connection[Any], sink: str) -> int:
-    """Return how many entries a sink was not given yet."""
+async def behind_of(connection: asyncpg.Connection[Any], places: Places) -> int:
+    """Return how many entries a sink was not given yet, without those that are only in the archive."""
     found = await connection.fetchval(
-        f"SELECT COALESCE(sum(s.number - COALESCE(p.number, 0)), 0)::bigint {_BEHIND}",
-        sink,
+        f"""SELECT COALESCE(sum(s.number - LEAST(s.number, GREATEST(p.number, g.number, 0))), 0)::bigint
+            {_BEHIND}""",
+        *places.columns,
     )
     return int(found)
 
 
-async def following(connection: asyncpg.Connection[Any], key: bytes, sink: str, limit: int) -> list[Found]:
+async def following(
+    connection: asyncpg.Connection[Any], key: bytes, places: Places, limit: int
+) -> list[Found]:
     """Return the next entries for a sink, of all streams in the order of time, of each in its own order.
 
     Args:
         connection: for reading.
         key: signs the entries.
-        sink: UUID.
+        places: how far the sink has got.
         limit: entries at most.
     """
     # A clock may go back: then an entry comes when the one before it does.
@@ -104,9 +163,9 @@ async def following(connection: asyncpg.Connection[Any], key: bytes, sink: str, 
                 SELECT a.*, place.hash AS given, place.number AS given_number,
                        max(a.at) OVER (ORDER BY a.number) AS turn
                 FROM (SELECT * FROM audit_entries WHERE stream = place.stream AND number > place.number
-                      ORDER BY number LIMIT $2) AS a) AS e
-            ORDER BY e.turn, e.stream, e.number LIMIT $2""",  # noqa: S608 - constants of ours
-        sink,
+                      ORDER BY number LIMIT $4) AS a) AS e
+            ORDER BY e.turn, e.stream, e.number LIMIT $4""",  # noqa: S608 - constants of ours
+        *places.columns,
         limit,
     )
     last: dict[str, tuple[int, bytes]] = {}
@@ -129,6 +188,7 @@ def _integrity(record: Record, previous: bytes | None, key: bytes) -> Integrity:
 
 async def moved(
     connection: asyncpg.Connection[Any],
+    keyring: Keyring,
     sink: str,
     fencing: int,
     node: str,
@@ -141,6 +201,7 @@ async def moved(
 
     Args:
         connection: for writing.
+        keyring: authenticates the places.
         sink: UUID.
         fencing: number of the claim.
         node: which has it.
@@ -161,16 +222,31 @@ async def moved(
     )
     if not claimed:
         return False
+    await _put(connection, keyring, sink, heads)
+    return True
+
+
+async def _put(
+    connection: asyncpg.Connection[Any], keyring: Keyring, sink: str, heads: Sequence[StreamHead]
+) -> None:
+    key = keyring.derived(_PURPOSE)
     await connection.execute(
         """INSERT INTO audit_sink_positions
-           SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::bytea[])
-           ON CONFLICT (sink, stream) DO UPDATE SET number = excluded.number, hash = excluded.hash""",
+           SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::bytea[], $5::bytea[])
+           ON CONFLICT (sink, stream) DO UPDATE
+           SET number = excluded.number, hash = excluded.hash, mac = excluded.mac""",
         sink,
-        [head.stream for head in heads],
-        [head.number for head in heads],
-        [head.head for head in heads],
+        *_columns(heads),
+        [_mac(key, sink, head) for head in heads],
     )
-    return True
+
+
+def _columns(heads: Sequence[StreamHead]) -> tuple[list[str], list[int], list[bytes]]:
+    return [head.stream for head in heads], [head.number for head in heads], [head.head for head in heads]
+
+
+def _mac(key: bytes, sink: str, head: StreamHead) -> bytes:
+    return mac(key, "audit-sink-place", sink, head.stream, head.number, head.head)
 
 
 async def failed(connection: asyncpg.Connection[Any], sink: str, fencing: int, node: str, error: str) -> None:
@@ -187,13 +263,13 @@ async def failed(connection: asyncpg.Connection[Any], sink: str, fencing: int, n
 
 
 async def overdue(
-    connection: asyncpg.Connection[Any], sink: str, before: int
+    connection: asyncpg.Connection[Any], places: Places, before: int
 ) -> tuple[list[StreamHead], int]:
     """Return where a sink goes on when it leaves out entries older than an instant, and how many these are.
 
     Args:
         connection: for reading.
-        sink: UUID.
+        places: how far the sink has got.
         before: microseconds since the epoch.
     """
     rows = await connection.fetch(
@@ -201,9 +277,9 @@ async def overdue(
             FROM (SELECT s.stream, COALESCE(p.number, 0) AS number {_BEHIND}) AS place
             CROSS JOIN LATERAL (
                 SELECT number, hash FROM audit_entries
-                WHERE stream = place.stream AND number > place.number AND at < $2
+                WHERE stream = place.stream AND number > place.number AND at < $4
                 ORDER BY number DESC LIMIT 1) AS e""",  # noqa: S608 - constants of ours
-        sink,
+        *places.columns,
         before,
     )
     heads = [StreamHead(row["stream"], row["number"], row["hash"]) for row in rows]

@@ -56,7 +56,7 @@ async def planned(url: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     try:
         async with holder.transaction():
             # Whether every sink has the entries is looked at next.
-            await holder.execute("LOCK TABLE audit_sinks IN ACCESS EXCLUSIVE MODE")
+            await holder.execute("LOCK TABLE audit_sink_positions IN ACCESS EXCLUSIVE MODE")
 
             async def reached() -> None:
                 await until(lambda: sql(url, "SELECT FROM audit_segments"))

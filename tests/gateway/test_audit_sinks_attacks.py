@@ -6,13 +6,16 @@ import os
 import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from secrethub.engines.own_changes import own_changes
 from secrethub.engines.sinks.file import FileTarget
 from secrethub.engines.sinks.target import TargetFailed
+from secrethub.storage.authority import AUDIT_SETTINGS
 from tests.gateway.audit_sinks import caught_up, delivered, enable, state, with_sinks
-from tests.gateway.behind import integrity_failures, sql, until
+from tests.gateway.behind import entries, integrity_failures, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.kv import ok, status
 from tests.gateway.pair import healthy
@@ -151,6 +154,129 @@ async def test_a_sink_that_was_put_in_by_hand(node: Node, folder: Path) -> None:
     assert (await integrity_failures(node))["audit_settings"] > 0
     assert [entry for entry in await caught_up(node, place) if entry["path"] == "secret/data/a"]
     assert not stolen.exists()
+
+
+_TAMPERED = {
+    "ahead": """UPDATE audit_sink_positions p SET number = s.number, hash = s.hash
+                FROM audit_streams s WHERE s.stream = p.stream AND p.sink = $1""",
+    "ahead, without mac": """UPDATE audit_sink_positions p SET number = s.number, hash = s.hash, mac = NULL
+                             FROM audit_streams s WHERE s.stream = p.stream AND p.sink = $1""",
+    "back": "UPDATE audit_sink_positions SET number = number - 1 WHERE sink = $1 AND number > 1",
+    "another hash": "UPDATE audit_sink_positions SET hash = sha256(hash) WHERE sink = $1",
+    "another sink's": """UPDATE audit_sink_positions p SET number = o.number, hash = o.hash, mac = o.mac
+                         FROM audit_sink_positions o
+                         WHERE p.sink = $1 AND o.sink <> $1 AND o.stream = p.stream""",
+    "another stream's": """UPDATE audit_sink_positions p SET number = o.number, hash = o.hash, mac = o.mac
+                           FROM audit_sink_positions o
+                           WHERE p.sink = $1 AND o.sink = $1 AND o.stream <> p.stream""",
+}
+
+
+async def _sink(node: Node, name: str) -> str:
+    """Return a sink's UUID."""
+    url = node.settings.database_url
+    found = await sql(url, "SELECT body->>'uuid' AS uuid FROM audit_settings WHERE key = $1", f"sink/{name}")
+    return str(found[0]["uuid"])
+
+
+async def _behind(node: Node, folder: Path) -> tuple[Path, Path]:
+    """Have a sink ``local`` that is behind by five reads, and one that is not; return both files."""
+    below = folder / "below"
+    below.mkdir(mode=0o700)
+    place, other = below / "ledger.jsonl", folder / "other.jsonl"
+    await enable(node, "local", "file", file_path=str(place))
+    await enable(node, "other", "file", file_path=str(other))
+    await caught_up(node, place)
+    below.rename(folder / "away")
+    for number in range(5):
+        await node.call("GET", f"secret/data/x{number}")
+    await caught_up(node, other)
+    return place, other
+
+
+def _reads(found: list[dict[str, Any]]) -> set[str]:
+    return {entry["path"] for entry in found if "/x" in entry["path"]}
+
+
+@pytest.mark.parametrize("how", _TAMPERED)
+async def test_a_place_that_was_edited(node: Node, folder: Path, how: str) -> None:
+    """A place that somebody wrote is not believed: it is told of, and every entry comes, some twice."""
+    place, _ = await _behind(node, folder)
+    sink, url = await _sink(node, "local"), node.settings.database_url
+    await sql(url, _TAMPERED[how], sink)
+
+    async def noted() -> list[dict[str, Any]]:
+        return await entries(url, operation="audit.sink.repeat")
+
+    told = await until(noted)
+    assert {entry["path"] for entry in told} == {"sys/audit/local"}
+    assert told[0]["detail"]["count"] == len(told[0]["detail"]["streams"]) > 0
+    assert (await integrity_failures(node))["audit_sink_positions"] >= told[0]["detail"]["count"]
+    assert (await state(node, "local"))["behind"] >= 5
+    (folder / "away").rename(folder / "below")
+    found = await caught_up(node, place)
+    assert _reads(found) == {f"secret/data/x{number}" for number in range(5)}
+    assert "audit.sink.repeat" in {entry["operation"] for entry in found}
+
+    async def well() -> bool:
+        told = await state(node, "local")
+        return not told["error"]
+
+    await until(well)
+
+
+async def test_places_that_were_removed(node: Node, folder: Path) -> None:
+    """A sink whose places are gone is given what it was not given yet, after what it was."""
+    place, _ = await _behind(node, folder)
+    sink, url = await _sink(node, "local"), node.settings.database_url
+    await sql(url, "DELETE FROM audit_sink_positions WHERE sink = $1", sink)
+    (folder / "away").rename(folder / "below")
+
+    async def there() -> bool:
+        return _reads(delivered(place)) == {f"secret/data/x{number}" for number in range(5)}
+
+    await until(there)
+
+
+async def test_an_edited_place_that_nobody_serves(node: Node, folder: Path) -> None:
+    """The list says that a place was edited also while nobody serves the sink, and does not count by it."""
+    options = {"file_path": str(folder / "x"), "node": "elsewhere"}
+    await ok(node, "PUT", "sys/audit/local", {"type": "file", "options": options})
+    before = (await state(node, "local"))["behind"]
+    await sql(node.settings.database_url, _TAMPERED["ahead"], await _sink(node, "local"))
+    told = await state(node, "local")
+    assert told["behind"] > before
+    assert "edited" in told["error"]
+
+
+async def test_places_from_before_they_were_authenticated(node: Node, folder: Path) -> None:
+    """Places of a sink from before are taken as they are, once; later they are none without a mac."""
+    options = {"file_path": str(folder / "x"), "node": "elsewhere"}
+    await ok(node, "PUT", "sys/audit/local", {"type": "file", "options": options})
+    sink, url, core = await _sink(node, "local"), node.settings.database_url, node.process.core
+    wanted = "SELECT stream, number, hash FROM audit_sink_positions WHERE sink = $1 ORDER BY stream"
+    before = await sql(url, wanted, sink)
+    unsigned = "SELECT FROM audit_sink_positions WHERE sink = $1 AND mac IS NULL"
+    async with own_changes(core, "test") as fence, core.authority.change(fence) as change:
+        row = await change.get(AUDIT_SETTINGS, "sink/local")
+        assert row is not None
+        body = {name: value for name, value in row.body.items() if name != "signed"}
+        await change.put(AUDIT_SETTINGS, row.key, body)
+        await change.connection.execute("UPDATE audit_sink_positions SET mac = NULL WHERE sink = $1", sink)
+
+    async def signed() -> bool:
+        return not await sql(url, unsigned, sink)
+
+    await until(signed)
+    assert await sql(url, wanted, sink) == before
+    assert not (await state(node, "local"))["error"]
+    await ledger_is_good(node, state=True)
+    await sql(url, "UPDATE audit_sink_positions SET mac = NULL WHERE sink = $1", sink)
+    # Once another sink is served, whoever serves them has looked at this one again.
+    await enable(node, "other", "file", file_path=str(folder / "other"))
+    await caught_up(node, folder / "other")
+    assert "edited" in (await state(node, "local"))["error"]
+    assert await sql(url, unsigned, sink)
 
 
 @pytest.fixture

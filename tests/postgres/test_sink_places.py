@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from secrethub.audit.event import GENESIS, StreamHead
+from secrethub.crypto.keyring import Keyring
 from secrethub.storage import sinks
 from tests.gateway.behind import sql, until
 
@@ -35,7 +36,9 @@ async def test_a_sink_that_is_removed_while_it_gets_entries(database_url: str) -
     async def moved() -> bool:
         connection = await stack.enter_async_context(_connected(url))
         async with connection.transaction():
-            return await sinks.moved(connection, "s", 1, "n1", [StreamHead("a", 2, GENESIS)], delivered=1)
+            return await sinks.moved(
+                connection, Keyring.generate(), "s", 1, "n1", [StreamHead("a", 2, GENESIS)], delivered=1
+            )
 
     await sql(url, "INSERT INTO audit_sinks (sink) VALUES ('s')")
     await sql(url, "INSERT INTO audit_sink_positions VALUES ('s', 'a', 1, $1)", GENESIS)
@@ -52,6 +55,15 @@ async def test_a_sink_that_is_removed_while_it_gets_entries(database_url: str) -
         assert not await move
     assert not await sql(url, "SELECT FROM audit_sinks")
     assert not await sql(url, "SELECT FROM audit_sink_positions")
+
+
+async def test_what_is_only_in_the_archive(database_url: str) -> None:
+    """A sink without places is behind by what the ledger still has: the rest is never given to it."""
+    await sql(database_url, "INSERT INTO audit_streams VALUES ('a', 5, $1, $1), ('b', 5, $1, $1)", GENESIS)
+    await sql(database_url, "INSERT INTO audit_pruned VALUES ('a', 5, $1), ('b', 3, $1)", GENESIS)
+    async with _connected(database_url) as connection:
+        places = await sinks.places_of(connection, Keyring.generate(), "s")
+        assert await sinks.behind_of(connection, places) == 2
 
 
 @contextlib.asynccontextmanager

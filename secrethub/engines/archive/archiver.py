@@ -32,6 +32,7 @@ from secrethub.engines.archive.config import Archive, store_of
 from secrethub.engines.archive.remains import Remains
 from secrethub.engines.archive.store import Store, StoreFailed
 from secrethub.engines.runtime import Core
+from secrethub.engines.sinks.kinds import all_sinks
 from secrethub.errors import Conflict, IntegrityFailure, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage import archive as rows
@@ -81,8 +82,9 @@ async def run(core: Core, archive: Archive, most: int = 100) -> Outcome:
             if planned is None:
                 break
             manifest, since = planned
+            uuids = [sink.uuid for sink in await all_sinks(core)]
             async with core.database.read() as connection:
-                sinks = await rows.behind(connection, manifest.parts)
+                sinks = await rows.behind(connection, core.keyring(), uuids, manifest.parts)
             if sinks:
                 waiting = f"{len(sinks)} sinks were not given these entries yet"
                 break

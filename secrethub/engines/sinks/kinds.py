@@ -14,6 +14,7 @@ from typing import Any
 
 from secrethub.crypto.aead import Place
 from secrethub.crypto.keyring import Keyring
+from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.engines.sinks.file import FileTarget
 from secrethub.engines.sinks.http import HttpTarget
@@ -23,12 +24,14 @@ from secrethub.errors import InvalidRequest
 from secrethub.node import NodeSettings
 from secrethub.sensitive import Sensitive
 from secrethub.storage.authority import AUDIT_SETTINGS, Row
+from secrethub.storage.sinks import sign
 from secrethub.wire.durations import parse_duration
 
 PREFIX = "sink/"
 DEFAULT_LAG = "24h"
 MIN_LAG = 60
 _AUTHORIZATION = "authorization"
+_SIGNED = "signed"
 _NODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HEADER = re.compile(r"[\x20-\x7e]{1,4096}")
 _COMMON = frozenset({"max_lag", "node"})
@@ -105,6 +108,7 @@ def body_of(keyring: Keyring, sink: Sink) -> dict[str, Any]:
         "description": sink.description,
         "options": dict(sink.options),
         _AUTHORIZATION: sealed,
+        _SIGNED: sink.signed,
     }
 
 
@@ -125,6 +129,7 @@ def sink_of(keyring: Keyring, row: Row) -> Sink:
         description=body["description"],
         options=body["options"],
         authorization=header,
+        signed=body.get(_SIGNED, False),
     )
 
 
@@ -139,6 +144,25 @@ async def all_sinks(core: Core) -> tuple[Sink, ...]:
         raise trouble
     keyring = core.keyring()
     return tuple(sink_of(keyring, row) for row in rows if row.key.startswith(PREFIX))
+
+
+async def sign_places(core: Core, sink: Sink) -> None:
+    """Authenticate the places of a sink from before they were, and note in its row that they are.
+
+    The row is authentic: places without authentication are never taken for such old ones again.
+
+    Raises:
+        SecretHubError: not now.
+    """
+    async with (
+        own_changes(core, "audit.sink.sign", f"sys/audit/{sink.name}") as fence,
+        core.authority.change(fence) as change,
+    ):
+        row = await change.get(AUDIT_SETTINGS, PREFIX + sink.name)
+        if row is None or row.body["uuid"] != sink.uuid or row.body.get(_SIGNED, False):
+            return
+        await change.put(AUDIT_SETTINGS, row.key, {**row.body, _SIGNED: True})
+        await sign(change.connection, core.keyring(), sink.uuid)
 
 
 def _place(uuid: str) -> Place:

@@ -28,6 +28,7 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True):
         description: for people.
         options: what its type takes, without secrets.
         authorization: value of the header, or None.
+        signed: whether its places are authenticated; before there was that, they were not.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     options: Mapping[str, str]
     authorization: Sensitive[str] | None = None
+    signed: bool = True
 
     def __repr__(self) -> str:
         return f"Sink(name={self.name!r}, type={self.type!r})"

@@ -121,9 +121,10 @@ async def list_sinks(context: Context, _body: None) -> Answer:
     """Answer every sink, by its name with a slash as Vault does, and how it fares."""
     told: dict[str, Any] = {}
     sinks = await all_sinks(context.core)
+    keyring = context.core.keyring()
     async with context.core.database.read() as connection:
         for sink in sinks:
-            told[f"{sink.name}/"] = _described(sink, await state_of(connection, sink.uuid))
+            told[f"{sink.name}/"] = _described(sink, await state_of(connection, keyring, sink.uuid))
     return Answer(data=told)
 
 
@@ -176,7 +177,7 @@ async def enable(context: Context, body: EnableSink) -> Answer:
             await target.close()
     async with core.authority.change(context.fence) as change:
         await change.put(AUDIT_SETTINGS, PREFIX + name, body_of(core.keyring(), sink), expected_revision=0)
-        await begin(change.connection, sink.uuid)
+        await begin(change.connection, core.keyring(), sink.uuid)
     return Answer()
 
 
