@@ -28,7 +28,7 @@ from secrethub.errors import IntegrityFailure, Sealed, SecretHubError, Unavailab
 from secrethub.ids import new_uuid
 from secrethub.storage.database import FAILURES, Database, unavailable
 from secrethub.storage.freshness import Caches
-from secrethub.storage.ledger_rows import BEHIND, COMMIT, NEWEST_OF, NOT_DURABLE, appended
+from secrethub.storage.ledger_rows import BEHIND, COMMIT, IS_DURABLE, NEWEST_OF, NOT_DURABLE, appended
 
 _BATCH = 512
 _MOST_WAITING = 20_000
@@ -326,6 +326,7 @@ class Ledger:
             try:
                 assert self._connection is not None
                 rows = await self._connection.fetch(COMMIT, *appended(start, records), self._caches.cursor)
+                written = bool(rows) or await self._connection.fetchval(IS_DURABLE)
             except BaseException as exc:
                 if getattr(exc, "sqlstate", None) == BEHIND:
                     start = await self._survived(start)
@@ -334,7 +335,7 @@ class Ledger:
                     _log.warning("the ledger could not be written: %s", type(exc).__name__)
                     raise unavailable(exc, "the audit ledger cannot be written") from exc
                 raise
-            if not rows:
+            if not written:
                 self._stay_at(start)
                 _log.error(NOT_DURABLE)
                 raise Unavailable(NOT_DURABLE)

@@ -12,8 +12,11 @@ from secrethub.audit.event import Row, StreamHead
 BEHIND = "SH001"
 """SQLSTATE of an append to a stream that does not end where its writer knows it to."""
 
-_DURABLE = "WHERE current_setting('synchronous_commit') <> 'off'"
+_IF = "current_setting('synchronous_commit') <> 'off'"
+_DURABLE = f"WHERE {_IF}"
 """Without it nothing is written, and no row comes back: the setting may change while sessions are open."""
+IS_DURABLE = f"SELECT {_IF}"
+"""Tells which it was where no row came back: a cluster whose row is gone has none either."""
 APPEND = f"SELECT ledger_append($1, $2::text::json, $3, $4, $5, $6, $7) {_DURABLE}"
 COMMIT = f"SELECT * FROM ledger_commit($1, $2::text::json, $3, $4, $5, $6, $7, $8) {_DURABLE}"  # noqa: S608 - ours
 NOT_DURABLE = "synchronous_commit is off: PostgreSQL could lose what was answered"
