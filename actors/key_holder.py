@@ -86,6 +86,7 @@ class KeyHolder:
         self._witness = witness
         self._said = ""
         self._fetching = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._done = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -177,8 +178,14 @@ class KeyHolder:
         self._next = RootKey(key, row.seal_epoch, version)
 
     async def drop(self, epoch: int) -> None:
-        """Wipe the root key because of the seal that began ``epoch``, and ask to be replaced."""
+        """Wipe the root key because of the seal that began ``epoch``, and ask to be replaced.
+
+        It returns when a checkpoint that is being made here has ended, for that has the notary's key.
+        """
         self._drop(epoch)
+        async with self._turn:
+            if self._held is None:
+                self._stand_in.drop()
 
     async def examine(self) -> None:
         """Compare the database with what this node has seen of it.
@@ -243,6 +250,10 @@ class KeyHolder:
 
     async def _look_after_notary(self) -> None:
         """Make checkpoints while nobody else does."""
+        async with self._turn:
+            await self._in_turn()
+
+    async def _in_turn(self) -> None:
         if self._held is None:
             self._stand_in.drop()
             return

@@ -67,24 +67,30 @@ async def successor(tree: LocalTree, name: str, old: object) -> Any:
 
 
 @asynccontextmanager
-async def stopped_at(url: str, table: str, when: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def stopped_at(url: str, table: str, when: str) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     """Make inserts into ``table`` that fit ``when`` wait until the block ends.
 
     Yields:
-        What waits until one of them is there.
+        What waits until one of them is there, or the number it is given of sessions that wait for them.
     """
     connection = await asyncpg.connect(url)
     try:
         body = "PERFORM pg_advisory_xact_lock_shared({lock});"
         lock = await add_trigger(connection, f"INSERT ON {table}", body, when)
 
-        async def there() -> None:
+        async def there(sessions: int = 1) -> None:
             async def waiting() -> bool:
                 return bool(
                     await connection.fetchval(
-                        """SELECT count(*) FROM pg_locks
-                           WHERE locktype = 'advisory' AND objid = $1 AND NOT granted""",
+                        """WITH stopped AS (
+                               SELECT pid FROM pg_locks
+                               WHERE locktype = 'advisory' AND objid = $1 AND NOT granted
+                           )
+                           SELECT EXISTS (TABLE stopped) AND $2 <= count(*) FROM pg_locks
+                           WHERE NOT granted AND (pid IN (TABLE stopped)
+                                 OR pg_blocking_pids(pid) && ARRAY (TABLE stopped))""",
                         lock,
+                        sessions,
                     )
                 )
 

@@ -182,6 +182,22 @@ async def test_a_notary_that_does_not_let_go_is_named(
     assert not await _holds(notary)
 
 
+async def test_a_stand_in_that_does_not_let_go_is_named(
+    tree: LocalTree, client: SealClient, settings: NodeSettings
+) -> None:
+    """A key-holder that makes a checkpoint because the notary stands still is waited for."""
+    await unsealed(client, 3, 2)
+    holder: Any = await tree.handles.find(actor_name(KEY_HOLDER, NODE))
+    async with stopped_at(settings.database_url, "audit_checkpoints", "true") as there:
+        with pytest.raises(Conflict):
+            await client.reset()  # What is in the ledger has to be signed.
+        await there(2)
+        assert f"{NODE}/key-holder" in await client.seal()
+    assert await client.seal() == []
+    await successor(tree, actor_name(KEY_HOLDER, NODE), holder)
+    assert not (await holder.health())["notary"]
+
+
 async def test_a_share_is_not_taken_by_a_process_that_is_about_to_end(
     tree: LocalTree, client: SealClient, psk: bytes
 ) -> None:
