@@ -111,13 +111,84 @@ async def test_conditions(node: Node) -> None:
     assert other.json()["capabilities"] == ["deny"]
 
 
+async def test_odd_paths(node: Node) -> None:
+    """Slashes around a path mean nothing and wildcards in it are characters; each is told as it was asked."""
+    policy = {
+        "path": {
+            "secret/data/a/*": {"capabilities": ["read", "sudo"]},
+            "secret/data/b": {"capabilities": ["update"]},
+            "secret/data/+/c": {"capabilities": ["delete"]},
+            "secret/metadata/d/": {"capabilities": ["list"]},
+        }
+    }
+    token = await node.token("odd", policy)
+    expected = {
+        "/secret/data/a/b": ["read", "sudo"],
+        "///secret/data/a/b": ["read", "sudo"],
+        "secret/data/b/": ["update"],
+        "secret/data/a/*": ["read", "sudo"],
+        "secret/data/*": ["deny"],
+        "secret/data/+/c": ["delete"],
+        "secret/data/+": ["deny"],
+        "secret/metadata/d": ["list"],
+        "secret/metadata/d/": ["list"],
+        "secret/data/a b": ["deny"],
+        "nothing/mounted/here": ["deny"],
+    }
+    assert (await self_of(node, token, *expected))["data"] == expected
+    text = {"paths": "secret/data/b, secret/data/z ,secret/data/b"}
+    listed = await node.call("POST", "sys/capabilities-self", token, json=text)
+    assert listed.json()["data"] == {"secret/data/b": ["update"], "secret/data/z": ["deny"]}
+
+
+async def test_denials_beside_grants(node: Node) -> None:
+    """``deny`` stands in the place of everything else of its path, ``sudo`` too, whichever policy says so."""
+    wide = {
+        "path": {
+            "secret/data/a": {"capabilities": ["read", "sudo"]},
+            "sys/*": {"capabilities": ["update", "sudo"]},
+        }
+    }
+    none = {
+        "path": {
+            "secret/data/a": {"capabilities": ["deny"]},
+            "sys/seal": {"capabilities": ["deny", "sudo", "update"]},
+        }
+    }
+    for name, policy in (("wide", wide), ("none", none)):
+        written = await node.call("PUT", f"sys/policies/acl/{name}", json={"policy": policy})
+        assert written.status_code == 204, written.text
+    asked = ("secret/data/a", "sys/seal", "sys/rotate")
+    for names, expected in (
+        (["wide"], (["read", "sudo"], ["sudo", "update"], ["sudo", "update"])),
+        (["none"], (["deny"], ["deny"], ["deny"])),
+        (["wide", "none"], (["deny"], ["deny"], ["sudo", "update"])),
+    ):
+        made = await node.call("POST", "auth/token/create", json={"policies": names})
+        token = made.json()["auth"]["client_token"]
+        assert (await self_of(node, token, *asked))["data"] == dict(zip(asked, expected, strict=True)), names
+
+
+async def test_root_is_root_everywhere(node: Node) -> None:
+    """Root is told as root at each of several paths, whoever asks; ``paths`` wins over its older name."""
+    expected: dict[str, Any] = {"a": ["root"], "sys/seal": ["root"], "/b/": ["root"]}
+    assert (await self_of(node, node.root, *expected))["data"] == expected
+    body = {"token": node.root, "paths": ["a", "b"], "path": ["c"]}
+    found = await node.call("POST", "sys/capabilities", json=body)
+    assert found.json()["data"] == {"a": ["root"], "b": ["root"]}
+
+
 async def test_what_is_asked_wrongly(node: Node) -> None:
     """Unknown tokens and accessors, and paths that are none, are refused in words."""
     for path, body, says in (
         ("capabilities", {"token": "hvs.none", "paths": ["a"]}, "invalid token"),
         ("capabilities", {"paths": ["a"]}, "invalid token"),
         ("capabilities-accessor", {"accessor": "none", "paths": ["a"]}, "invalid accessor"),
-        ("capabilities-self", {}, "missing paths"),
+        ("capabilities-self", {}, "paths must be supplied"),
+        ("capabilities-self", {"paths": []}, "paths must be supplied"),
+        ("capabilities-self", {"paths": [], "path": ""}, "paths must be supplied"),
+        ("capabilities-self", {"paths": ["a", ""]}, "empty"),
+        ("capabilities-self", {"paths": ["/"]}, "empty"),
         ("capabilities-self", {"paths": ["a/../b"]}, "segment"),
         ("capabilities-self", {"paths": ["a"] * 300}, "at most"),
     ):

@@ -2,7 +2,8 @@
 
 Both languages of rules take part, and conditions as they hold now: for the caller itself from its address,
 for another token from an unknown one. A rule that demands parameters or a wrapped answer grants nothing
-here, for a bare request would be refused.
+here, for a bare request would be refused. Slashes around a path mean nothing, and ``+`` and ``*`` in it are
+characters like any others; each path is told as it was asked for.
 """
 
 from __future__ import annotations
@@ -126,9 +127,9 @@ async def _answer(
     body: OwnPaths | TokensPaths | AccessorsPaths,
     when: Circumstances,
 ) -> Answer:
-    wanted = [*(body.paths or ()), *(body.path or ())]
+    wanted = body.paths or body.path
     if not wanted:
-        raise InvalidRequest("missing paths")
+        raise InvalidRequest("paths must be supplied")
     if len(wanted) > _MOST:
         raise InvalidRequest(f"at most {_MOST} paths are looked at in one request")
     policies = await context.core.policies.compiled(identity)
@@ -142,7 +143,7 @@ async def _answer(
 async def _capabilities(
     context: Context, policies: CompiledPolicies, given: str, when: Circumstances
 ) -> list[str]:
-    path = fold_policy_path(check_path(given.removeprefix("/")))
+    path = fold_policy_path(check_path(given.lstrip("/")))
     if policies.root:
         return ["root"]
     found: set[str] = set()
