@@ -80,6 +80,13 @@ def intersection(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...] | 
     return tuple(sorted(both)) or None
 
 
+def covered(inner: Sequence[str], outer: Sequence[str]) -> bool:
+    """Tell whether each network lies in one of others, where no others stand for every address."""
+    return not outer or all(
+        any(_smaller(left, right) is left for right in map(_network, outer)) for left in map(_network, inner)
+    )
+
+
 def bounds_somebody(networks: Sequence[str]) -> bool:
     """Tell whether there are networks and none of them is every address of its family."""
     return bool(networks) and all(_network(text).prefixlen > 0 for text in networks)

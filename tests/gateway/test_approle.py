@@ -151,7 +151,7 @@ async def test_addresses(node: Node) -> None:
     kept = (await node.call("GET", "auth/approle/role/app")).json()["data"]["secret_id_bound_cidrs"]
     assert kept == ["10.0.0.0/8", "2001:db8::/32", "192.0.2.0/24"]
     wide = (await secret_id(node))["secret_id"]
-    narrow = (await secret_id(node, cidr_list=["10.1.0.0/16", "2001:db8:1::/48", "0.0.0.0/0"]))["secret_id"]
+    narrow = (await secret_id(node, cidr_list=["10.0.0.0/8", "192.0.2.0/24", "2001:db8:1::/48"]))["secret_id"]
     for address, in_role in (
         ("10.0.0.1", True),
         ("10.255.255.255", True),

@@ -18,6 +18,7 @@ from tests.gateway.second_process import Second
 __all__ = ["second"]  # the fixture
 
 ROLE = "auth/approle/role/app"
+NETWORKS = "10.0.0.0/8,192.0.2.7,2001:db8::/32"
 
 
 @pytest.fixture
@@ -31,6 +32,33 @@ def clock(node: Node) -> MovingClock:
 async def lookup(node: Node, **named: str) -> Any:
     path = "secret-id-accessor" if "secret_id_accessor" in named else "secret-id"
     return await node.call("POST", f"{ROLE}/{path}/lookup", json=named)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("cidr_list", "secret_id_bound_cidrs"), ("token_bound_cidrs", "token_bound_cidrs")],
+)
+async def test_networks_lie_in_those_of_the_role(node: Node, name: str, setting: str) -> None:
+    """Each network of a SecretID lies in one of its role's, IPv4 or IPv6; a wider one is refused."""
+    await role(node, **{setting: NETWORKS})
+    for path in ("secret-id", "custom-secret-id"):
+        chosen = {"secret_id": "a-chosen-secret-id"} if path == "custom-secret-id" else {}
+        for wrong in (
+            "10.0.0.0/7",
+            "0.0.0.0/0",
+            "10.1.0.0/16,11.0.0.0/8",
+            "192.0.2.0/24",
+            "2001::/16",
+            "::/0",
+        ):
+            refused = await node.call("POST", f"{ROLE}/{path}", json={**chosen, name: wrong})
+            assert refused.status_code == 400, wrong
+            assert refused.json()["errors"] == [f"{name} goes beyond the role's {setting}"]
+        right = {**chosen, name: ["10.1.2.3/16", "192.0.2.7", "::ffff:10.0.0.1", "2001:db8:1::/48"]}
+        assert (await node.call("POST", f"{ROLE}/{path}", json=right)).status_code == 200
+    await node.call("DELETE", f"{ROLE}/{setting.replace('_', '-')}")
+    free = await node.call("POST", f"{ROLE}/secret-id", json={name: "0.0.0.0/0,::/0"})
+    assert free.status_code == 200
 
 
 async def test_lookup(node: Node) -> None:

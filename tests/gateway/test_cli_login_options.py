@@ -30,7 +30,7 @@ async def test_machines(cli: Cli, tmp_path: Path) -> None:
     assert token["lease_duration"] == 3600
     assert (await cli.json("token", "lookup", "--accessor", token["accessor"]))["num_uses"] == 7
     elsewhere = await cli("approle", "secret-id", "web", "--bound-cidr", "192.0.2.1/32", code=1)
-    assert "cidr_list has no address that the role's would let in" in elsewhere
+    assert "cidr_list goes beyond the role's secret_id_bound_cidrs" in elsewhere
 
 
 async def test_machines_without_a_secret_id(cli: Cli) -> None:

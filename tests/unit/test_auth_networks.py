@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secrethub.auth.networks import bounds_somebody, intersection, parse_networks, within
+from secrethub.auth.networks import bounds_somebody, covered, intersection, parse_networks, within
 from secrethub.errors import InvalidRequest
 
 
@@ -55,6 +55,33 @@ def test_an_address_is_in_the_intersection_if_it_is_in_both(one: list[str], othe
         assert (both is not None and within(address, both)) == (
             within(address, one) and within(address, other)
         )
+
+
+@given(NETWORKS, NETWORKS)
+def test_what_is_covered_lets_nobody_else_in(inner: list[str], outer: list[str]) -> None:
+    """Networks that lie in others let in nobody whom those do not; what lies in both is covered by each."""
+    if covered(inner, outer) and inner:
+        assert all(within(address, outer) for address in ADDRESSES if within(address, inner))
+    both = intersection(inner, outer)
+    if both:
+        assert covered(both, inner)
+        assert covered(both, outer)
+
+
+def test_each_network_is_covered_by_one() -> None:
+    """Of either family, each network must lie in a single other one; no networks cover every address."""
+    outer = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.0/25", "192.0.2.128/25"]
+    assert covered(["10.0.0.0/8", "10.1.0.0/16", "2001:db8:1::/48", "192.0.2.9/32"], outer)
+    for wrong in (
+        ["10.1.0.0/16", "11.0.0.0/8"],
+        ["0.0.0.0/0"],
+        ["2001:db8::/31"],
+        ["::/0"],
+        ["192.0.2.0/24"],
+    ):
+        assert not covered(wrong, outer), wrong
+        assert covered(wrong, [])
+    assert covered([], outer)
 
 
 def test_networks_that_bind_nobody() -> None:

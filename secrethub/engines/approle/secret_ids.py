@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.digests import secret_id_digest
-from secrethub.auth.networks import intersection, parse_networks
+from secrethub.auth.networks import covered, parse_networks
 from secrethub.engines.approle.role import Role, load_role, named_key
 from secrethub.engines.approle.secret_id import (
     LONGEST,
@@ -102,12 +102,12 @@ async def _make(context: Context, body: MakeSecretId, secret_id: str) -> Answer:
     ttl, uses = _limits(role, body)
     cidrs = tuple(parse_networks(body.cidr_list or []))
     token_cidrs = tuple(parse_networks(body.token_bound_cidrs or []))
-    for name, given, bound in (
-        ("cidr_list", cidrs, role.secret_id_bound_cidrs),
-        ("token_bound_cidrs", token_cidrs, role.token_bound_cidrs),
+    for name, given, setting in (
+        ("cidr_list", cidrs, "secret_id_bound_cidrs"),
+        ("token_bound_cidrs", token_cidrs, "token_bound_cidrs"),
     ):
-        if intersection(bound, given) is None:
-            raise InvalidRequest(f"{name} has no address that the role's would let in")
+        if not covered(given, getattr(role, setting)):
+            raise InvalidRequest(f"{name} goes beyond the role's {setting}")
     accessor = new_uuid()
     now = int(context.now.timestamp())
     expires_at = context.now + timedelta(seconds=ttl) if ttl else None
