@@ -25,6 +25,7 @@ def token_body(
     path: str,
     ttl: int = 0,
     max_ttl: int = 0,
+    explicit: bool = True,
     renewable: bool = False,
     meta: Mapping[str, str] | None = None,
     period: int = 0,
@@ -45,6 +46,7 @@ def token_body(
         path: where it was created.
         ttl: seconds it was issued for; 0 for ever.
         max_ttl: seconds after creation beyond which no renewal goes; 0 for the system's maximum.
+        explicit: whether that maximum was asked for of the token itself, not of its role or mount.
         renewable: whether it can be renewed.
         meta: what the auth method knows about the owner.
         period: seconds that each renewal gives, without a maximum of the system; 0 for none.
@@ -61,6 +63,7 @@ def token_body(
         "path": path,
         "ttl": ttl,
         "max_ttl": max_ttl,
+        "explicit": explicit,
         "renewable": renewable,
         "type": "service",
         "meta": dict(meta or {}),

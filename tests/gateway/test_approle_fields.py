@@ -11,6 +11,7 @@ from secrethub.engines.engine import Answer
 from tests.gateway.approle_steps import FAILED, from_address, login, role, secret_id
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.conftest import SHARING, Node
+from tests.gateway.kv import ok
 
 ROLE = "auth/approle/role/app"
 
@@ -125,6 +126,34 @@ async def test_periods_uses_and_networks(node: Node) -> None:
     assert (await node.call("GET", "auth/token/lookup-self", auth["client_token"])).status_code == 403
     refused = await from_address(node, "127.0.0.2", {"role_id": role_id, "secret_id": made})
     assert str(refused) == FAILED[0]
+
+
+async def test_only_a_tokens_own_maximum_is_told_as_explicit(node: Node, clock: MovingClock) -> None:
+    """As in Vault, what role and mount allow at most bounds renewals, and is no ``explicit_max_ttl``."""
+    await ok(node, "POST", "sys/auth/token/tune", {"max_lease_ttl": "2h"})
+    for settings, explicit in (
+        ({"token_max_ttl": "1h"}, 0),
+        ({"token_explicit_max_ttl": "1h"}, 3600),
+        ({"token_max_ttl": "2h", "token_explicit_max_ttl": "1h"}, 3600),
+    ):
+        none = {"token_max_ttl": 0, "token_explicit_max_ttl": 0}
+        role_id = await role(node, token_ttl="40m", **{**none, **settings})
+        auth = (await login(node, role_id, (await secret_id(node))["secret_id"])).json()["auth"]
+        token, accessor = auth["client_token"], {"accessor": auth["accessor"]}
+        for seen in (
+            await ok(node, "GET", "auth/token/lookup-self", token=token),
+            await ok(node, "POST", "auth/token/lookup", {"token": token}),
+            await ok(node, "POST", "auth/token/lookup-accessor", accessor),
+        ):
+            assert (seen["explicit_max_ttl"], seen["creation_ttl"]) == (explicit, 2400), settings
+        clock.ahead += timedelta(minutes=30)
+        renewed = await node.call("POST", "auth/token/renew-self", token)
+        assert 1795 < renewed.json()["auth"]["lease_duration"] <= 1800
+    made = await node.call("POST", "auth/token/create", json={"policies": ["default"], "ttl": "3h"})
+    auth = made.json()["auth"]
+    assert auth["lease_duration"] == 7200
+    seen = await ok(node, "GET", "auth/token/lookup-self", token=auth["client_token"])
+    assert seen["explicit_max_ttl"] == 0
 
 
 async def test_a_secret_ids_own_networks_narrow_its_tokens(node: Node) -> None:

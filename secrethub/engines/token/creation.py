@@ -153,6 +153,7 @@ async def _create(
                 core.keyring(),
                 context.now,
                 max_ttl=life.max_ttl,
+                explicit=life.explicit,
                 renewable=renewable,
                 period=life.period,
                 num_uses=_uses(body, role),

@@ -53,6 +53,7 @@ async def issue_token(
     policies: Sequence[str],
     ttl: int,
     max_ttl: int,
+    explicit: bool,
     renewable: bool,
     path: str,
     meta: dict[str, str],
@@ -74,6 +75,7 @@ async def issue_token(
         policies: names.
         ttl: seconds; 0 for ever.
         max_ttl: seconds that renewals reach at most; 0 for the system's maximum.
+        explicit: whether that maximum was asked for of the token itself.
         renewable: whether it can be renewed.
         path: where it was made.
         meta: what the auth method knows.
@@ -100,6 +102,7 @@ async def issue_token(
             path=path,
             ttl=ttl,
             max_ttl=max_ttl,
+            explicit=explicit,
             renewable=renewable,
             meta=meta,
             period=period,

@@ -14,6 +14,7 @@ class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ttl: until it ends or is renewed; 0 for ever.
         max_ttl: its own maximum, from its creation on.
+        explicit: whether that was asked for of the token itself.
         period: what each renewal gives.
         bound: the mount's maximum; 0 for the system's.
         warnings: for whoever asked for more.
@@ -21,29 +22,45 @@ class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
 
     ttl: int = 0
     max_ttl: int = 0
+    explicit: bool = False
     period: int = 0
     bound: int = 0
     warnings: tuple[str, ...] = ()
 
 
-def lifetime(asked: int, explicit: int, period: int, *, usual: int = 0, bound: int = 0) -> Lifetime:
+def lifetime(
+    asked: int, explicit: int, period: int, *, most: int = 0, usual: int = 0, bound: int = 0
+) -> Lifetime:
     """Return the life of a token that ends.
 
     Args:
         asked: what the request, or the role, names.
         explicit: a maximum of its own, which only shortens, unless it is periodic.
         period: of a periodic token, which may be renewed beyond the mount's maximum.
+        most: of the role, for one that is not periodic.
         usual: of the mount, where nothing is asked for; 0 for the system's.
         bound: most of the mount, renewals included; 0 for the system's.
     """
     period = shorter(period, bound) if period else 0
     if period:
         ttl = min(period, explicit or period)
-        return Lifetime(ttl=ttl, max_ttl=explicit, period=period, bound=bound, warnings=capped(period, ttl))
-    limit = min(explicit or bound or MAX_TTL, bound or MAX_TTL)
-    ttl = min(asked or usual or MAX_TTL, limit)
-    most = shorter(explicit, bound)
-    return Lifetime(ttl=ttl, max_ttl=most, bound=bound, warnings=capped(asked, limit))
+        return Lifetime(
+            ttl=ttl,
+            max_ttl=explicit,
+            explicit=explicit > 0,
+            period=period,
+            bound=bound,
+            warnings=capped(period, ttl),
+        )
+    own = shorter(explicit, most)
+    limit = min(own or bound or MAX_TTL, bound or MAX_TTL)
+    return Lifetime(
+        ttl=min(asked or usual or MAX_TTL, limit),
+        max_ttl=shorter(own, bound),
+        explicit=explicit > 0,
+        bound=bound,
+        warnings=capped(asked, limit),
+    )
 
 
 def shorter(one: int, other: int) -> int:

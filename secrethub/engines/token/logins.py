@@ -72,6 +72,7 @@ async def issue_for_login(
         context.now,
         **known,
         max_ttl=life.max_ttl,
+        explicit=life.explicit,
         renewable=True,
         period=life.period,
         num_uses=settings.token_num_uses,
@@ -129,10 +130,14 @@ def _life(settings: TokenSettings, usual: int, bound: int) -> Lifetime:
         usual: seconds, for one that does not say; 0 for the system's.
         bound: seconds that none of the mount lives longer; 0 for the system's.
     """
-    explicit = settings.token_explicit_max_ttl
-    period = settings.token_period
-    most = explicit if period else shorter(explicit, settings.token_max_ttl)
-    return lifetime(settings.token_ttl, most, period, usual=usual, bound=bound)
+    return lifetime(
+        settings.token_ttl,
+        settings.token_explicit_max_ttl,
+        settings.token_period,
+        most=settings.token_max_ttl,
+        usual=usual,
+        bound=bound,
+    )
 
 
 def _same_policies(one: Iterable[str], other: Iterable[str]) -> bool:

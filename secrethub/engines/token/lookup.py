@@ -149,7 +149,7 @@ def describe(keyring: Keyring, row: Row, now: datetime) -> dict[str, Any]:
         "display_name": body["display_name"],
         "entity_id": "",
         "expire_time": None if row.expires_at is None else format_rfc3339(row.expires_at),
-        "explicit_max_ttl": body["max_ttl"],
+        "explicit_max_ttl": body["max_ttl"] if body.get("explicit", True) else 0,
         "id": "",
         "issue_time": format_rfc3339(created),
         "meta": body["meta"] or None,
