@@ -27,6 +27,8 @@ class Timing:
     """Between looks whether data keys are to be renewed."""
     tidy: float = 60.0
     """Between removals of what has expired."""
+    streams: float = 60.0
+    """Between looks whether what is kept of the ends of the ledger's streams was edited."""
     orders: float = 10.0
     """Between looks for commands of rotations that agents were not told of: their change was not heard of."""
 

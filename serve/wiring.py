@@ -29,6 +29,7 @@ from secrethub.operations.months import keep_months
 from secrethub.operations.note import note
 from secrethub.operations.quotas import run_exchange, summarise
 from secrethub.operations.reencrypt import reencrypt
+from secrethub.operations.stream_ends import keep_stream_ends
 from secrethub.operations.targets import watch_targets
 from secrethub.operations.tidy import tidy
 from secrethub.sensitive import protect_process
@@ -130,6 +131,7 @@ class Process:
             begin("rotate-when-due", lambda: self._care_for_keys(rotate_when_due))
             begin("reencrypt", lambda: self._care_for_keys(reencrypt))
             begin("ledger-months", lambda: keep_months(self.core.database))
+            begin("stream-ends", lambda: keep_stream_ends(self.core, self._timing.streams))
             begin("targets", lambda: watch_targets(self.core))
             begin("audit-archive", lambda: keep_archive(self.core))
             begin("audit-sinks", lambda: Deliveries(self.core).run())
