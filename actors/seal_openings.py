@@ -28,6 +28,7 @@ from secrethub.errors import (
     SecretHubError,
     Unavailable,
 )
+from secrethub.seal.attempts import Attempts
 from secrethub.seal.kms_slots import kms_secret, make_kms_slot
 from secrethub.seal.slots import KmsKind, KmsSlot, ShamirSlot, Slot, kind_of, open_with
 from secrethub.seal.warrant import is_unsealed
@@ -37,16 +38,12 @@ from secrethub.storage.seal_store import ClusterRow
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 60.0
-"""Seconds between two attempts to unseal by key services."""
-
 
 class SealOpenings(SealCeremonies):
     """The calls about slots. Each may be repeated."""
 
-    _failures = 0
-    _not_before = 0.0
+    _attempts = Attempts()
+    """To unseal by key services."""
 
     async def slots(self) -> list[SlotInfo]:
         """Return the slots, oldest first.
@@ -117,14 +114,14 @@ class SealOpenings(SealCeremonies):
 
     async def _unseal_by_itself(self) -> None:
         """Open a cluster that nobody sealed, when every process that held its root key is gone."""
-        if self._held is not None or self._clock.monotonic() < self._not_before:
+        if self._held is not None or not self._attempts.due(self._clock.monotonic()):
             return
         async with self._turn:
             if await self._present() is None:
                 return
             row = await self._following()
             if row.sealed or row.rolled_back or self._held is not None:
-                self._failures, self._not_before = 0, 0.0
+                self._attempts = Attempts()
                 return
             slots = self._openable()
         if not slots:
@@ -133,11 +130,11 @@ class SealOpenings(SealCeremonies):
             await self._check_unsealed(row)
             await self._open_by(await self._asked(slots), row)
         except SecretHubError as exc:
-            pause = min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
-            self._not_before = self._clock.monotonic() + pause
-            self._failures += 1
+            now = self._clock.monotonic()
+            self._attempts = self._attempts.failed(now, random.random())  # noqa: S311 - jitter
+            pause = self._attempts.due_at - now
             _log.warning("%r: no key service opens the cluster: %s; next in %.1f s", self, exc, pause)
-            if self._failures == 1:
+            if self._attempts.failures == 1:
                 async with self._turn:
                     await self._journal.record(None, "sys.auto-unseal", "failed", reason=str(exc))
 

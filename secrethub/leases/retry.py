@@ -12,6 +12,8 @@ from dataclasses import dataclass
 _FAILURES = 3
 _FIRST_REST = 1.0
 _LONGEST_REST = 60.0
+_DOUBLED = 16
+"""Times that a rest is doubled: more than it takes to the longest, and no more than a number can hold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,5 +73,5 @@ class Breaker:
         count = self.failures + 1
         if count < _FAILURES:
             return Breaker(failures=count)
-        rest = min(_FIRST_REST * 2.0 ** (count - _FAILURES), _LONGEST_REST)
+        rest = min(_FIRST_REST * 2.0 ** min(count - _FAILURES, _DOUBLED), _LONGEST_REST)
         return Breaker(failures=count, opens_at=now + rest)

@@ -98,7 +98,8 @@ def test_a_target_rests_after_failures_and_is_asked_again() -> None:
     assert breaker.probing
     assert breaker.rests(100.9)
     assert not breaker.rests(101.0)
-    for _ in range(20):
+    # A day at a minute each, and more.
+    for _ in range(2000):
         breaker = breaker.failed(200.0)
     assert breaker.rests(259.9)
     assert not breaker.rests(260.0)

@@ -1,0 +1,182 @@
+"""A cluster that opens by itself: when a key service is asked, and what goes on while it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from ceremony_steps import events, given, opens_by_itself
+from seal_steps import crash, keyring_bytes, row_of, unsealed, until
+
+from actors.handles import SealClient
+from actors.local import LocalTree
+from actors.tree import SEAL_STATE
+from secrethub.clock import Clock, SystemClock
+from secrethub.node import NodeSettings
+from secrethub.storage.database import Database
+from tests.clouds import door as doors
+from tests.clouds.door import Door
+
+
+class Standing(SystemClock):
+    """A clock that goes on only as a test says."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def monotonic(self) -> float:
+        """What the test says."""
+        return self.at
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    """The door of the key service."""
+    with doors.hung() as door:
+        yield door
+
+
+@pytest.fixture
+def settings(settings: NodeSettings, door: Door) -> NodeSettings:
+    """A node whose settings have the key behind the door."""
+    return msgspec.structs.replace(settings, key_services=(door.settings,), key_service_opener=doors.OPENER)
+
+
+@pytest.fixture
+async def keys(client: SealClient, door: Door) -> tuple[bytes, ...]:
+    """Shares of an open cluster, two of which open it, and so does the key service."""
+    made = await unsealed(client, 3, 2)
+    begun = await client.ceremonies.add_slot("gcpckms", door.settings.name)
+    await given(client, "slots", begun.nonce, made[:2])
+    return made
+
+
+@contextlib.asynccontextmanager
+async def restarted(
+    tree: LocalTree, settings: NodeSettings, clock: Clock | None = None
+) -> AsyncIterator[LocalTree]:
+    """End every process that held a key, and start again."""
+    await tree.stop()
+    again = LocalTree(settings, clock=clock)
+    await again.start()
+    try:
+        yield again
+    finally:
+        await again.stop()
+
+
+async def test_each_pause_is_longer_up_to_a_minute(
+    tree: LocalTree, settings: NodeSettings, keys: tuple[bytes, ...], database: Database, door: Door
+) -> None:
+    """A service that is away is asked again after about 1, 2, 4, … seconds, and each minute in the end."""
+    assert len(keys) == 3
+    door.shut = True
+    clock = Standing()
+    async with restarted(tree, settings, clock) as again:
+        state: Any = await again.handles.find(SEAL_STATE)
+        for failures, longest in enumerate((1, 2, 4, 8, 16, 32, 60, 60), 1):
+
+            async def known(failures: int = failures) -> bool:
+                return bool(state._attempts.failures == failures)
+
+            await until(known)
+            asked = door.asked
+            # The first half of a pause has no chance in it: nobody is asked before.
+            clock.at += longest * 0.49
+            await state._unseal_by_itself()
+            assert (door.asked, state._attempts.failures) == (asked, failures)
+            clock.at += longest * 0.52
+    # Each is in the log; the ledger is not filled with them.
+    assert (await events(database)).count(("sys.auto-unseal", "failed")) == 1
+
+
+async def test_a_service_that_comes_back_opens_the_cluster(
+    tree: LocalTree,
+    settings: NodeSettings,
+    keys: tuple[bytes, ...],
+    psk: bytes,
+    database: Database,
+    door: Door,
+) -> None:
+    """Nobody has to do anything, and shares that were given meanwhile are not needed any more."""
+    before = await keyring_bytes(tree, psk, database)
+    epoch = (await row_of(database)).seal_epoch
+    door.shut = True
+    async with restarted(tree, settings) as again:
+        client = SealClient(again.handles, psk)
+        await client.submit_share(keys[0])
+
+        async def asked_twice() -> bool:
+            return door.asked >= 2
+
+        door.asked = 0
+        await until(asked_twice)
+        status = await client.status()
+        assert (status.sealed, status.progress) == (True, 1)
+        door.shut = False
+        await opens_by_itself(client)
+        assert (await client.status()).progress == 0
+        assert await keyring_bytes(again, psk, database) == before
+    assert (await row_of(database)).seal_epoch == epoch + 1
+    told = [event for event in await events(database) if event[0] == "sys.auto-unseal"]
+    assert told == [("sys.auto-unseal", outcome) for outcome in ("failed", "intent", "done")]
+
+
+async def test_shares_open_while_a_service_keeps_everybody_waiting(
+    tree: LocalTree,
+    settings: NodeSettings,
+    keys: tuple[bytes, ...],
+    psk: bytes,
+    database: Database,
+    door: Door,
+) -> None:
+    """Who asks a service keeps nobody from the seal, and an answer that comes too late changes nothing."""
+    door.answered.clear()
+    asked = door.asked
+    async with restarted(tree, settings) as again:
+        client = SealClient(again.handles, psk)
+        state: Any = await again.handles.find(SEAL_STATE)
+        attempt = asyncio.create_task(state._unseal_by_itself())
+
+        async def waited_for() -> bool:
+            return door.asked == asked + 2  # by this attempt, and by the actor's own
+
+        await until(waited_for)
+        for key in keys[:2]:
+            await client.submit_share(key)
+        held, opened = state._held, await row_of(database)
+        assert not opened.sealed
+        door.answered.set()
+        await attempt
+        assert state._held is held
+        assert not (await client.status()).sealed
+        assert await row_of(database) == opened
+    assert ("sys.auto-unseal", "intent") not in await events(database)
+
+
+async def test_an_open_cluster_asks_no_service(
+    tree: LocalTree,
+    client: SealClient,
+    keys: tuple[bytes, ...],
+    psk: bytes,
+    database: Database,
+    door: Door,
+) -> None:
+    """While the root key is anywhere no service is asked, so one that is away takes nothing."""
+    assert len(keys) == 3
+    door.shut = True
+    asked = door.asked
+    before = await row_of(database)
+    for _ in range(2):
+        await crash(SEAL_STATE)
+        await opens_by_itself(client)
+        state: Any = await tree.handles.find(SEAL_STATE)
+        await state._unseal_by_itself()
+    assert door.asked == asked
+    assert await row_of(database) == before
+    assert await keyring_bytes(tree, psk, database)
+    assert ("sys.auto-unseal", "failed") not in await events(database)
