@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from secrethub.errors import SecretHubError
@@ -21,9 +20,9 @@ async def pulse(step: Callable[[], Awaitable[None]], done: asyncio.Event, second
     Our own errors mean "not now" and wait for the next time. Anything else is a defect: it ends the
     actor, and its supervisor starts a fresh one.
     """
-    life = asyncio.current_task()
+    life, clock = asyncio.current_task(), asyncio.get_running_loop().time
     while not done.is_set():
-        begun = time.monotonic()
+        begun = clock()
         try:
             await step()
         except SecretHubError as exc:
@@ -32,5 +31,5 @@ async def pulse(step: Callable[[], Awaitable[None]], done: asyncio.Event, second
             # Waiting with a time limit loses a cancellation that comes together with what is waited for.
             raise asyncio.CancelledError
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(begun + seconds - time.monotonic(), seconds / 4)):
+            async with asyncio.timeout(max(begun + seconds - clock(), seconds / 4)):
                 await done.wait()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+from pathlib import Path
+
+from secrethub.crypto.keyring import Keyring
+from serve.wiring import Process
 from tests.gateway.behind import sql, until
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import Node, node_settings
 from tests.gateway.pair import second
 from tests.gateway.second_process import Second
+from tests.gateway.standstill import standing_still
 
 __all__ = ["second"]  # the fixture
 
@@ -38,6 +44,31 @@ async def test_a_process_that_does_not_answer_is_named_and_fenced(node: Node, se
         return not await sql(node.settings.database_url, "SELECT 1 FROM key_users")
 
     await until(dropped)
+
+
+async def test_no_process_has_keys_that_a_seal_knows_nothing_of(node: Node, tmp_path: Path) -> None:
+    """A process says that it has keys before it asks for them: none are under way when a seal is answered."""
+    before = open_keyrings()
+    key = Path(node.settings.cluster_key_file).read_text()
+    settings = node_settings(tmp_path, node.settings.database_url, "n2", key)
+    late = Process(settings, node.tree.handles, ("gateway",), "late")
+    try:
+        async with standing_still(
+            node.settings.database_url, "INSERT ON key_users", "NEW.shown = 'n2/late'"
+        ) as reached:
+            await late.start()
+            await reached()
+            assert (await node.call("PUT", "sys/seal")).status_code == 204
+            known = {id(one) for one in before}
+            assert not [one for one in open_keyrings() if id(one) not in known]
+        assert not late.core.keys.held
+    finally:
+        await late.stop()
+
+
+def open_keyrings() -> list[Keyring]:
+    """Keyrings in this process that are not wiped."""
+    return [one for one in gc.get_objects() if type(one) is Keyring and not one._wiped]
 
 
 async def test_a_process_that_was_stopped_long_ago_is_named(node: Node, second: Second) -> None:
