@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from secrethub.engines.data_keys import BLOCK
 from secrethub.operations.key_rotation import rotate_when_due
 from secrethub.operations.transport_ca import issue_gateway_certificate
 from secrethub.storage.data_keys import MAX_USES
+from serve.timing import Timing
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import SHARING, Node, native, node_settings
@@ -133,6 +135,24 @@ async def test_a_key_that_is_old_is_followed_by_another(node: Node) -> None:
     assert await rotate_when_due(core) == 2
 
 
+@pytest.mark.parametrize("timing", [Timing(keys=0.1)])
+async def test_nobody_has_to_ask_for_a_key_that_is_due(node: Node) -> None:
+    """A node looks after its keys by itself: one that is used often or old is followed, and no other."""
+    await sql(node.settings.database_url, "UPDATE data_keys SET reserved = $1", MOST)
+    await until(lambda: _is(node, 2))
+    await node.call("POST", "sys/rotate/config", json={"interval": "48h"})
+    node.clock.move(47 * 3600)
+    assert await rotate_when_due(node.process.core) is None
+    node.clock.move(48 * 3600 + 60)
+    await until(lambda: _is(node, 3))
+    begun = await entries(node.settings.database_url, operation="sys.rotate", outcome="begun")
+    assert [entry["reason"] for entry in begun] == ["data key 1 is used often", "data key 2 is old"]
+
+
+async def _is(node: Node, number: int) -> bool:
+    return await term(node) == number
+
+
 async def test_several_who_rotate_at_once_make_one_key(node: Node) -> None:
     """Of many who find at the same time that a key is due, one makes the next."""
     core, url = node.process.core, node.settings.database_url
@@ -196,6 +216,25 @@ async def test_what_is_counted_outlives_the_process(node: Node) -> None:
     assert (core.keyring().left or 0) > 10
     status = (await node.call("GET", "sys/key-status")).json()["data"]
     assert status["encryptions"] == await counted()
+
+
+async def test_uses_of_a_killed_process_stay_counted(node: Node, tmp_path: Path) -> None:
+    """What a process had reserved when it was killed counts as used, and the next one reserves its own."""
+    url = node.settings.database_url
+
+    async def counted() -> int:
+        return int((await sql(url, "SELECT reserved FROM data_keys WHERE number = 1"))[0]["reserved"])
+
+    settings = node_settings(tmp_path, url, "n2", Path(node.settings.cluster_key_file).read_text())
+    before = await counted()
+    for killed in range(1, 4):
+        async with started(settings, node.tree.handles) as process:
+            await until(lambda: healthy(process))
+            written = await process.call("POST", "secrets/a", node.root, json={"data": {"n": killed}})
+            assert written.status_code == 200
+            process.kill()
+        assert await counted() == before + killed * BLOCK
+    assert await sealed_under(url, "a") == [1, 1, 1]
 
 
 async def _more(counted: Any, first: int) -> bool:
