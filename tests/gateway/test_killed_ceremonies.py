@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from secrethub.seal.wishes import decode_token
 from tests.clouds import pocket
 from tests.gateway.behind import sql, until
 from tests.gateway.conftest import node_settings
@@ -40,9 +41,49 @@ async def one_slot_or_dead(server: Server) -> bool:
     return not server.alive or await slots(server) == 1
 
 
+async def adding(server: Server) -> dict[str, str]:
+    """Begin to add a slot of the key service; return what gives the last share."""
+    begun = await call(server, "POST", "sys/seal/slots", {"type": "gcpckms", "service": "pocket"})
+    return await given(server, "sys/seal/slots/update", begun["data"]["nonce"], server.shares)
+
+
+async def removing(server: Server) -> dict[str, str]:
+    """Begin to remove the slot of the key service; return what gives the last share."""
+    found = (await call(server, "GET", "sys/seal/slots"))["data"]["key_info"]
+    [slot] = [name for name, shown in found.items() if shown["type"] == "gcpckms"]
+    begun = await call(server, "DELETE", f"sys/seal/slots/{slot}")
+    return await given(server, "sys/seal/slots/update", begun["data"]["nonce"], server.shares)
+
+
 async def healthy(server: Server) -> bool:
     """Tell whether the server serves."""
     return (await server.call("GET", "sys/health")).status_code == 200
+
+
+async def untold(server: Server) -> int:
+    """Changes of the seal less what was written down before any of them; it never grows.
+
+    Each seal and unseal has an epoch, each new root key and data key a revision of the keyring.
+    """
+    [row] = await sql(
+        server.settings.database_url,
+        """SELECT seal_epoch + keyring_revision - (
+               SELECT count(*) FROM audit_entries WHERE kind = 'event' AND outcome = 'intent'
+                   AND operation LIKE 'sys.%') AS n FROM cluster""",
+    )
+    return int(row["n"])
+
+
+async def swept(server: Server, attempt: Callable[[int], Awaitable[bool]], *, least: int) -> None:
+    """Sweep over the ends of an attempt; see that nothing was done to the seal that was not told before."""
+    before = await untold(server)
+
+    async def told(number: int) -> bool:
+        finished = await attempt(number)
+        assert await untold(server) <= before
+        return finished
+
+    await sweep(server, told, least=least)
 
 
 async def test_rekey(server: Server) -> None:
@@ -83,8 +124,8 @@ async def test_rekey(server: Server) -> None:
             await server.unseal()
         return not again
 
-    await sweep(server, rekey, least=7)
-    await sweep(server, verified, least=4)
+    await swept(server, rekey, least=7)
+    await swept(server, verified, least=4)
     server.kill()
     await server.ended()
     await server.start()
@@ -97,14 +138,8 @@ async def test_slots_and_data_keys(server: Server) -> None:
     async def removed(number: int) -> bool:
         """A slot opens by itself until its removal is committed, and not once that was acknowledged."""
         if await slots(server) == 1:
-            body = {"type": "gcpckms", "service": "pocket"}
-            begun = (await call(server, "POST", "sys/seal/slots", body))["data"]
-            share = await given(server, "sys/seal/slots/update", begun["nonce"], server.shares)
-            await call(server, "PUT", "sys/seal/slots/update", share, "")
-        found = (await call(server, "GET", "sys/seal/slots"))["data"]["key_info"]
-        [slot] = [name for name, shown in found.items() if shown["type"] == "gcpckms"]
-        begun = (await call(server, "DELETE", f"sys/seal/slots/{slot}"))["data"]
-        share = await given(server, "sys/seal/slots/update", begun["nonce"], server.shares)
+            await call(server, "PUT", "sys/seal/slots/update", await adding(server), "")
+        share = await removing(server)
         server.doom(number)
         done = await last_words(server, "PUT", "sys/seal/slots/update", share, "")
         assert done is None or await slots(server) == 1
@@ -127,5 +162,81 @@ async def test_slots_and_data_keys(server: Server) -> None:
         assert await term(server) in ({before, before + 1} if done is None else {before + 1})
         return done is not None
 
-    await sweep(server, removed, least=4)
-    await sweep(server, rotated, least=4)
+    await swept(server, removed, least=4)
+    await swept(server, rotated, least=4)
+
+
+async def test_slots_that_are_added_and_seals(server: Server) -> None:
+    """A slot that was acknowledged opens; what was sealed on purpose no key service opens."""
+    url = server.settings.database_url
+
+    async def added(number: int) -> bool:
+        """A slot opens by itself once its adding was acknowledged, and at no time before its commit."""
+        if await slots(server) == 2:
+            await call(server, "PUT", "sys/seal/slots/update", await removing(server), "")
+        share = await adding(server)
+        server.doom(number)
+        done = await last_words(server, "PUT", "sys/seal/slots/update", share, "")
+        assert done is None or await slots(server) == 2
+        if not await restarted(server):
+            return True
+        if await slots(server) == 2:
+            await until(lambda: healthy(server))
+        else:
+            await server.unseal()
+        return False
+
+    async def sealed(number: int) -> bool:
+        """A seal is committed or not: only then a key service opens after the end, and it is never undone."""
+        server.doom(number)
+        done = await last_words(server, "PUT", "sys/seal")
+        again = await restarted(server)
+        [row] = await sql(url, "SELECT sealed FROM cluster")
+        assert row["sealed"] or done is None
+        if row["sealed"]:
+            await server.unseal()
+        else:
+            await until(lambda: healthy(server))
+        [last] = await sql(
+            url,
+            """SELECT operation FROM audit_entries WHERE operation IN ('sys.unseal', 'sys.auto-unseal')
+               AND kind = 'event' AND outcome = 'done' ORDER BY at DESC LIMIT 1""",
+        )
+        assert last["operation"] == ("sys.unseal" if row["sealed"] else "sys.auto-unseal")
+        return not again
+
+    await swept(server, added, least=4)
+    await swept(server, sealed, least=4)
+
+
+async def test_root_tokens(server: Server) -> None:
+    """A root token is there or not, with its entries; one that was handed over is good."""
+
+    async def number_of(rows: str) -> int:
+        return int((await sql(server.settings.database_url, f"SELECT count(*) AS n FROM {rows}"))[0]["n"])
+
+    async def root_tokens() -> int:
+        return await number_of("tokens WHERE body->>'display_name' = 'root'")
+
+    async def intents() -> int:
+        return await number_of("audit_entries WHERE operation = 'sys.generate-root' AND outcome = 'intent'")
+
+    async def made(number: int) -> bool:
+        before, told = await root_tokens(), await intents()
+        begun = await call(server, "PUT", "sys/generate-root/attempt", {}, "")
+        share = await given(server, "sys/generate-root/update", begun["nonce"], server.shares)
+        server.doom(number)
+        done = await last_words(server, "PUT", "sys/generate-root/update", share, "")
+        again = await restarted(server)
+        if again:
+            await server.unseal()
+        more = await root_tokens() - before
+        assert more in ({0, 1} if done is None else {1})
+        assert more <= await intents() - told
+        if done is not None:
+            token = decode_token(done["encoded_token"], begun["otp"])
+            await call(server, "GET", "auth/token/lookup-self", token=token)
+            await call(server, "POST", "auth/token/revoke-self", token=token)
+        return not again
+
+    await swept(server, made, least=4)

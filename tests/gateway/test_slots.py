@@ -44,12 +44,16 @@ async def answered(node: Node, method: str, path: str, body: Any = None, code: i
 
 
 async def change_made(node: Node, nonce: str) -> dict[str, Any]:
-    """Give three shares, without a token."""
-    for share in node.shares[:3]:
+    """Give three shares, without a token; with two of them nothing has changed."""
+    before = (await answered(node, "GET", "sys/seal-status"))["slots"]
+    for number, share in enumerate(node.shares[:3], 1):
+        assert (await answered(node, "GET", "sys/seal-status"))["slots"] == before
         body = {"key": share, "nonce": nonce}
         answer = await node.call("PUT", "sys/seal/slots/update", "", json=body)
         assert answer.status_code == 200, answer.text
-    done: dict[str, Any] = answer.json()["data"]
+        done: dict[str, Any] = answer.json()["data"]
+        assert done["complete"] is (number == 3)
+    assert (await answered(node, "GET", "sys/seal-status"))["slots"] != before
     return done
 
 
