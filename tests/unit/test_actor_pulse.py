@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -109,22 +110,27 @@ def test_nothing_begins_once_it_is_done() -> None:
         assert runner.run(life()) == (2, pytest.approx(1.5))
 
 
-def test_whoever_ends_it_is_heard_also_when_it_is_done() -> None:
-    """A cancellation that comes together with the end is not lost."""
+def test_whoever_ends_it_is_heard_also_when_a_step_is_deaf() -> None:
+    """A cancellation that a step has lost, as waiting with a time limit may, ends the pulse after it."""
 
-    async def life() -> bool:
-        done, waiting = asyncio.Event(), asyncio.Event()
+    async def life() -> tuple[bool, int]:
+        done, begun, steps = asyncio.Event(), asyncio.Event(), 0
 
         async def step() -> None:
-            waiting.set()
+            nonlocal steps
+            steps += 1
+            begun.set()
+            if steps > 1:
+                done.set()
+                return
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
 
         task = asyncio.create_task(pulse(step, done, 1.0))
-        await waiting.wait()
-        await asyncio.sleep(0)
-        done.set()
+        await begun.wait()
         task.cancel()
         await asyncio.wait({task})
-        return task.cancelled()
+        return task.cancelled(), steps
 
     with asyncio.Runner(loop_factory=_Loop) as runner:
-        assert runner.run(life())
+        assert runner.run(life()) == (True, 1)
