@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 
 from secrethub.errors import InvalidRequest
 
@@ -60,6 +61,15 @@ def normalise_policy_name(name: str) -> str:
     if _NAME.fullmatch(name) is None or name in {".", ".."}:
         raise InvalidRequest("a policy name has 1 to 128 characters of a-z, 0-9, '_', '.' and '-'")
     return name.lower()
+
+
+def policy_names(given: Iterable[str]) -> tuple[str, ...]:
+    """Return the policies that a list names, in order: spaces around names and empty names count for nothing.
+
+    Raises:
+        InvalidRequest: as :func:`normalise_policy_name`.
+    """
+    return tuple(sorted({normalise_policy_name(name) for text in given if (name := text.strip())}))
 
 
 def check_policy_name(name: str) -> str:

@@ -29,6 +29,7 @@ def clock(node: Node) -> MovingClock:
     ("path", "given", "read", "erased"),
     [
         ("policies", {"policies": "b,A"}, {"policies": ["a", "b"], "token_policies": ["a", "b"]}, []),
+        ("policies", {"policies": [" B ", "", "b"]}, {"policies": ["b"], "token_policies": ["b"]}, []),
         ("policies", {"token_policies": ["c"]}, {"policies": ["c"], "token_policies": ["c"]}, []),
         ("secret-id-num-uses", {"secret_id_num_uses": "7"}, {"secret_id_num_uses": 7}, 0),
         ("secret-id-ttl", {"secret_id_ttl": "1h"}, {"secret_id_ttl": 3600}, 0),

@@ -243,7 +243,6 @@ REFUSED: list[dict[str, Any]] = [
     {"ttl": "999999999999h"},
     {"explicit_max_ttl": "x"},
     {"policies": ["a/b"]},
-    {"policies": [""]},
     {"policies": ["ä"]},
     {"policies": ["a\u0000"]},
     {"policies": [f"p{number}" for number in range(65)]},

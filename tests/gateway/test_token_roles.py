@@ -124,6 +124,26 @@ async def test_what_cannot_be_a_role(node: Node) -> None:
     assert (await node.call("GET", "auth/token/roles/r")).status_code == 404
 
 
+async def test_names_of_nothing(node: Node) -> None:
+    """As in Vault, empty names in lists of policies are none; a list of nothing else does not allow all."""
+    await role(node, allowed_policies=["A", "", " b "], disallowed_policies=" c ,,")
+    kept = (await node.call("GET", "auth/token/roles/r")).json()["data"]
+    assert (kept["allowed_policies"], kept["disallowed_policies"]) == (["a", "b"], ["c"])
+    for asked in (["A", "", " b "], " a ,, B"):
+        for path in ("auth/token/create", "auth/token/create/r"):
+            answer = await node.call("POST", path, json={"policies": asked, "no_default_policy": True})
+            assert answer.json()["auth"]["policies"] == ["a", "b"], path
+    for nothing in ([""], [" ", ""]):
+        refused = await node.call("POST", "auth/token/roles/r", json={"allowed_policies": nothing})
+        assert refused.status_code == 400
+        assert (await node.call("GET", "auth/token/roles/r")).json()["data"] == kept
+        for path in ("auth/token/create", "auth/token/create/r"):
+            none = await node.call("POST", path, json={"policies": nothing})
+            assert none.json()["auth"]["policies"] == ["default"], path
+    await role(node, allowed_policies=[])
+    assert (await node.call("GET", "auth/token/roles/r")).json()["data"]["allowed_policies"] == []
+
+
 async def test_allowed_policies(node: Node) -> None:
     """A role's lists decide instead of the caller's policies; who wishes nothing gets all of them."""
     caller = await node.token("caller", native("auth/token/create/*", capabilities=("update",)))

@@ -15,6 +15,7 @@ from secrethub.policy.builtin import (
     DEFAULT_POLICY_SOURCE,
     check_policy_name,
     normalise_policy_name,
+    policy_names,
 )
 from secrethub.policy.capabilities import DENY, EVERY, names, union
 from secrethub.policy.document import parse_policy
@@ -310,6 +311,15 @@ def test_default_policy() -> None:
     assert not any(
         path.startswith("secret") or bits & (DENY | union(("sudo",))) for path, bits in granted.items()
     )
+
+
+def test_lists_of_policy_names() -> None:
+    """As in Vault, spaces around a name and names of nothing count for nothing, and none is named twice."""
+    assert policy_names([" App ", "app", "", "  ", "\tb\n", "ROOT"]) == ("app", "b", "root")
+    assert policy_names(["", " "]) == policy_names([]) == ()
+    for wrong in ("a b", "a,b", "a/b"):
+        with pytest.raises(InvalidRequest):
+            policy_names(["a", wrong])
 
 
 def test_policy_names() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from secrethub.engines.token.role import TokenRole
 from secrethub.errors import InvalidRequest
-from secrethub.policy.builtin import DEFAULT, ROOT, WRAPPING, normalise_policy_name
+from secrethub.policy.builtin import DEFAULT, ROOT, WRAPPING, policy_names
 
 MOST = 64
 """Policies that a token has at most."""
@@ -28,7 +28,8 @@ def child_policies(
     """Return the names for a new token.
 
     Args:
-        asked: what the request names; nothing for the parent's or the role's.
+        asked: what the request names; nothing for the parent's or the role's. A list of empty names is
+            not nothing: it names none, and gets none of theirs.
         own: the parent's.
         role: the role that it is made by.
         sudo: whether the caller has ``sudo`` on the path, or is root.
@@ -38,11 +39,11 @@ def child_policies(
         InvalidRequest: a name that is none, or one that it may not have.
     """
     mine = frozenset(own)
-    wanted = {normalise_policy_name(name) for name in asked or ()}
+    wanted = {*policy_names(asked)} if asked else None
     no_default = no_default or (role is not None and role.no_default_policy)
     if role is not None and _has_lists(role):
         names = _by_role(wanted, mine, role, no_default=no_default)
-    elif not wanted:
+    elif wanted is None:
         # ``default`` only if the parent has it, or everything.
         names = set(mine)
         if not no_default and ROOT in mine:
@@ -75,17 +76,17 @@ def _has_lists(role: TokenRole) -> bool:
     )
 
 
-def _by_role(wanted: set[str], mine: frozenset[str], role: TokenRole, *, no_default: bool) -> set[str]:
+def _by_role(wanted: set[str] | None, mine: frozenset[str], role: TokenRole, *, no_default: bool) -> set[str]:
     excluded = DEFAULT in role.disallowed_policies or _among(DEFAULT, role.disallowed_policies_glob)
     add_default = not no_default and not excluded
     if role.allowed_policies or role.allowed_policies_glob:
-        names = wanted or set(role.allowed_policies)
+        names = set(role.allowed_policies) if wanted is None else wanted
         allowed = {*role.allowed_policies, *((DEFAULT,) if add_default else ())}
         for name in sorted(names):
             if name not in allowed and not _among(name, role.allowed_policies_glob):
                 raise InvalidRequest(f"token policy {name} is not among those that the role allows")
     else:
-        names = wanted or set(mine)
+        names = set(mine) if wanted is None else wanted
     names = {*names, *((DEFAULT,) if add_default else ())}
     for name in sorted(names):
         if name in role.disallowed_policies or _among(name, role.disallowed_policies_glob):

@@ -11,7 +11,7 @@ from secrethub.engines.text import plain_text
 from secrethub.engines.token.settings import check_batch, checked_uses, either
 from secrethub.errors import InvalidRequest
 from secrethub.ids import is_identity_value
-from secrethub.policy.builtin import normalise_policy_name
+from secrethub.policy.builtin import normalise_policy_name, policy_names
 from secrethub.wire.durations import parse_duration
 
 _MOST = 64
@@ -86,7 +86,7 @@ def changed_role(role: TokenRole, body: WriteTokenRole) -> TokenRole:
     given: dict[str, Any] = {}
     for name in ("allowed_policies", "disallowed_policies"):
         if (names := getattr(body, name)) is not None:
-            given[name] = tuple(sorted({normalise_policy_name(one) for one in _few(names, name)}))
+            given[name] = _names(names, name)
     for name in ("allowed_policies_glob", "disallowed_policies_glob"):
         if (globs := getattr(body, name)) is not None:
             given[name] = tuple(sorted({_glob(one, name) for one in _few(globs, name)}))
@@ -116,6 +116,13 @@ def changed_role(role: TokenRole, body: WriteTokenRole) -> TokenRole:
         token_explicit_max_ttl=changed.explicit_max_ttl,
     )
     return changed
+
+
+def _names(given: list[str], name: str) -> tuple[str, ...]:
+    names = policy_names(_few(given, name))
+    if given and not names:
+        raise InvalidRequest(f"{name} names nothing: an empty list would allow everything")
+    return names
 
 
 def _few(names: list[str], name: str) -> list[str]:

@@ -12,7 +12,7 @@ import msgspec
 
 from secrethub.auth.networks import parse_networks
 from secrethub.errors import InvalidRequest
-from secrethub.policy.builtin import ROOT, WRAPPING, normalise_policy_name
+from secrethub.policy.builtin import ROOT, WRAPPING, policy_names
 from secrethub.wire.durations import parse_duration
 
 MAX_USES = (1 << 31) - 1
@@ -168,10 +168,10 @@ def either(body: msgspec.Struct, name: str, older: str) -> Any:
 
 
 def _policies(given: list[str]) -> tuple[str, ...]:
-    names = sorted({normalise_policy_name(name) for name in given})
+    names = policy_names(given)
     for never in (ROOT, WRAPPING):
         if never in names:
             raise InvalidRequest(f"a login cannot give out {never}")
     if len(names) > _MOST_POLICIES:
         raise InvalidRequest(f"at most {_MOST_POLICIES} policies can be given")
-    return tuple(names)
+    return names
