@@ -36,7 +36,7 @@ _CLAIM_SECONDS = 30.0
 _RENEW_SECONDS = 5.0
 _PAGE = 250
 _PIECE = 512 * 1024
-"""Bytes, and one entry more, that a target is given at once: proxies take a megabyte by default."""
+"""Bytes that a target is given at once, or one entry: proxies take a megabyte by default."""
 _LONGEST_PAUSE = 60.0
 _NAMED = 10
 """Streams that an entry names."""
@@ -288,7 +288,7 @@ def _pieces(page: list[Found]) -> list[list[tuple[bytes, Found]]]:
     size = _PIECE
     for one in page:
         line = line_of(one)
-        if size >= _PIECE:
+        if size + len(line) > _PIECE:
             pieces.append([])
             size = 0
         pieces[-1].append((line, one))

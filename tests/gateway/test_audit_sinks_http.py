@@ -157,6 +157,49 @@ async def test_large_entries(node: Node, collector: Collector, authority: trustm
     assert not (await state(node, "collector"))["error"]
 
 
+async def test_what_is_too_large_for_a_collector(
+    node: Node, collector: Collector, authority: trustme.CA, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Entries that are too large together come in parts, of one that is so alone all but its detail."""
+    collector.most = 100_000
+    await ok(node, "PUT", "sys/audit/siem", {"type": "http", "options": options(collector, authority)})
+    for size in (40_000, 300_000, 40_000):
+        await fill_ledger(node, 4, detail=json.dumps({"long": "x" * size}))
+    await node.call("GET", "secret/data/last")
+
+    async def last() -> bool:
+        return "secret/data/last" in {entry["path"] for entry in collector.found}
+
+    await until(last)
+    found = {(entry["stream"], entry["number"]): entry for entry in collector.found}
+    sizes = [len(e["detail"].get("long", "")) for e in found.values() if e["path"] == "secret/data/filler"]
+    assert sizes == [40_000] * 4 + [0] * 4 + [40_000] * 4
+    left = [entry for entry in found.values() if "left_out" in entry["detail"]]
+    assert [entry["detail"] for entry in left] == [{"left_out": "300011 bytes"}] * 4
+    assert all(len(entry["hash"]) == 64 for entry in left)
+    assert not (await state(node, "siem"))["error"]
+    assert caplog.text.count("sent without its detail") == 1
+
+
+async def test_an_entry_that_a_collector_never_takes(
+    node: Node, collector: Collector, authority: trustme.CA
+) -> None:
+    """Which entry it is that a collector says is too large, however little is sent of it, is told."""
+    collector.most = 10
+    await ok(node, "PUT", "sys/audit/siem", {"type": "http", "options": options(collector, authority)})
+
+    async def failing() -> str:
+        return str((await state(node, "siem"))["error"])
+
+    said = await until(failing)
+    (row,) = await sql(
+        node.settings.database_url,
+        "SELECT stream, max(number) AS n FROM audit_entries WHERE "
+        "operation = 'sys.audit.sinks.enable' GROUP BY stream",
+    )
+    assert said == f"localhost answered 413 to entry {row['n']} of stream {row['stream']} alone"
+
+
 async def test_an_answer_that_trickles(node: Node) -> None:
     """A service that goes on and on with its answer is one that does not answer."""
 

@@ -9,9 +9,7 @@ import re
 import socket
 from collections.abc import Sequence
 
-import msgspec
-
-from secrethub.engines.sinks.target import TargetFailed
+from secrethub.engines.sinks.target import TargetFailed, without_detail
 from secrethub.errors import InvalidRequest
 from secrethub.node import NodeSettings
 
@@ -92,11 +90,4 @@ class SyslogTarget:
         except OSError as exc:
             if exc.errno != errno.EMSGSIZE:
                 raise
-            to.send(self._head + _without_detail(line))
-
-
-def _without_detail(line: bytes) -> bytes:
-    """Return an entry that says how large its detail is, instead of it; its digest tells which one it is."""
-    entry = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    size = len(entry["detail"])
-    return msgspec.json.encode({**entry, "detail": {"left_out": f"{size} bytes"}})
+            to.send(self._head + without_detail(line))

@@ -65,3 +65,10 @@ class Target(Protocol):
     async def close(self) -> None:
         """Let go of files and connections."""
         ...
+
+
+def without_detail(line: bytes) -> bytes:
+    """Return an entry that says how large its detail is, instead of it; its digest tells which one it is."""
+    entry = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    size = len(entry["detail"])
+    return msgspec.json.encode({**entry, "detail": {"left_out": f"{size} bytes"}})
