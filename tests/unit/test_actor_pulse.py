@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.pulse import pulse
+from actors.wiring import USUAL
 from secrethub.errors import Unavailable
 
 
@@ -80,6 +84,13 @@ def test_a_step_that_takes_too_long_leaves_time_to_others() -> None:
     """After a step that took longer than there was time others have a quarter; nothing is made up for."""
     steps = [taking(2.0), taking(0.7), taking(0.0), taking(0.0)]
     assert begun_at(0.8, *steps) == pytest.approx([0.0, 2.2, 3.1, 3.9])
+
+
+@given(st.lists(st.floats(0, USUAL.notary), min_size=2, max_size=20))
+def test_the_notary_begins_a_checkpoint_every_second(durations: list[float]) -> None:
+    """While each takes no longer than the notary's pulse, one is begun at most a second after another."""
+    begun = begun_at(USUAL.notary, *map(taking, durations))
+    assert max(later - earlier for earlier, later in itertools.pairwise(begun)) <= 1.0 + 1e-6
 
 
 def test_what_cannot_be_done_now_is_done_at_its_next_time() -> None:
