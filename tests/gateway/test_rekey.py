@@ -120,6 +120,7 @@ async def test_nothing_of_this_through_the_ingress(node: Node) -> None:
     """Ray Serve's ingress answers neither progress nor changes of the seal."""
     transport = httpx2.ASGITransport(app=node.process.application("serve"), client=("127.0.0.1", 4000))
     nonce = {"key": node.shares[0], "nonce": "x"}
+    [slot] = (await node.call("GET", "sys/seal/slots")).json()["data"]["keys"]
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for method, path, body in (
             ("GET", "sys/rekey/init", None),
@@ -133,6 +134,16 @@ async def test_nothing_of_this_through_the_ingress(node: Node) -> None:
             ("PUT", "sys/generate-root/attempt", {}),
             ("DELETE", "sys/generate-root/attempt", None),
             ("PUT", "sys/generate-root/update", nonce),
+            ("PUT", "sys/rekey-recovery-key/init", _REKEY),
+            ("PUT", "sys/rekey-recovery-key/update", nonce),
+            ("PUT", "sys/rekey-recovery-key/verify", nonce),
+            ("POST", "sys/seal/slots", {"type": "gcpckms", "service": "none"}),
+            ("DELETE", f"sys/seal/slots/{slot}", None),
+            ("GET", "sys/seal/slots/attempt", None),
+            ("DELETE", "sys/seal/slots/attempt", None),
+            ("PUT", "sys/seal/slots/update", nonce),
+            ("PUT", "sys/unseal", {"key": node.shares[0]}),
+            ("PUT", "sys/accept-restore", {"key": node.shares[0]}),
         ):
             answer = await client.request(
                 method, f"/v1/{path}", json=body, headers={"X-Vault-Token": node.root}

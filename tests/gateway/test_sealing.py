@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from actors.tree import SEAL_STATE
 from secrethub.crypto.keyring import Keyring
 from serve.wiring import Process
 from tests.gateway.behind import sql, until
 from tests.gateway.conftest import Node, node_settings
-from tests.gateway.pair import second
+from tests.gateway.pair import healthy, second
 from tests.gateway.second_process import Second
 from tests.gateway.standstill import standing_still
 
@@ -93,6 +97,53 @@ async def test_a_killed_process_is_forgotten(node: Node, second: Second) -> None
     second.kill()
     await _long_silent(node)
     assert (await node.call("PUT", "sys/seal")).status_code == 204
+
+
+async def test_a_gateway_has_data_keys_and_no_root_key(node: Node, second: Second) -> None:
+    """Whatever of the seal goes through a gateway, the root key is nowhere in its memory; data keys are."""
+
+    async def root_key() -> bytes:
+        state: Any = await node.tree.handles.find(SEAL_STATE)
+        root: bytes = state._held.reveal()
+        return root
+
+    roots = [await root_key()]
+    begun = await second.call("PUT", "sys/rekey/init", node.root, json=_REKEY)
+    made = {"key": "", "nonce": begun.json()["nonce"]}
+    for share in node.shares[:3]:
+        answer = await second.call("PUT", "sys/rekey/update", "", json={**made, "key": share})
+    roots.append(await root_key())
+    assert (await second.call("PUT", "sys/rotate", node.root)).status_code == 204
+    assert (await second.call("PUT", "sys/seal", node.root)).status_code == 204
+    for share in answer.json()["keys"]:
+        await second.call("PUT", "sys/unseal", "", json={"key": share})
+    await until(lambda: healthy(second))
+    roots.append(await root_key())
+    assert len({*roots}) >= 2
+    data_key = bytes(node.process.core.keyring()._keys[1])
+    second.stop()
+    try:
+        found = in_memory(second.pid, data_key, *roots)
+    except PermissionError:
+        pytest.skip("whoever runs the tests may not look into processes that are not dumpable")
+    assert found == [True] + [False] * len(roots)
+
+
+_REKEY = {"secret_shares": 2, "secret_threshold": 2}
+
+
+def in_memory(pid: int, *wanted: bytes) -> list[bool]:
+    """Tell which of some bytes are in what a process can write to."""
+    found = set[bytes]()
+    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text("utf-8").splitlines():
+            place, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                start, end = (int(number, 16) for number in place.split("-"))
+                memory.seek(start)
+                content = memory.read(end - start)
+                found.update(one for one in wanted if one in content)
+    return [one in found for one in wanted]
 
 
 async def _long_silent(node: Node) -> None:

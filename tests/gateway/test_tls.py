@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
+from cluster.ready import boot_fingerprint
 from secrethub.pki.boot import boot_certificate
 from serve.timing import Timing
 from serve.tls_certificate import boot_identity
@@ -74,9 +76,10 @@ async def test_before_unseal_the_nodes_own_certificate(database_url: str, tmp_pa
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             assert names.get_values_for_type(x509.DNSName) == ["localhost"]
             assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
-            fingerprints.add(certificate.fingerprint(certificate.signature_hash_algorithm).hex())
+            fingerprints.add(certificate.fingerprint(hashes.SHA256()).hex())
             assert (await asked(node, unverified())).status == 501
-    assert len(fingerprints) == 1
+    # It is what a node says of itself when it starts, so that clients can pin it.
+    assert fingerprints == {boot_fingerprint(settings)}
     kept = Path(settings.state_dir) / "boot-identity.pem"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in Path(settings.state_dir).glob(".boot*")] == []
@@ -146,6 +149,7 @@ async def test_the_operators_certificate_stays(database_url: str, tmp_path: Path
         assert "tls-certificate" not in running_tasks
         assert await shown(node) == wanted
         assert not (Path(settings.state_dir) / "boot-identity.pem").exists()
+        assert boot_fingerprint(settings) is None
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
