@@ -253,8 +253,8 @@ async def _unknown(context: Context, body: CreateToken, names: tuple[str, ...]) 
         return []
     unknown = []
     for name in names:
-        # One that is not authentic is there: whoever uses it is refused, and then it is reported.
-        with contextlib.suppress(IntegrityFailure):
+        # One that is not authentic or not understood is there: whoever uses it is refused, and it is told of.
+        with contextlib.suppress(IntegrityFailure, InvalidRequest):
             if name != ROOT and await context.core.policies.read(name) is None:
                 unknown.append(name)
     return unknown
