@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.root_key import RootKey
-from secrethub.audit.event import Origin
+from secrethub.audit.event import Origin, Outcome
 from secrethub.storage.database import Database
 from secrethub.storage.seal_store import ClusterRow
 from secrethub.storage.sealed_stream import SealedStream
@@ -28,7 +28,7 @@ class SealJournal:
         self,
         origin: Origin | None,
         operation: str,
-        outcome: str,
+        outcome: Outcome,
         *,
         reason: str = "",
         detail: Mapping[str, Any] | None = None,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from actors.root_key import PEER_SECONDS, hand_out, proven
 from actors.seal_ceremonies import SealCeremonies
-from secrethub.audit.event import Origin
+from secrethub.audit.event import Origin, Outcome
 from secrethub.engines.ceremonies import Progress, SlotInfo
 from secrethub.errors import (
     Conflict,
@@ -91,7 +91,7 @@ class SealOpenings(SealCeremonies):
             raise NotFound
         if isinstance(slot, ShamirSlot):
             raise InvalidRequest("a service can be tried; that people have their shares, a rekey shows")
-        outcome = "failed"
+        outcome: Outcome = "failed"
         try:
             await kms_secret(self._services, slot)
             outcome = "done"

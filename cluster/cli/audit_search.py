@@ -23,7 +23,7 @@ _FILTERS = (
     ("role", "ROLE", "Who, by the AppRole role it logged in with."),
     ("path", "PATH", "What; * is any text within a segment, ** any text."),
     ("operation", "NAME", "How, such as kv.read."),
-    ("outcome", "OUTCOME", "done, denied, refused, failed, missing or begun."),
+    ("outcome", "OUTCOME", "done, denied, refused, failed, missing, begun, …"),
     ("kind", "KIND", "request, intent, outcome, event, …"),
     ("request-id", "ID", "One request."),
     ("client", "ADDRESS", "From where."),

@@ -30,6 +30,36 @@ from secrethub.crypto.digests import mac, sha256
 
 Kind: TypeAlias = Literal["open", "request", "intent", "outcome", "event", "lost", "adopt", "prune", "close"]
 
+Outcome: TypeAlias = Literal[
+    "begun",
+    "intent",
+    "progress",
+    "authorised",
+    "ignored",
+    "done",
+    "denied",
+    "refused",
+    "failed",
+    "given up",
+    "found",
+    "removed",
+    "missing",
+    "ordered",
+    "written",
+    "late",
+    "unconfirmed",
+    "undone",
+    "again",
+    "unknown",
+]
+"""All that entries say of how something went.
+
+``begun``, and of the seal ``intent``: it is about to be done. ``missing``: there is none. ``ordered``:
+somebody does it later. ``written``: rows that were changed. ``progress``, ``authorised``, ``ignored``: of
+shares. ``given up``: of leases. ``found``, ``removed``: of users without a lease. ``late``, ``unconfirmed``,
+``undone``: of rotations. ``again``, ``unknown``: of commands, which failed for now, or are not on the host.
+"""
+
 GENESIS = bytes(32)
 """What stands for the digest before the first entry of a stream."""
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from secrethub.audit.event import Outcome
 from secrethub.audit.masking import canonical_json
 from secrethub.engines.leasing import Held, is_leased
 from secrethub.engines.mounts import Mount
@@ -236,7 +237,7 @@ async def _postpone(core: Core, failures: Mapping[str, str], attempts: Mapping[s
             )
 
 
-def _note(path: str, actor: str, outcome: str, detail: Mapping[str, Any], reason: str = "") -> Note:
+def _note(path: str, actor: str, outcome: Outcome, detail: Mapping[str, Any], reason: str = "") -> Note:
     return Note(
         kind="event",
         request_id="",

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from secrethub.audit.event import Kind
+from secrethub.audit.event import Kind, Outcome
 from secrethub.audit.masking import MAX_SIZE, canonical_json, mask
 from secrethub.engines.engine import Identity, Operation
 from secrethub.engines.own_changes import record
@@ -40,7 +40,7 @@ def request_note(
     operation: str,
     path: str,
     identity: Identity | None,
-    outcome: str,
+    outcome: Outcome,
     reason: str = "",
     declared: Operation | None = None,
     answer: Mapping[str, Any] | None = None,
@@ -112,7 +112,7 @@ async def note(
     operation: str,
     path: str,
     actor: str,
-    outcome: str,
+    outcome: Outcome,
     reason: str = "",
     client: str = "",
     door: str = "",

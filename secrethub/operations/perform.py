@@ -16,7 +16,7 @@ from datetime import datetime
 
 import msgspec
 
-from secrethub.audit.event import Kind
+from secrethub.audit.event import Kind, Outcome
 from secrethub.engines.engine import Answer, Context, Identity, Operation
 from secrethub.engines.flat import flat_view
 from secrethub.engines.memo import Granted
@@ -293,7 +293,9 @@ class _Request:
         await self._spend()
         raise exc
 
-    async def _append(self, kind: Kind, outcome: str, reason: str = "", answer: Answer | None = None) -> None:
+    async def _append(
+        self, kind: Kind, outcome: Outcome, reason: str = "", answer: Answer | None = None
+    ) -> None:
         self.recorded = kind != "intent"
         await self.core.ledger.append(
             request_note(

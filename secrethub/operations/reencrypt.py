@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from secrethub.audit.event import Outcome
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.own_changes import present_fence, record
 from secrethub.engines.runtime import Core
@@ -137,7 +138,7 @@ async def _rest(began: float) -> None:
     await asyncio.sleep(time.monotonic() - began)
 
 
-async def _tell(core: Core, outcome: str, detail: Mapping[str, Any]) -> None:
+async def _tell(core: Core, outcome: Outcome, detail: Mapping[str, Any]) -> None:
     await note(core, operation=_OPERATION, path=_PATH, actor=_ACTOR, outcome=outcome, detail=detail)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from secrethub.audit.event import Outcome
 from secrethub.audit.masking import mask
 from secrethub.clock import micros
 from secrethub.engines.own_changes import own_changes, present_fence
@@ -196,7 +197,7 @@ async def _confirm(core: Core, rotation: Rotation, run: Run) -> bool:
         waited_for = (micros(now) - run.deadline) / 1_000_000 + definition.confirm_within
         await _keep(core, rotation, run, now + timedelta(seconds=_look_again(waited_for)))
         return False
-    outcome = "late" if missing else "done"
+    outcome: Outcome = "late" if missing else "done"
     detail = {"run": run.number, "missing": missing[: agent_watches.NAMED], "next": after.step}
     await _tell(core, rotation, run.step, outcome, detail)
     await _keep(core, rotation, after, now)
@@ -270,7 +271,7 @@ async def _lock(get: Callable[..., Any], rotation: Rotation) -> None:
 
 
 async def _tell(
-    core: Core, rotation: Rotation, step: str, outcome: str, detail: dict[str, Any], reason: str = ""
+    core: Core, rotation: Rotation, step: str, outcome: Outcome, detail: dict[str, Any], reason: str = ""
 ) -> None:
     await note(
         core,

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from secrethub.audit.event import Outcome
 from secrethub.engines.lease_ending import targets_of
 from secrethub.engines.mounts import Mount
 from secrethub.engines.reconciling import ReconciledEngine, StrayRule
@@ -132,7 +133,7 @@ async def _removed(core: Core, place: _Place, found: Sequence[str]) -> set[str]:
     return set(gone)
 
 
-async def _note(core: Core, place: _Place, outcome: str, detail: dict[str, object]) -> None:
+async def _note(core: Core, place: _Place, outcome: Outcome, detail: dict[str, object]) -> None:
     await note(core, operation=_OPERATION, path=place.path, actor="system", outcome=outcome, detail=detail)
 
 

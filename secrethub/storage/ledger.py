@@ -22,7 +22,7 @@ import asyncpg
 import msgspec
 
 from secrethub.audit.chain import Chain
-from secrethub.audit.event import GENESIS, Kind, StreamHead, lost_detail, open_detail
+from secrethub.audit.event import GENESIS, Kind, Outcome, StreamHead, lost_detail, open_detail
 from secrethub.background import end
 from secrethub.errors import IntegrityFailure, Sealed, SecretHubError, Unavailable
 from secrethub.ids import new_uuid
@@ -56,7 +56,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     operation: str
     path: str
-    outcome: str
+    outcome: Outcome
     reason: str = ""
     client: str = ""
     door: str = ""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import asyncpg
 
 from secrethub.audit.chain import Chain
-from secrethub.audit.event import Origin, StreamHead, adopt_detail, open_detail, row_from
+from secrethub.audit.event import Origin, Outcome, StreamHead, adopt_detail, open_detail, row_from
 from secrethub.audit.masking import canonical_json
 from secrethub.crypto.keyring import Keyring
 from secrethub.errors import Unavailable
@@ -37,7 +37,7 @@ class SealedStream:
     async def record(
         self,
         operation: str,
-        outcome: str,
+        outcome: Outcome,
         *,
         keyring: Keyring | None,
         reason: str = "",
@@ -85,7 +85,7 @@ class SealedStream:
         kind: Literal["event", "adopt"],
         *,
         operation: str,
-        outcome: str,
+        outcome: Outcome,
         reason: str = "",
         detail: Mapping[str, Any] | None = None,
         text: str | None = None,

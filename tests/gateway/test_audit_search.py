@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote, urlencode
 
 import asyncpg
 
+from secrethub.audit.event import Outcome
 from secrethub.engines.system import ledger_entries
 from secrethub.storage.ledger_search import Place, place_text
 from tests.gateway.behind import fill_ledger, integrity_failures, sql
@@ -162,6 +163,9 @@ async def test_what_cannot_be_looked_for(node: Node) -> None:
         f"after={place_text(Place(1, 'x', 1 << 63))}",
         "since=yesterday",
         "until=2020-13-01T00:00:00Z",
+        "outcome=refuzed",
+        "outcome=Denied",
+        "kind=reqest",
         "accessor=none",
         "name=a&role=b",
         "actor=a&accessor=b",
@@ -171,6 +175,17 @@ async def test_what_cannot_be_looked_for(node: Node) -> None:
         assert await status(node, "GET", f"sys/audit/entries?{wrong}") == 400, wrong
     for odd in ("path=" + quote("a(b[c\\{d^$.|?+"), "name=" + quote("'; --"), "path=" + quote("é/**")):
         assert await status(node, "GET", f"sys/audit/entries?{odd}") == 200, odd
+
+
+async def test_a_mistyped_outcome(node: Node) -> None:
+    """What an entry can never say is refused, with what it can; so it is in exports."""
+    for place in ("entries", "export"):
+        answer = await node.call("GET", f"sys/audit/{place}?outcome=refuzed")
+        assert answer.status_code == 400
+        assert "outcome is one of" in answer.json()["errors"][0]
+        assert " refused," in answer.json()["errors"][0]
+        for outcome in get_args(Outcome):
+            assert await status(node, "GET", f"sys/audit/{place}?outcome={quote(outcome)}") == 200
 
 
 async def test_an_entry_that_was_tampered_with_is_marked(node: Node) -> None:

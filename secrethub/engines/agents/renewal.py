@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from secrethub.audit.event import Outcome
 from secrethub.audit.masking import canonical_json
 from secrethub.engines.agents.enrolment import certify, inventory_row
 from secrethub.engines.agents.records import instant, load, require, store
@@ -126,7 +127,7 @@ class _Audit:
         self.written: list[dict[str, Any]] = []
         """What was changed, for the outcome."""
 
-    async def write(self, kind: str, outcome: str, *, reason: str = "", serial: str = "") -> None:
+    async def write(self, kind: str, outcome: Outcome, *, reason: str = "", serial: str = "") -> None:
         detail: dict[str, Any] = {"serial_number": serial}
         if self.written:
             detail["written"] = self.written

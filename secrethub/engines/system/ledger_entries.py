@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from secrethub.audit.event import Kind, Record
+from secrethub.audit.event import Kind, Outcome, Record
 from secrethub.auth.digests import accessor_digest
 from secrethub.auth.networks import parse_address
 from secrethub.clock import from_micros, micros
@@ -33,7 +33,8 @@ _MOST = 500
 _PAGE_BYTES = 4 * 1024 * 1024
 _MAX_TEXT = 4096
 _DATE = re.compile(r"[0-9]{4}-")
-_KINDS = get_args(Kind)
+_CLOSED = {"kind": get_args(Kind), "outcome": get_args(Outcome)}
+"""What a criterion can be: anything else is a mistake, and would find nothing."""
 _KEY = 36
 """Characters of a token's digest that the ledger names it by."""
 
@@ -51,7 +52,7 @@ class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         role: name of an AppRole role: what its tokens did.
         path: of the request; ``*`` is any text within a segment, ``**`` any text.
         operation: such as ``kv.read``.
-        outcome: done, denied, refused, failed, missing or begun.
+        outcome: as :data:`secrethub.audit.event.Outcome` has them, such as denied.
         kind: as :data:`secrethub.audit.event.Kind` has them, such as request.
         request_id: of a request.
         client: address of the peer.
@@ -178,8 +179,9 @@ async def filter_of(context: Context, body: Criteria) -> Filter:
         value = getattr(body, name)
         if isinstance(value, str) and len(value) > _MAX_TEXT:
             raise InvalidRequest(f"{name} is longer than {_MAX_TEXT} characters")
-    if body.kind and body.kind not in _KINDS:
-        raise InvalidRequest(f"kind is one of {', '.join(_KINDS)}")
+    for name, values in _CLOSED.items():
+        if getattr(body, name) and getattr(body, name) not in values:
+            raise InvalidRequest(f"{name} is one of {', '.join(values)}")
     actor, display_name = await _who(context, body)
     return Filter(
         since=instant_of(body.since, context.now, "since"),
