@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +33,7 @@ class Gathering:
     def __init__(self, enough: int) -> None:
         self._enough = enough
         self._gathered = threading.Event()
+        self._crowded = threading.Event()
         self._counting = threading.Lock()
         self._present = self.most = 0
 
@@ -44,9 +44,12 @@ class Gathering:
             self.most = max(self.most, self._present)
             if self._present >= self._enough:
                 self._gathered.set()
+            if self._present > self._enough:
+                self._crowded.set()
         # Far less than a client waits for an answer.
         self._gathered.wait(2.0)
-        time.sleep(0.1)
+        # For one too many: nothing else tells that nobody comes any more.
+        self._crowded.wait(0.1)
         with self._counting:
             self._present -= 1
 
