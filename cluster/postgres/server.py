@@ -24,6 +24,7 @@ from cluster.postgres import directory
 from cluster.postgres.account import reaches
 from cluster.postgres.binaries import Binaries, choose, copy_to
 from cluster.postgres.directory import Home
+from cluster.postgres.wal import KEPT_MIB, make_ahead
 from secrethub.errors import Conflict, Misconfigured, Unavailable
 
 DATABASE = "secrethub"
@@ -40,7 +41,14 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 class EmbeddedPostgres:
     """A PostgreSQL server that belongs to this process."""
 
-    def __init__(self, data_dir: Path, *, durable: bool = True, fallback: Path = directory.FALLBACK) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        durable: bool = True,
+        fallback: Path = directory.FALLBACK,
+        settle: float = 5.0,
+    ) -> None:
         """Describe the server; nothing is touched before :meth:`start`.
 
         Args:
@@ -48,13 +56,16 @@ class EmbeddedPostgres:
             durable: False trades the data's survival of a power cut for speed, for tests. What was
                 committed survives the end of the server either way.
             fallback: where the data is if the server's user cannot come to ``data_dir``.
+            settle: seconds after the start until write-ahead log is made beforehand, where it is durable.
         """
         self._root = data_dir.absolute()
         self._durable = durable
         self._fallback = fallback
+        self._settle = settle
         self._home: Home | None = None
         self._child: Child | None = None
         self._locks: list[Lock] = []
+        self._wal: asyncio.Task[None] | None = None
 
     @property
     def home(self) -> Path:
@@ -91,6 +102,9 @@ class EmbeddedPostgres:
 
     async def stop(self) -> None:
         """Shut the server down cleanly. Safe to call twice."""
+        if self._wal is not None and not self._wal.done():
+            self._wal.cancel()
+            await asyncio.wait([self._wal])
         child, self._child = self._child, None
         if child is not None and child.running:
             await child.stop((signal.SIGINT, _SHUTDOWN_PATIENCE), (signal.SIGQUIT, 5.0))
@@ -141,7 +155,10 @@ class EmbeddedPostgres:
         await asyncio.to_thread(child.start)
         await _until_ready(child, home)
         await _ensure_database(_url(home, sockets, "postgres"))
-        return _url(home, sockets, DATABASE)
+        url = _url(home, sockets, DATABASE)
+        if self._durable:
+            self._wal = asyncio.create_task(make_ahead(url, after=self._settle), name="write-ahead-log")
+        return url
 
     def _lock(self, name: str) -> Lock:
         lock = Lock(self._root / name)
@@ -244,7 +261,9 @@ def _options(sockets: Path, binaries: Binaries, *, durable: bool) -> list[str]:
         "password_encryption": "scram-sha-256",
         "cluster_name": "secrethub",
     }
-    if not durable:
+    if durable:
+        settings["min_wal_size"] = f"{KEPT_MIB}MB"
+    else:
         settings |= {"fsync": "off", "full_page_writes": "off"}
     if binaries.major >= _SCRAM_ITERATIONS_SINCE:
         # initdb has kept its own for later roles, whose passwords may be anybody's.

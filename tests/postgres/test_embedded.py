@@ -84,6 +84,25 @@ async def test_data_survives_a_restart(folder: Path) -> None:
         await again.stop()
 
 
+async def test_segments_are_made_before_they_are_needed(folder: Path) -> None:
+    """Nobody who commits waits for a segment of the write-ahead log: they are there, also after a restart."""
+    ahead = """SELECT count(*) FROM pg_ls_waldir()
+               WHERE name > pg_walfile_name(pg_current_wal_insert_lsn()) AND size = 16777216"""
+    server = EmbeddedPostgres(folder / "pg", settle=0)
+    try:
+        url = await server.start()
+        async with asyncio.timeout(30):
+            while await fetch(url, ahead) < 15:  # noqa: ASYNC110 - a database cannot signal
+                await asyncio.sleep(0.05)
+    finally:
+        await server.stop()
+    again = EmbeddedPostgres(folder / "pg", settle=60)
+    try:
+        assert await fetch(await again.start(), ahead) >= 14
+    finally:
+        await again.stop()
+
+
 async def test_access_is_private(folder: Path) -> None:
     """The server has no TCP port, a private socket, page checksums, and wants its password."""
     server = EmbeddedPostgres(folder / "pg")
