@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from secrethub.engines.engine import Identity
+from secrethub.engines.identity import Identity
 from secrethub.engines.memo import DecisionMemo, Granted
 from secrethub.engines.mounts import BUILT_IN, Route
 from secrethub.engines.system import SystemEngine

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secrethub.engines.engine import Identity, Method
+from secrethub.engines.engine import Method
+from secrethub.engines.identity import Identity
 from secrethub.engines.mounts import Route
 from secrethub.storage.freshness import Caches, Changed
 

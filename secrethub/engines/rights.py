@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from typing import TypeAlias
 
-from secrethub.engines.engine import Identity
+from secrethub.engines.identity import Identity
 from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.policy.builtin import ROOT, WRAPPING, WRAPPING_POLICY_SOURCE
 from secrethub.policy.decision import CompiledPolicies, compile_policies

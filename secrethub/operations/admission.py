@@ -6,7 +6,7 @@ What succeeds with a login does not count. What is refused is counted, and a sum
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Identity
+from secrethub.engines.identity import Identity
 from secrethub.engines.mounts import Route
 from secrethub.engines.runtime import Core
 from secrethub.errors import QuotaExceeded

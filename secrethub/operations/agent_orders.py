@@ -10,7 +10,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from secrethub.engines.engine import Identity, circumstances
+from secrethub.engines.engine import circumstances
+from secrethub.engines.identity import Identity
 from secrethub.engines.rotators.command import AGENT, KIND
 from secrethub.engines.rotators.generated import Shape
 from secrethub.engines.rotators.rotator import Plan

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from secrethub.engines.engine import Context, Fence, Identity
+from secrethub.engines.engine import Context, Fence
+from secrethub.engines.identity import Identity
 from secrethub.engines.mounts import Route
 from secrethub.engines.runtime import Core
 from secrethub.operations.call import Call, Token

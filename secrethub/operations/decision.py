@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Context, Identity, Method
+from secrethub.engines.engine import Context, Method
+from secrethub.engines.identity import Identity
 from secrethub.engines.mounts import Route
 from secrethub.engines.question import question_of
 from secrethub.engines.runtime import Core

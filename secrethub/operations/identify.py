@@ -7,7 +7,7 @@ from datetime import datetime
 from secrethub.auth.networks import within
 from secrethub.engines.agents.records import agent_policies
 from secrethub.engines.auth_methods import called
-from secrethub.engines.engine import Identity
+from secrethub.engines.identity import Identity
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.known import find_token, holder_of
 from secrethub.errors import PermissionDenied

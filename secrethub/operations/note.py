@@ -10,7 +10,8 @@ import msgspec
 
 from secrethub.audit.event import Kind, Outcome
 from secrethub.audit.masking import MAX_SIZE, canonical_json, mask
-from secrethub.engines.engine import Identity, Operation
+from secrethub.engines.engine import Operation
+from secrethub.engines.identity import Identity
 from secrethub.engines.own_changes import record
 from secrethub.engines.runtime import Core
 from secrethub.errors import SecretHubError

@@ -17,8 +17,9 @@ from datetime import datetime
 import msgspec
 
 from secrethub.audit.event import Kind, Outcome
-from secrethub.engines.engine import Answer, Context, Identity, Operation
+from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.flat import flat_view
+from secrethub.engines.identity import Identity
 from secrethub.engines.memo import Granted
 from secrethub.engines.mounts import Route, no_operation
 from secrethub.engines.own_changes import present_fence

@@ -11,7 +11,7 @@ import contextlib
 import logging
 
 from secrethub.auth.digests import role_id_digest
-from secrethub.engines.engine import Identity
+from secrethub.engines.identity import Identity
 from secrethub.engines.mounts import Route
 from secrethub.engines.quotas import Budget
 from secrethub.engines.runtime import Core

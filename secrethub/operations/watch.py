@@ -6,8 +6,9 @@ read a secret may watch it, whether it exists yet or not, and nobody else.
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Identity, circumstances
+from secrethub.engines.engine import circumstances
 from secrethub.engines.flat import flat_view
+from secrethub.engines.identity import Identity
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure, InvalidPath, NotFound, PermissionDenied, Sealed, Unavailable
 from secrethub.ids import new_uuid

@@ -24,7 +24,8 @@ from cryptography import x509
 from secrethub.crypto.digests import sha256
 from secrethub.engines.agents.records import Agent, agent_id_of, instant, load, store
 from secrethub.engines.auth_methods import called
-from secrethub.engines.engine import Answer, Context, Identity
+from secrethub.engines.engine import Answer, Context
+from secrethub.engines.identity import Identity
 from secrethub.engines.origin import origin_of
 from secrethub.engines.pki.authorities import lifetime_below, load_issuer
 from secrethub.errors import Conflict, InvalidRequest, PermissionDenied, Stale, TooManyRequests

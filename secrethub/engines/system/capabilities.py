@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import msgspec
 
-from secrethub.engines.engine import Answer, Capability, Context, Identity, Method, Operation, circumstances
+from secrethub.engines.engine import Answer, Capability, Context, Method, Operation, circumstances
 from secrethub.engines.flat import flat_view
+from secrethub.engines.identity import Identity
 from secrethub.engines.question import question_of
 from secrethub.engines.token.known import find_by_accessor, good_token, holder_of
 from secrethub.errors import IntegrityFailure, InvalidRequest, NotFound, PermissionDenied

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.answers import TokenGiven
-from secrethub.engines.engine import Answer, Auth, Context, Identity, Operation
+from secrethub.engines.engine import Answer, Auth, Context, Operation
+from secrethub.engines.identity import Identity
 from secrethub.engines.question import question_of
 from secrethub.engines.text import text_map
 from secrethub.engines.token.issuing import issue_batch, issue_token

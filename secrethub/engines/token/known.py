@@ -12,7 +12,8 @@ from secrethub.auth import batch
 from secrethub.auth.digests import accessor_digest, token_digest
 from secrethub.clock import micros
 from secrethub.engines.bindings import Kind, Subject
-from secrethub.engines.engine import Context, Identity
+from secrethub.engines.engine import Context
+from secrethub.engines.identity import Identity
 from secrethub.engines.mounts import AUTH, TOKEN_MOUNT
 from secrethub.engines.origin import origin_of
 from secrethub.engines.runtime import Core

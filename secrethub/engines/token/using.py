@@ -7,7 +7,8 @@ processes are asked at the same time, no more requests pass than there were uses
 
 from __future__ import annotations
 
-from secrethub.engines.engine import Fence, Identity
+from secrethub.engines.engine import Fence
+from secrethub.engines.identity import Identity
 from secrethub.engines.own_changes import own_changes
 from secrethub.engines.runtime import Core
 from secrethub.engines.token.ending import remove_tokens
