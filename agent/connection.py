@@ -27,6 +27,7 @@ from agent.witness import LedgerWitness
 from secrethub.clock import Clock
 from secrethub.errors import SecretHubError, TooLarge, Unavailable
 from secrethub.wire import messages as wire
+from secrethub.wire.close_codes import CloseCode
 from secrethub.wire.session import Request
 
 A = TypeVar("A", bound=wire.CoreMessage)
@@ -361,9 +362,9 @@ class Connection:
 
     def _judge(self, closed: Closed) -> float | None:
         """Return how long to stay away after a close; None for the usual."""
-        if closed.close_code == wire.CloseCode.REVOKED:
+        if closed.close_code == CloseCode.REVOKED:
             raise IdentityRefused("Core does not accept this agent's certificate any more", True)
-        if closed.close_code in {wire.CloseCode.REPLACED, wire.CloseCode.CERTIFICATE_EXPIRED}:
+        if closed.close_code in {CloseCode.REPLACED, CloseCode.CERTIFICATE_EXPIRED}:
             # Another process with this identity, or clocks that differ: hurry would not help.
             self._backoff.slow_down()
         return None if closed.retry_after is None else closed.retry_after + self._backoff.next()

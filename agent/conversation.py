@@ -21,11 +21,11 @@ from agent.identity import Identity
 from agent.outcomes import error_of
 from secrethub import __version__
 from secrethub.errors import PermissionDenied, SecretHubError, Unavailable
+from secrethub.wire.close_codes import CloseCode
 from secrethub.wire.codec import FROM_CORE_LIMIT, ProtocolViolation
 from secrethub.wire.messages import (
     SUBPROTOCOL,
     ClientMessage,
-    CloseCode,
     CoreMessage,
     Error,
     Hello,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from actors.sessions.session import AgentSession
 from actors.sessions.surroundings import Surroundings
 from secrethub.errors import PermissionDenied, SecretHubError
-from secrethub.wire.messages import CloseCode
+from secrethub.wire.close_codes import CloseCode
 
 _BATCH = 500
 _CHECKS = 32

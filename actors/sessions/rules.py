@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from secrethub.wire.messages import CloseCode
+from secrethub.wire.close_codes import CloseCode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

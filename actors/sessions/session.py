@@ -23,6 +23,7 @@ from actors.sessions.standing import Standing
 from actors.sessions.surroundings import Surroundings
 from secrethub.errors import PermissionDenied, SecretHubError, TooLarge
 from secrethub.wire import messages as wire
+from secrethub.wire.close_codes import CloseCode
 from secrethub.wire.codec import ProtocolViolation
 from secrethub.wire.session import Session
 
@@ -247,9 +248,9 @@ class AgentSession:
         try:
             rests_on = await self._around.access.admit(self.peer)
         except PermissionDenied:
-            self.close(wire.CloseCode.REVOKED, "certificate not accepted")
+            self.close(CloseCode.REVOKED, "certificate not accepted")
         except SecretHubError as exc:
-            self.close(wire.CloseCode.TRY_AGAIN_LATER, f"{exc.code}; retry in 5")
+            self.close(CloseCode.TRY_AGAIN_LATER, f"{exc.code}; retry in 5")
         else:
             self._admitted = True
             if not self._ended:
@@ -303,7 +304,7 @@ class AgentSession:
                 if not await self._around.access.may_still_watch(self.peer, path):
                     self._unwatch(key, path)
         except PermissionDenied:
-            self.close(wire.CloseCode.REVOKED, "revoked")
+            self.close(CloseCode.REVOKED, "revoked")
             return
         except SecretHubError:
             self.doubtful = True

@@ -22,7 +22,8 @@ from actors.sessions.surroundings import Surroundings
 from actors.sessions.watches import WatchIndex
 from secrethub.background import end
 from secrethub.clock import Clock
-from secrethub.wire.messages import CloseCode, Drain
+from secrethub.wire.close_codes import CloseCode
+from secrethub.wire.messages import Drain
 
 _log = logging.getLogger(__name__)
 

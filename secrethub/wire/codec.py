@@ -11,7 +11,8 @@ from typing import TypeVar
 import msgspec
 
 from secrethub.errors import InvalidRequest, TooLarge
-from secrethub.wire.messages import ClientMessage, CloseCode, CoreMessage, Message
+from secrethub.wire.close_codes import CloseCode
+from secrethub.wire.messages import ClientMessage, CoreMessage, Message
 
 TO_CORE_LIMIT = 256 * 1024
 """Bytes in a frame from a client: a CSR or a thousand paths fit, a flood does not."""

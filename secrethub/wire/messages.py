@@ -26,7 +26,6 @@ Unknown types, unknown fields and missing fields are refused on both sides.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -56,30 +55,6 @@ MAX_APPLICATIONS = 64
 """Names of applications that a client reads for on one connection."""
 MAX_PATHS = 1000
 """Paths one ``watch`` or ``unwatch`` may name."""
-
-
-class CloseCode(IntEnum):
-    """Why a WebSocket is closed; 4000 and above are ours (RFC 6455, section 7.4.2)."""
-
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    TOO_BIG = 1009
-    INTERNAL = 1011
-    TRY_AGAIN_LATER = 1013
-    """The gateway has no room just now. The reason is ``retry in <seconds>``."""
-    PROTOCOL = 4400
-    """A message that this protocol does not allow here."""
-    CERTIFICATE_EXPIRED = 4401
-    REVOKED = 4403
-    """The agent or its certificate was revoked: do not come back with it."""
-    SILENT = 4408
-    """No sign of life for too long."""
-    REPLACED = 4409
-    """A newer connection of the same agent took over."""
-    TOO_SLOW = 4429
-    """The agent does not take its messages off the connection."""
-    DRAINED = 4503
-    """This gateway goes away: connect to another."""
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):

@@ -18,12 +18,12 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 from secrethub.wire import codec
+from secrethub.wire.close_codes import CloseCode
 from secrethub.wire.codec import ProtocolViolation
 from secrethub.wire.messages import (
     AnswerOrder,
     Certificate,
     ClientMessage,
-    CloseCode,
     CoreMessage,
     Error,
     Hello,

@@ -24,8 +24,9 @@ from websockets.typing import Subprotocol
 
 from actors.sessions.ports import Peer
 from actors.sessions.session import AgentSession
+from secrethub.wire.close_codes import CloseCode
 from secrethub.wire.codec import TO_CORE_LIMIT
-from secrethub.wire.messages import SUBPROTOCOL, CloseCode
+from secrethub.wire.messages import SUBPROTOCOL
 
 _WRITE_LIMIT = 64 * 1024
 """Bytes that may wait to be sent before a session waits too."""

@@ -26,6 +26,7 @@ from secrethub.clock import SystemClock
 from secrethub.errors import NotFound, PermissionDenied, Sealed, Unavailable
 from secrethub.pki import keys
 from secrethub.wire import messages as wire
+from secrethub.wire.close_codes import CloseCode
 
 PATH = "secrets/prod/db"
 
@@ -437,7 +438,7 @@ async def test_it_looks_for_core_on_the_hosts_from_its_settings(core: CorePeer) 
 async def test_a_busy_gateway_is_given_time(core: CorePeer, way: str) -> None:
     """``try again later`` is obeyed, in a close frame and as HTTP answer, and then the agent is back."""
     if way == "close":
-        core.close_with = (wire.CloseCode.TRY_AGAIN_LATER, "unavailable; retry in 1")
+        core.close_with = (CloseCode.TRY_AGAIN_LATER, "unavailable; retry in 1")
     else:
         core.refuse_with = (503, {"Retry-After": "1"})
     async with running(Host(core)) as host:
@@ -448,7 +449,7 @@ async def test_a_busy_gateway_is_given_time(core: CorePeer, way: str) -> None:
 
 async def test_a_revoked_identity_is_not_used_again(core: CorePeer) -> None:
     """When Core says that the agent is revoked, the connection ends for good."""
-    core.close_with = (wire.CloseCode.REVOKED, "revoked")
+    core.close_with = (CloseCode.REVOKED, "revoked")
     async with running(Host(core)) as host:
         assert host.holding is not None
         with pytest.raises(IdentityRefused) as caught:
@@ -508,7 +509,7 @@ async def test_a_broken_protocol_ends_the_conversation(core: CorePeer, host: Hos
     """A frame that is no message closes the connection with the protocol's code; then the agent is back."""
     session = core.sessions[0]
     await session.socket.send('{"type": "surprise"}')
-    await until(lambda: session.socket.close_code == wire.CloseCode.PROTOCOL)
+    await until(lambda: session.socket.close_code == CloseCode.PROTOCOL)
     await until(lambda: host.opened_times == 2)
 
 

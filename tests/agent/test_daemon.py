@@ -20,7 +20,7 @@ from agent_process import ROOT, AgentProcess
 from core_peer import CorePeer
 
 from agent.disk_cache import in_memory
-from secrethub.wire import messages as wire
+from secrethub.wire.close_codes import CloseCode
 
 PATH = "secrets/prod/db"
 MEMORY = Path("/dev/shm")
@@ -246,7 +246,7 @@ async def test_files_are_written_from_the_cache_while_core_is_away(
     agent.configure(file_settings(agent))
     await agent.start()
     await agent.until((agent.place / "app.env").exists)
-    core.close_with = (wire.CloseCode.GOING_AWAY, "")
+    core.close_with = (CloseCode.GOING_AWAY, "")
     for peer in list(core.sessions):
         await peer.socket.close(1001)
     await agent.until(lambda: agent.logged("the connection to Core ended"))
@@ -267,7 +267,7 @@ async def test_a_restart_while_core_is_away_keeps_serving(
     assert (await ask(agent))[0] == 200
     await agent.until(lambda: any((agent.state / "cache").glob("[0-9a-f]*")))
     await agent.kill()
-    core.close_with = (wire.CloseCode.TRY_AGAIN_LATER, "retry in 60")
+    core.close_with = (CloseCode.TRY_AGAIN_LATER, "retry in 60")
     await agent.start(XDG_RUNTIME_DIR=str(runtime))
     await agent.until(lambda: sum(line["message"] == "ready" for line in agent.log()) == 2)
     status, body = await ask(agent)
@@ -291,7 +291,7 @@ async def test_a_file_from_the_cache_is_noted(core: CorePeer, agent: AgentProces
 
     # The file may have been looked at twice; the second time it is from the cache.
     assert ("agent", PATH, "stale") not in noted()
-    core.close_with = (wire.CloseCode.TRY_AGAIN_LATER, "retry in 60")
+    core.close_with = (CloseCode.TRY_AGAIN_LATER, "retry in 60")
     (agent.place / "app.env").unlink(missing_ok=True)
     await agent.start(XDG_RUNTIME_DIR=str(runtime))
     await agent.until((agent.place / "app.env").exists)
@@ -309,7 +309,7 @@ async def test_a_revoked_agent_forgets_everything_and_ends(
     await agent.until(lambda: agent.logged("connected to Core"))
     assert (await ask(agent))[0] == 200
     await agent.until(lambda: any((agent.state / "cache").glob("[0-9a-f]*")))
-    await core.sessions[0].socket.close(wire.CloseCode.REVOKED, "revoked")
+    await core.sessions[0].socket.close(CloseCode.REVOKED, "revoked")
     assert await asyncio.wait_for(process.wait(), 20) == 1
     assert list((agent.state / "cache").iterdir()) == []
     assert list(runtime.rglob("*.key")) == []
@@ -322,7 +322,7 @@ async def test_a_refused_agent_comes_back_with_a_new_secret_id(core: CorePeer, a
     agent.configure(file_settings(agent))
     process = await agent.start()
     await agent.until((agent.place / "app.env").exists)
-    await core.sessions[0].socket.close(wire.CloseCode.REVOKED, "revoked")
+    await core.sessions[0].socket.close(CloseCode.REVOKED, "revoked")
     assert await asyncio.wait_for(process.wait(), 20) == 1
     assert "revoked" not in agent.log()[-1]["error"]
     process = await agent.start()

@@ -35,6 +35,7 @@ from secrethub.operations.transport_ca import issue_gateway_certificate, load_tr
 from secrethub.pki import keys
 from secrethub.storage.seal_store import set_sealed
 from secrethub.wire import messages as wire
+from secrethub.wire.close_codes import CloseCode
 from secrethub.wire.codec import TO_CORE_LIMIT
 from secrethub.wire.session import Session
 from serve.agent_gateway import AgentGateway
@@ -365,11 +366,11 @@ async def test_revocation_ends_the_live_connection_and_all_others(house: House) 
     host = await house.enrol()
     async with house.agent(host) as agent:
         await house.hub.ask("write", f"agents/{host.agent_id}/revoke", {})
-        assert await agent.closed() == wire.CloseCode.REVOKED
+        assert await agent.closed() == CloseCode.REVOKED
     async with house.socket(host.tls()) as socket:
         again = Agent(socket)
         await again.say(wire.Hello(version="0", name="n"))
-        assert await again.closed() == wire.CloseCode.REVOKED
+        assert await again.closed() == CloseCode.REVOKED
     refused = [e for e in await house.ledger("agents.connect") if e["outcome"] == "denied"]
     assert [e["actor"] for e in refused] == [f"agent:{host.agent_id}"]
     assert "revoked" in refused[0]["reason"]
@@ -402,7 +403,7 @@ async def test_a_certificate_that_is_not_the_agents_any_more_is_refused(house: H
     assert newer.agent_id == host.agent_id
     async with house.agent(newer):
         async with house.socket(kept.tls()) as socket:
-            assert await Agent(socket).closed() == wire.CloseCode.REVOKED
+            assert await Agent(socket).closed() == CloseCode.REVOKED
         entries = await house.ledger("agents.connect")
         assert "not one of the agent's present ones" in entries[-1]["reason"]
 
@@ -415,7 +416,7 @@ async def test_a_refused_certificate_does_not_push_out_the_good_one(house: House
     newer = await house.enrol()
     async with house.agent(newer) as agent:
         async with house.socket(old.tls()) as socket:
-            assert await Agent(socket).closed() == wire.CloseCode.REVOKED
+            assert await Agent(socket).closed() == CloseCode.REVOKED
         await house.put("web/db", password="one")
         assert isinstance(await agent.read("secrets/web/db"), wire.Result)
 
@@ -424,7 +425,7 @@ async def test_a_newer_connection_replaces_the_older(house: House) -> None:
     """One agent, one session: the newest; the directory knows which."""
     host = await house.enrol()
     async with house.agent(host) as older, house.agent(host) as newer:
-        assert await older.closed() == wire.CloseCode.REPLACED
+        assert await older.closed() == CloseCode.REPLACED
         await newer.watch("secrets/web/db")
 
         async def known() -> bool:
@@ -508,7 +509,7 @@ async def test_a_sealed_core_keeps_its_agents_and_tells_them(house: House) -> No
         assert isinstance(refused, wire.Error)
         assert refused.code == "sealed"
         async with house.socket(host.tls()) as socket:
-            assert await Agent(socket).closed() == wire.CloseCode.TRY_AGAIN_LATER
+            assert await Agent(socket).closed() == CloseCode.TRY_AGAIN_LATER
         epoch = await set_sealed(core.database, unsealed_by=bytes(32))
         await core.unseal(kept, epoch, core.keys.cluster_id)
         await agent.hear(wire.PolicyChanged)
@@ -543,15 +544,15 @@ async def test_fragments_are_joined(house: House) -> None:
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
-        (b"\x00\x01", wire.CloseCode.PROTOCOL),
-        ("{}", wire.CloseCode.PROTOCOL),
-        ('{"type":"read","id":1,"path":"secrets/web/db"', wire.CloseCode.PROTOCOL),
-        ("x" * (TO_CORE_LIMIT + 1), wire.CloseCode.TOO_BIG),
+        (b"\x00\x01", CloseCode.PROTOCOL),
+        ("{}", CloseCode.PROTOCOL),
+        ('{"type":"read","id":1,"path":"secrets/web/db"', CloseCode.PROTOCOL),
+        ("x" * (TO_CORE_LIMIT + 1), CloseCode.TOO_BIG),
     ],
     ids=["binary", "no-message", "cut-off", "too-big"],
 )
 async def test_what_is_no_message_ends_the_connection(
-    house: House, sent: bytes | str, code: wire.CloseCode
+    house: House, sent: bytes | str, code: CloseCode
 ) -> None:
     """Binary, malformed and oversized messages close the connection with a telling code."""
     host = await house.enrol()
@@ -604,7 +605,7 @@ async def test_a_revoked_agent_takes_no_turns_of_others(database_url: str, tmp_p
         for _ in range(40):
             with contextlib.suppress(InvalidStatus):
                 async with house.socket(revoked.tls()) as socket:
-                    assert await Agent(socket).closed() == wire.CloseCode.REVOKED
+                    assert await Agent(socket).closed() == CloseCode.REVOKED
         assert house.refusals("too_often") > 0
         async with house.agent(other):
             pass
@@ -688,7 +689,7 @@ async def test_stopping_closes_those_who_stay(house: House) -> None:
     async with house.agent(host) as agent:
         stopping = asyncio.create_task(house.gateway.stop(within=0.01))
         await agent.hear(wire.Drain)
-        assert await agent.closed() == wire.CloseCode.DRAINED
+        assert await agent.closed() == CloseCode.DRAINED
         await stopping
 
 
@@ -717,7 +718,7 @@ async def test_an_edited_row_does_not_let_an_agent_in(house: House) -> None:
     await connection.close()
     house.hub.core.authority.drop()
     async with house.socket(host.tls()) as socket:
-        assert await Agent(socket).closed() in {wire.CloseCode.TRY_AGAIN_LATER, wire.CloseCode.REVOKED}
+        assert await Agent(socket).closed() in {CloseCode.TRY_AGAIN_LATER, CloseCode.REVOKED}
     entries = await house.ledger("agents.connect")
     assert entries[-1]["outcome"] == "denied"
     assert re.search("integrity", entries[-1]["reason"])

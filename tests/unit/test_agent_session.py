@@ -19,6 +19,7 @@ from actors.sessions.supervisor import SessionSupervisor
 from secrethub.errors import NotFound, PermissionDenied, SecretHubError, Unavailable
 from secrethub.storage.agent_reports import Failure, Report
 from secrethub.wire import messages as wire
+from secrethub.wire.close_codes import CloseCode
 from secrethub.wire.codec import FROM_CORE_LIMIT
 from secrethub.wire.session import Session
 
@@ -404,7 +405,7 @@ async def test_an_agent_that_takes_nothing_is_closed(hall: Hall) -> None:
     hall.supervisor.announcer.secret_changed("secret/a", 2, 1)
     await until(lambda: agent.session._sending_since is not None)
     hall.pass_time(agent, hall.limits.slow + 1)
-    assert (await agent.closed)[0] == wire.CloseCode.TOO_SLOW
+    assert (await agent.closed)[0] == CloseCode.TOO_SLOW
 
 
 async def test_revocation_closes_the_connection_even_while_it_is_busy(hall: Hall) -> None:
@@ -414,7 +415,7 @@ async def test_revocation_closes_the_connection_even_while_it_is_busy(hall: Hall
     await agent.say(wire.Read(id=1, path="secrets/a"))
     hall.house.revoked.add("agent-1")
     hall.supervisor.announcer.authority_changed("agents/agent-1")
-    assert (await agent.closed)[0] == wire.CloseCode.REVOKED
+    assert (await agent.closed)[0] == CloseCode.REVOKED
     hall.house.gate.set()
 
 
@@ -422,7 +423,7 @@ async def test_a_revoked_agent_is_not_welcome(hall: Hall) -> None:
     """A revoked agent's new connection is closed before welcome."""
     hall.house.revoked.add("agent-1")
     agent = hall.connect()
-    assert (await agent.closed)[0] == wire.CloseCode.REVOKED
+    assert (await agent.closed)[0] == CloseCode.REVOKED
     assert agent.frames.empty()
 
 
@@ -431,7 +432,7 @@ async def test_a_hello_does_not_overtake_admission(hall: Hall) -> None:
     hall.house.revoked.add("agent-1")
     agent = hall.connect()
     await agent.say(wire.Hello(version="0", name="n"))
-    assert (await agent.closed)[0] == wire.CloseCode.REVOKED
+    assert (await agent.closed)[0] == CloseCode.REVOKED
     assert agent.frames.empty()
 
 
@@ -440,7 +441,7 @@ async def test_an_agent_that_cannot_be_checked_is_asked_to_come_back(hall: Hall)
     hall.house.failure = Unavailable("")
     agent = hall.connect()
     code, reason = await agent.closed
-    assert code == wire.CloseCode.TRY_AGAIN_LATER
+    assert code == CloseCode.TRY_AGAIN_LATER
     assert "retry in" in reason
 
 
@@ -485,7 +486,7 @@ async def test_a_newer_connection_replaces_the_older(hall: Hall) -> None:
     older = await hall.welcome()
     await older.watch("secrets/a")
     newer = await hall.welcome()
-    assert (await older.closed)[0] == wire.CloseCode.REPLACED
+    assert (await older.closed)[0] == CloseCode.REPLACED
     assert hall.supervisor.find("agent-1") is newer.session
     assert hall.supervisor.watches == 0
     await newer.say(wire.Read(id=1, path="secrets/a"))
@@ -499,7 +500,7 @@ async def test_a_refused_connection_replaces_nothing(hall: Hall) -> None:
     good = await hall.welcome()
     hall.house.revoked.add("agent-1")
     bad = hall.connect()
-    assert (await bad.closed)[0] == wire.CloseCode.REVOKED
+    assert (await bad.closed)[0] == CloseCode.REVOKED
     await until(lambda: hall.gone == [bad.session])
     assert hall.supervisor.find("agent-1") is good.session
     assert not good.session.ended
@@ -511,7 +512,7 @@ async def test_signs_of_life_do_not_stand_for_hello(hall: Hall) -> None:
     hall.pass_time(agent, hall.limits.hello - 1)
     agent.session.hear()
     hall.pass_time(agent, 2)
-    assert (await agent.closed)[0] == wire.CloseCode.SILENT
+    assert (await agent.closed)[0] == CloseCode.SILENT
 
 
 async def test_a_full_buffer_ends_the_connection_although_nothing_is_being_said(hall: Hall) -> None:
@@ -519,7 +520,7 @@ async def test_a_full_buffer_ends_the_connection_although_nothing_is_being_said(
     agent = await hall.welcome()
     agent.session.stall(stalled=True)
     hall.pass_time(agent, hall.limits.slow + 1)
-    assert (await agent.closed)[0] == wire.CloseCode.TOO_SLOW
+    assert (await agent.closed)[0] == CloseCode.TOO_SLOW
     other = await hall.welcome()
     other.session.stall(stalled=True)
     other.session.stall(stalled=False)
@@ -536,7 +537,7 @@ async def test_silence_is_pinged_and_a_pong_counts_as_life(hall: Hall) -> None:
     hall.pass_time(agent, hall.limits.ping_after - 1)
     assert not agent.session.ended
     hall.pass_time(agent, hall.limits.silent)
-    assert (await agent.closed)[0] == wire.CloseCode.SILENT
+    assert (await agent.closed)[0] == CloseCode.SILENT
 
 
 async def test_the_certificate_is_reminded_of_and_ends_the_connection(hall: Hall) -> None:
@@ -549,14 +550,14 @@ async def test_the_certificate_is_reminded_of_and_ends_the_connection(hall: Hall
     hall.pass_time(agent, 5)
     assert agent.frames.empty()
     hall.pass_time(agent, 5)
-    assert (await agent.closed)[0] == wire.CloseCode.CERTIFICATE_EXPIRED
+    assert (await agent.closed)[0] == CloseCode.CERTIFICATE_EXPIRED
 
 
 async def test_a_protocol_violation_closes_that_connection_only(hall: Hall) -> None:
     """Bad frames end the session that sent them."""
     good, bad = await hall.welcome("agent-1"), await hall.welcome("agent-2")
     bad.session.deliver(b'{"type":"issue"}')
-    assert (await bad.closed)[0] == wire.CloseCode.PROTOCOL
+    assert (await bad.closed)[0] == CloseCode.PROTOCOL
     await good.say(wire.Read(id=1, path="secrets/a"))
     await good.hear(wire.Result)
 
@@ -573,7 +574,7 @@ async def test_a_crash_is_survived_and_a_crash_loop_is_not(hall: Hall) -> None:
         hall.supervisor.announcer.secret_changed("secret/a", number, number)
         await agent.hear(wire.Changed)
     await agent.say(wire.Read(id=9, path="secrets/a"))
-    assert (await agent.closed)[0] == wire.CloseCode.INTERNAL
+    assert (await agent.closed)[0] == CloseCode.INTERNAL
     hall.house.failure = None
     await other.say(wire.Read(id=1, path="secrets/a"))
     await other.hear(wire.Result)
@@ -660,7 +661,7 @@ async def test_stopping_ends_even_a_session_that_waits_for_ever(hall: Hall) -> N
     await agent.say(wire.Read(id=1, path="secrets/a"))
     await until(lambda: hall.house.reads == 1)
     await hall.supervisor.stop(grace=0.01)
-    assert (await agent.closed)[0] == wire.CloseCode.DRAINED
+    assert (await agent.closed)[0] == CloseCode.DRAINED
     assert not hall.supervisor.healthy
 
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from actors.sessions.rules import ASK, REMIND, End, Limits, Verdict, examine, renewal_due
 from actors.sessions.watches import WatchIndex
-from secrethub.wire.messages import CloseCode
+from secrethub.wire.close_codes import CloseCode
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMITS = Limits()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from test_agent_session import Agent, Hall, hall
 
 from secrethub.wire import messages as wire
+from secrethub.wire.close_codes import CloseCode
 
 __all__ = ["hall"]
 
@@ -66,5 +67,5 @@ async def test_an_agent_that_has_seen_more_is_heard(hall: Hall) -> None:
     hall.house.revoked.add("agent-2")
     other = hall.connect("agent-2")
     await other.say(wire.Hello(version="0", name="n", witness=b"also"))
-    assert (await other.closed)[0] == wire.CloseCode.REVOKED
+    assert (await other.closed)[0] == CloseCode.REVOKED
     assert hall.house.heard == [b"seen", b"also"]

@@ -9,6 +9,7 @@ import pytest
 
 from secrethub.errors import TooLarge
 from secrethub.wire import codec
+from secrethub.wire.close_codes import CloseCode
 from secrethub.wire.codec import ProtocolViolation
 from secrethub.wire.messages import (
     MAX_PATHS,
@@ -16,7 +17,6 @@ from secrethub.wire.messages import (
     Certificate,
     CertificateDue,
     Changed,
-    CloseCode,
     Confirm,
     Drain,
     Error,
