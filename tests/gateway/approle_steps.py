@@ -20,7 +20,7 @@ FAILED = ["invalid role or secret ID"]
 async def role(node: Node, name: str = "app", **body: Any) -> str:
     """Write a role and return its RoleID."""
     written = await node.call("POST", f"auth/approle/role/{name}", json=body)
-    assert written.status_code == 204, written.text
+    assert written.is_success, written.text
     answer = await node.call("GET", f"auth/approle/role/{name}/role-id")
     return str(answer.json()["data"]["role_id"])
 

@@ -24,6 +24,7 @@ from secrethub.engines.approle.role import (
     shown,
 )
 from secrethub.engines.engine import Answer, Context, Handler, Operation
+from secrethub.engines.token.unknown_policies import unknown_when_written
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.storage.authority import APPROLES
 
@@ -152,10 +153,9 @@ def _writer(field: _Field) -> Handler:
         if not given or given in ({"secret_id_bound_cidrs": []}, {"bound_cidr_list": []}):
             raise InvalidRequest(f"missing {field.names[0]}")
 
-        def settle(role: Role) -> Role:
-            return changed(role, WriteRole(**given))
-
-        return await _change(context, settle)
+        written = WriteRole(**given)
+        role = await _change(context, lambda role: changed(role, written))
+        return Answer(warnings=await unknown_when_written(context.core, written, role.token_policies))
 
     return write
 
@@ -165,19 +165,21 @@ def _eraser(field: _Field) -> Handler:
         def settle(role: Role) -> Role:
             return checked(msgspec.structs.replace(role, **{field.setting: _NEW[field.setting]}))
 
-        return await _change(context, settle)
+        await _change(context, settle)
+        return Answer()
 
     return erase
 
 
-async def _change(context: Context, settle: Callable[[Role], Role]) -> Answer:
+async def _change(context: Context, settle: Callable[[Role], Role]) -> Role:
     key = named_key(context)
     async with context.core.authority.change(context.fence) as change:
         row = await change.get(APPROLES, key)
         if row is None:
             raise NotFound("no such role")
-        await change.put(APPROLES, key, msgspec.to_builtins(settle(role_of(row))))
-    return Answer()
+        role = settle(role_of(row))
+        await change.put(APPROLES, key, msgspec.to_builtins(role))
+    return role
 
 
 async def _read_local(context: Context, _body: None) -> Answer:

@@ -26,6 +26,7 @@ from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import PAGES
 from secrethub.engines.listing import shown as shown_names
 from secrethub.engines.own_changes import own_changes
+from secrethub.engines.token.unknown_policies import unknown_when_written
 from secrethub.errors import InvalidRequest, NotFound, Sealed, Stale, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage.authority import APPROLES, ROLE_IDS, SECRET_IDS, Change
@@ -142,7 +143,7 @@ async def write_role(context: Context, body: WriteRole) -> Answer:
         if body.role_id:
             role = msgspec.structs.replace(role, role_id=checked_role_id(body.role_id))
         await _store(context, change, key, role, old)
-    return Answer()
+    return Answer(warnings=await unknown_when_written(core, body, role.token_policies))
 
 
 async def _store(context: Context, change: Change, key: str, role: Role, old: Role | None) -> None:

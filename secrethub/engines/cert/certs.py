@@ -20,6 +20,7 @@ from secrethub.engines.cert.trust import check_trusted
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import PAGES
 from secrethub.engines.listing import shown as shown_names
+from secrethub.engines.token.unknown_policies import unknown_when_written
 from secrethub.errors import NotFound, Stale
 from secrethub.ids import new_uuid
 from secrethub.storage.authority import CERT_ROLES, MOUNTS
@@ -146,7 +147,7 @@ async def write_role(context: Context, body: WriteCertRole) -> Answer:
         role = changed(old, body)
         await check_trusted(core, role)
         await change.put(CERT_ROLES, key, msgspec.to_builtins(role), expected_revision=None if row else 0)
-    return EMPTY
+    return Answer(warnings=await unknown_when_written(core, body, role.token_policies))
 
 
 async def delete_role(context: Context, _body: None) -> Answer:

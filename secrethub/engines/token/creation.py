@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import Any
 
@@ -20,7 +19,8 @@ from secrethub.engines.token.policies import child_policies
 from secrethub.engines.token.role import TokenRole
 from secrethub.engines.token.roles import load_role
 from secrethub.engines.token.settings import checked_uses
-from secrethub.errors import IntegrityFailure, InvalidRequest, PermissionDenied
+from secrethub.engines.token.unknown_policies import unknown_policies
+from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.policy.builtin import ROOT
 from secrethub.policy.decision import Allowed, decide
 from secrethub.wire.durations import parse_duration
@@ -126,7 +126,7 @@ async def _create(
     )
     if batch and ROOT in names:
         raise InvalidRequest("batch tokens cannot be root tokens")
-    unknown = await _unknown(context, body, names)
+    unknown = await unknown_policies(core, names) if body.policies else ()
     life = _lifetime(context, body, role, root=ROOT in names)
     if not life.ttl and identity.expires_at is not None:
         raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens")
@@ -162,7 +162,7 @@ async def _create(
             )
     return Answer(
         auth=auth,
-        warnings=(*life.warnings, *(f'policy "{name}" does not exist' for name in unknown)),
+        warnings=(*life.warnings, *unknown),
         detail={
             "policies": list(names),
             "ttl": life.ttl,
@@ -246,19 +246,6 @@ def _lifetime(context: Context, body: CreateToken, role: TokenRole | None, *, ro
     if root and not asked and not explicit and not period:
         return Lifetime()
     return lifetime(asked, explicit, period, usual=context.lease_ttl, bound=context.max_lease_ttl)
-
-
-async def _unknown(context: Context, body: CreateToken, names: tuple[str, ...]) -> list[str]:
-    """Return the policies that are not there, if any were asked for: one may be misspelt."""
-    if not body.policies:
-        return []
-    unknown = []
-    for name in names:
-        # One that is not authentic or not understood is there: whoever uses it is refused, and it is told of.
-        with contextlib.suppress(IntegrityFailure, InvalidRequest):
-            if name != ROOT and await context.core.policies.read(name) is None:
-                unknown.append(name)
-    return unknown
 
 
 def _uses(body: CreateToken, role: TokenRole | None) -> int:

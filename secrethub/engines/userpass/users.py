@@ -11,6 +11,7 @@ from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.token.settings import TokenSettings, check_tokens, either, shown_tokens, token_changes
+from secrethub.engines.token.unknown_policies import unknown_policies, unknown_when_written
 from secrethub.engines.userpass.hashing import hashing
 from secrethub.engines.userpass.user import (
     User,
@@ -155,7 +156,7 @@ async def write_user(context: Context, body: WriteUser) -> Answer:
         user = msgspec.structs.replace(user, **given, password=kept or user.password)
         check_tokens(user)
         await change.put(USERS, key, msgspec.to_builtins(user), expected_revision=None if row else 0)
-    return EMPTY
+    return Answer(warnings=await unknown_when_written(core, body, user.token_policies))
 
 
 async def delete_user(context: Context, _body: None) -> Answer:
@@ -173,7 +174,8 @@ async def delete_user(context: Context, _body: None) -> Answer:
 async def write_password(context: Context, body: WritePassword) -> Answer:
     """Change a password; the former one is no good any more."""
     _no_hash(body.password_hash)
-    return await _change(context, password=await _hashed(context, body.password))
+    await _change(context, password=await _hashed(context, body.password))
+    return EMPTY
 
 
 async def write_policies(context: Context, body: WritePolicies) -> Answer:
@@ -181,17 +183,17 @@ async def write_policies(context: Context, body: WritePolicies) -> Answer:
     given = token_changes(WriteUser(token_policies=body.token_policies, policies=body.policies))
     if not given:
         raise InvalidRequest("missing token_policies")
-    return await _change(context, **given)
+    await _change(context, **given)
+    return Answer(warnings=await unknown_policies(context.core, given["token_policies"]))
 
 
-async def _change(context: Context, **given: object) -> Answer:
+async def _change(context: Context, **given: object) -> None:
     key = user_key(context.mount_id, context.params["user"])
     async with context.core.authority.change(context.fence) as change:
         row = await change.get(USERS, key)
         if row is None:
             raise NotFound("no such user")
         await change.put(USERS, key, msgspec.to_builtins(msgspec.structs.replace(user_of(row), **given)))
-    return EMPTY
 
 
 async def _hashed(context: Context, password: str) -> Password:
