@@ -189,3 +189,23 @@ async def test_huge_and_broken_bodies(node: Node) -> None:
     assert (await node.call("POST", "secrets/b", content=fits + b" ")).status_code == 413
     assert (await node.call("POST", "secrets/b", content=fits)).status_code == 200
     assert (await node.call("POST", "secrets/b", "hvs.unknown", content=fits)).status_code == 403
+
+
+async def test_how_deep_a_body_is_nested(node: Node) -> None:
+    """Sixty-four levels are kept as they are, one more is refused, whoever reads the body."""
+    for path, before, after in (
+        ("secrets/deep", '{"data": {"a": ', "}}"),
+        ("cubbyhole/deep", '{"a": {"b": ', "}}"),
+        ("sys/wrapping/wrap", '{"a": {"b": ', "}}"),
+    ):
+        for levels, code in ((62, 200), (63, 400)):
+            body = before + "[" * levels + '"]]}"' + "]" * levels + after
+            headers = {"X-Vault-Wrap-TTL": "60"} if "wrap" in path else {}
+            answer = await node.call("POST", path, content=body, headers=headers)
+            assert answer.status_code in {code, 204 if code == 200 else code}, (path, levels)
+            assert ("too deep" in answer.text) is (code == 400)
+    kept = (await node.call("GET", "secrets/deep")).json()["data"]["data"]["a"]
+    levels = 0
+    while isinstance(kept, list):
+        (kept,), levels = kept, levels + 1
+    assert (kept, levels) == ("]]}", 62)
