@@ -176,7 +176,8 @@ class SealCeremonies(SealCore):
             PermissionDenied: the requester does not hold the pre-shared key.
             Stale: the box was sealed to a former key pair, or without the pre-shared key.
             Sealed: the cluster is sealed.
-            InvalidRequest: no attempt of this kind, or another one than ``nonce`` names, is under way.
+            InvalidRequest: no attempt of this kind, or another one than ``nonce`` names, is under way; or
+                these shares cannot authorise it, but others may.
             WrongShare: malformed, unknown, or given already; the other shares stay given.
             Unavailable: the database does not answer.
         """
@@ -194,6 +195,9 @@ class SealCeremonies(SealCore):
                 if ceremony is None:
                     raise InvalidRequest(_IDLE[purpose])
                 after = ceremony.give(share, nonce)
+                if isinstance(after, Quorum) and isinstance(ceremony.wish, RemoveSlot):
+                    found = await load_authentic_slots(self._database, root.reveal())
+                    without(found, ceremony.wish.slot_id, after.slot)
             except (InvalidRequest, DecryptionFailed) as exc:
                 reason = exc.reason if isinstance(exc, WrongShare) else exc.code
                 await self._journal.record(origin, f"sys.{purpose}", "refused", reason=reason)
@@ -266,7 +270,7 @@ class SealCeremonies(SealCore):
             await self._change(root, row, lambda slots: [*slots, wish.slot])
             return Given(progress=msgspec.structs.replace(done, slot_id=wish.slot.slot_id))
         if isinstance(wish, RemoveSlot):
-            await self._change(root, row, lambda slots: without(slots, wish.slot_id))
+            await self._change(root, row, lambda slots: without(slots, wish.slot_id, quorum.slot))
             return Given(progress=msgspec.structs.replace(done, slot_id=wish.slot_id))
         if isinstance(wish, Verify):
             await self._change(root, row, lambda slots: with_only_set(slots, wish.slot))

@@ -147,25 +147,46 @@ def settled(slots: Sequence[Slot]) -> list[Slot]:
     return [slot for slot in slots if not (isinstance(slot, ShamirSlot) and slot.leaving)]
 
 
-def without(slots: Sequence[Slot], slot_id: str) -> list[Slot]:
+def without(slots: Sequence[Slot], slot_id: str, authorised: ShamirSlot | None = None) -> list[Slot]:
     """Return the slots without one of them.
 
-    A set of shares goes on deciding when its slot is removed: its shares are recovery shares then.
+    A set of shares goes on deciding when its slot is removed: its shares are recovery shares then. While a
+    set is leaving, nobody may have the newest shares: whoever authorises with others goes on deciding, and
+    something that surely opens stays.
+
+    Args:
+        slots: all of them.
+        slot_id: of the one to remove.
+        authorised: the set whose shares authorise it; None while that is not known yet.
 
     Raises:
-        InvalidRequest: there is no such slot, or nothing would open the cluster any more.
+        InvalidRequest: there is no such slot, nothing would open the cluster any more, or that would not be
+            certain.
     """
     found = next((slot for slot in slots if slot.slot_id == slot_id), None)
     if found is None:
         raise InvalidRequest(f"there is no slot {slot_id}")
-    left = [slot for slot in slots if slot is not found]
     if isinstance(found, ShamirSlot) and not found.leaving:
         if not found.opens:
             raise InvalidRequest("recovery shares have no slot; make others with sys/rekey-recovery-key")
-        left = [*settled(left), msgspec.structs.replace(found, opens=False)]
-    if not any(slot.opens for slot in settled(left)):
+        kept = slots if authorised is not None and authorised.leaving else settled(slots)
+        left = [_open_nothing(slot) if isinstance(slot, ShamirSlot) else slot for slot in kept]
+    else:
+        left = [slot for slot in slots if slot is not found]
+    if authorised is not None and authorised.slot_id not in {slot.slot_id for slot in deciding(left)}:
+        raise InvalidRequest("these shares do not take themselves away: give the newest ones for that")
+    sure = [slot for slot in left if authorised is None or _is_sure(slot, authorised)]
+    if not any(slot.opens for slot in settled(left)) or not any(slot.opens for slot in sure):
         raise InvalidRequest("the last slot that opens the cluster cannot be removed")
     return left
+
+
+def _open_nothing(shares: ShamirSlot) -> ShamirSlot:
+    return msgspec.structs.replace(shares, opens=False)
+
+
+def _is_sure(slot: Slot, authorised: ShamirSlot) -> bool:
+    return isinstance(slot, KmsSlot) or slot.slot_id == authorised.slot_id
 
 
 def new_otp() -> str:

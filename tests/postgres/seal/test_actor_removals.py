@@ -1,0 +1,102 @@
+"""Slots that are removed while nobody may have the newest shares, with real actors in one process."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from ceremony_steps import OTP, Keys, carried_out, events, given, keys_of
+from seal_steps import unsealed
+
+from actors.handles import SealClient
+from secrethub.errors import InvalidRequest, WrongShare
+from secrethub.node import NodeSettings
+from secrethub.seal.wishes import GenerateRoot, Rekey, RemoveSlot
+from secrethub.storage.database import Database
+from tests.clouds import pocket
+
+
+@pytest.fixture
+def settings(settings: NodeSettings) -> NodeSettings:
+    """A node whose settings have a key of a key service."""
+    return msgspec.structs.replace(
+        settings, key_services=(pocket.SETTINGS,), key_service_opener=pocket.OPENER
+    )
+
+
+async def with_service(client: SealClient, shares: Keys) -> str:
+    """Add a slot of a key service; return its id."""
+    begun = await client.ceremonies.add_slot("gcpckms", pocket.SETTINGS.name)
+    return (await given(client, "slots", begun.nonce, shares)).progress.slot_id
+
+
+async def kinds(client: SealClient) -> list[tuple[str, bool]]:
+    """The kinds of the slots, and whether they are leaving."""
+    return [(slot.kind, slot.leaving) for slot in await client.ceremonies.slots()]
+
+
+async def decide(client: SealClient, shares: Keys) -> bool:
+    """Tell whether shares may decide."""
+    try:
+        return (await carried_out(client, "generate-root", GenerateRoot(otp=OTP), shares)).progress.complete
+    except WrongShare:
+        await client.ceremonies.cancel("generate-root")
+        return False
+
+
+async def test_shares_that_decide_go_on_deciding(client: SealClient) -> None:
+    """Old shares take the slot of new ones that nobody got: they still decide, and nobody's shares open."""
+    old = await unsealed(client, 3, 2)
+    await with_service(client, old[:2])
+    lost = await carried_out(client, "rekey", Rekey(shares=3, threshold=2), old[:2])
+    await carried_out(client, "slots", RemoveSlot(slot_id=lost.progress.slot_id), old[1:])
+    assert await kinds(client) == [("recovery", True), ("gcpckms", False), ("recovery", False)]
+    assert await decide(client, old[:2])
+    assert await decide(client, keys_of(lost)[:2])
+    again = await carried_out(client, "rekey", Rekey(shares=3, threshold=2, recovery=True), old[:2])
+    await client.ceremonies.settle(again.progress.slot_id)
+    assert await kinds(client) == [("gcpckms", False), ("recovery", False)]
+    assert await decide(client, keys_of(again)[:2])
+    assert not await decide(client, old[:2])
+
+
+async def test_new_shares_remove_their_slot_and_old_ones(client: SealClient) -> None:
+    """Who has the new shares removes their slot: the old ones are not needed any more, and go."""
+    old = await unsealed(client, 3, 2)
+    await with_service(client, old[:2])
+    made = await carried_out(client, "rekey", Rekey(shares=3, threshold=2), old[:2])
+    await carried_out(client, "slots", RemoveSlot(slot_id=made.progress.slot_id), keys_of(made)[:2])
+    assert await kinds(client) == [("gcpckms", False), ("recovery", False)]
+    assert not await decide(client, old[:2])
+
+
+async def test_old_shares_do_not_take_themselves_away(client: SealClient, database: Database) -> None:
+    """A set that is leaving is removed by the new shares only: nobody else has shown that he has them."""
+    old = await unsealed(client, 3, 2)
+    (first,) = await client.ceremonies.slots()
+    made = await carried_out(client, "rekey", Rekey(shares=3, threshold=2), old[:2])
+    begun = await client.ceremonies.start("slots", RemoveSlot(slot_id=first.slot_id))
+    await client.ceremonies.give("slots", old[0], begun.nonce)
+    with pytest.raises(InvalidRequest, match="newest"):
+        await client.ceremonies.give("slots", old[1], begun.nonce)
+    assert await kinds(client) == [("shamir", True), ("shamir", False)]
+    assert (await events(database))[-1] == ("sys.slots", "refused")
+    # The attempt goes on: others may have the new ones.
+    assert (await given(client, "slots", begun.nonce, keys_of(made))).progress.complete
+    assert await kinds(client) == [("shamir", False)]
+    assert not await decide(client, old[:2])
+
+
+async def test_what_surely_opens_is_not_removed(client: SealClient) -> None:
+    """Recovery shares take no key service away while the only other way in are shares that may be lost."""
+    recovery = await unsealed(client, 3, 2)
+    service = await with_service(client, recovery[:2])
+    (first, _) = await client.ceremonies.slots()
+    await carried_out(client, "slots", RemoveSlot(slot_id=first.slot_id), recovery[:2])
+    wish = Rekey(shares=3, threshold=2, recovery=True, slot=True)
+    made = await carried_out(client, "slots", wish, recovery[:2])
+    begun = await client.ceremonies.start("slots", RemoveSlot(slot_id=service))
+    await client.ceremonies.give("slots", recovery[0], begun.nonce)
+    with pytest.raises(InvalidRequest, match="last slot"):
+        await client.ceremonies.give("slots", recovery[1], begun.nonce)
+    assert (await given(client, "slots", begun.nonce, keys_of(made))).progress.complete
+    assert ("gcpckms", False) not in await kinds(client)
