@@ -154,8 +154,9 @@ class SealState(SealMaking):
                 described = self._described(row)
         if isinstance(after, Authorised):
             await self._unseal_authorised(after.slot_id, operation, origin, accepting=accepting)
-            return await self.status()
-        await hand_out(self._handles, self._psk, root, row)
+            described = await self.status()
+        else:
+            await hand_out(self._handles, self._psk, root, row)
         with contextlib.suppress(SecretHubError):
             # Whoever unsealed with new shares has them. What does not go now goes at another time.
             await self.settle(after.slot_id, origin)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 from ceremony_steps import OTP, Keys, carried_out, events, given, keys_of
-from seal_steps import unsealed
+from seal_steps import successor, unsealed
 
 from actors.handles import SealClient
+from actors.local import LocalTree
+from actors.tree import SEAL_STATE
 from secrethub.errors import InvalidRequest, WrongShare
 from secrethub.node import NodeSettings
 from secrethub.seal.wishes import GenerateRoot, Rekey, RemoveSlot
@@ -100,3 +102,22 @@ async def test_what_surely_opens_is_not_removed(client: SealClient) -> None:
         await client.ceremonies.give("slots", recovery[1], begun.nonce)
     assert (await given(client, "slots", begun.nonce, keys_of(made))).progress.complete
     assert ("gcpckms", False) not in await kinds(client)
+
+
+async def test_new_recovery_shares_that_open_end_the_old_ones(tree: LocalTree, client: SealClient) -> None:
+    """Who has a sealed cluster opened with new recovery shares has them: the old ones decide no more."""
+    old = await unsealed(client, 3, 2)
+    await with_service(client, old[:2])
+    (first, _) = await client.ceremonies.slots()
+    await carried_out(client, "slots", RemoveSlot(slot_id=first.slot_id), old[:2])
+    made = await carried_out(client, "rekey", Rekey(shares=3, threshold=2, recovery=True), old[:2])
+    assert ("recovery", True) in await kinds(client)
+    state = await tree.handles.find(SEAL_STATE)
+    await client.seal()
+    await successor(tree, SEAL_STATE, state)
+    for share in keys_of(made)[:2]:
+        await client.submit_share(share)
+    assert not (await client.status()).sealed
+    assert await kinds(client) == [("gcpckms", False), ("recovery", False)]
+    assert not await decide(client, old[:2])
+    assert await decide(client, keys_of(made)[:2])
