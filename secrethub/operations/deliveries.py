@@ -20,6 +20,7 @@ import msgspec
 
 from secrethub.audit.event import GENESIS, StreamHead
 from secrethub.background import Background, Work
+from secrethub.clock import micros
 from secrethub.engines.runtime import Core
 from secrethub.engines.sinks.kinds import all_sinks, sign_places, target_of
 from secrethub.engines.sinks.target import Sink, Target, TargetFailed
@@ -28,6 +29,7 @@ from secrethub.errors import IntegrityFailure, SecretHubError, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.operations.note import note
 from secrethub.storage import locks, sinks
+from secrethub.storage.ledger_read import present
 from secrethub.storage.ledger_search import Found
 from secrethub.wire.durations import parse_duration
 
@@ -225,8 +227,9 @@ class Delivery:
     async def _skip_overdue(self, places: sinks.Places) -> bool:
         """Leave out what is older than the sink may be behind, once that is written down; tell whether."""
         core, sink = self._core, self._sink
-        before = int((time.time() - parse_duration(sink.options["max_lag"])) * 1_000_000)
         async with core.database.read() as connection:
+            now = await present(connection, core.clock.now())
+            before = now - parse_duration(sink.options["max_lag"]) * 1_000_000
             heads, count = await sinks.overdue(connection, places, before)
         if not count:
             return False
@@ -265,7 +268,7 @@ class Delivery:
             core.metrics.integrity_failures.labels("audit_entries").inc(broken)
         core.metrics.sink_behind.labels(name).set(behind)
         oldest = min((one.record.entry.at for one in page), default=None)
-        lag = 0.0 if oldest is None else max(0.0, time.time() - oldest / 1_000_000)
+        lag = 0.0 if oldest is None else max(0.0, (micros(core.clock.now()) - oldest) / 1_000_000)
         core.metrics.sink_lag.labels(name).set(lag)
 
     def _untell(self) -> None:

@@ -22,7 +22,19 @@ from secrethub.storage.ledger_search import integrity_of
 from secrethub.storage.sinks import places_of_all
 
 _PAGE = 1000
+_EVER = -(1 << 63)
 _TABLE = "audit_segments"
+# Where streams that were signed begin, without reading what comes after it.
+_FIRST = """
+WITH RECURSIVE names (stream) AS (
+    (SELECT stream FROM audit_entries ORDER BY stream LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.stream FROM audit_entries e WHERE e.stream > names.stream ORDER BY e.stream LIMIT 1)
+    FROM names WHERE names.stream IS NOT NULL)
+SELECT min(first.at) FROM names
+CROSS JOIN LATERAL (
+    SELECT at, signature FROM audit_entries WHERE stream = names.stream ORDER BY number LIMIT 1) AS first
+WHERE first.at < $1 AND first.signature <> ''::bytea"""
 
 
 async def segments(
@@ -78,12 +90,7 @@ async def plan(
         IntegrityFailure: a stream's beginning is missing.
     """
     last = await newest(connection)
-    until = await connection.fetchval(
-        "SELECT at FROM audit_entries WHERE at < $1 ORDER BY at OFFSET $2 LIMIT 1", before, most
-    )
-    parts = await _parts(connection, before if until is None else until)
-    parts = await _adopted(connection, parts, key)
-    parts = await _with_what_is_adopted(connection, parts)
+    parts = await _oldest(connection, before, most, key)
     if not parts:
         return None
     bounds = await connection.fetchrow(
@@ -119,20 +126,51 @@ def _columns(parts: Sequence[Part]) -> tuple[list[str], list[int], list[int]]:
     return [p.stream for p in parts], [p.first for p in parts], [p.last for p in parts]
 
 
-async def _parts(connection: asyncpg.Connection[Any], before: int) -> list[Part]:
-    """Return of each stream what it begins with, as far as all of that is older than ``before``."""
+async def _oldest(connection: asyncpg.Connection[Any], before: int, most: int, key: bytes) -> list[Part]:
+    """Return what streams begin with: the oldest of what is older than ``before``, about ``most`` entries."""
+    nth = "SELECT at FROM audit_entries WHERE at >= $1 AND at < $2 ORDER BY at OFFSET $3 LIMIT 1"
+    until = await connection.fetchval(nth, _EVER, before, most)
+    if until is None:
+        return await _whole(connection, before, most, key)
+    parts = await _whole(connection, until, most, key)
+    if parts:
+        return parts
+    # The oldest come after younger ones of their streams, as a clock was ahead; or they belong together.
+    first = await connection.fetchval(_FIRST, before)
+    if first is None:
+        return []
+    until = await connection.fetchval(nth, first, before, most)
+    return await _whole(connection, before if until is None else max(until, first + 1), most, key)
+
+
+async def _whole(connection: asyncpg.Connection[Any], before: int, most: int, key: bytes) -> list[Part]:
+    """Return of each stream what it begins with, as far as it may go."""
+    parts = await _adopted(connection, await _parts(connection, before, most), key)
+    return await _with_what_is_adopted(connection, parts)
+
+
+async def _parts(connection: asyncpg.Connection[Any], before: int, most: int) -> list[Part]:
+    """Return of each stream what it begins with, as far as all of that is older than ``before``.
+
+    At most so many entries, but of a stream without signatures all: a signed entry vouches for its end.
+    """
     rows = await connection.fetch(
         """SELECT s.stream, s.first, s.last, e.hash AS head, p.number AS pruned, p.hash AS base
-           FROM (SELECT o.stream,
+           FROM (SELECT b.stream, b.first,
+                        CASE WHEN (SELECT signature FROM audit_entries
+                                   WHERE stream = b.stream AND number = b.first LIMIT 1) = ''::bytea
+                             THEN b.last ELSE LEAST(b.last, b.first + $2 - 1) END AS last FROM (
+                 SELECT o.stream,
                         (SELECT min(number) FROM audit_entries WHERE stream = o.stream) AS first,
                         COALESCE((SELECT number FROM audit_entries WHERE stream = o.stream AND at >= $1
                                   ORDER BY number LIMIT 1) - 1,
                                  (SELECT max(number) FROM audit_entries WHERE stream = o.stream)) AS last
-                 FROM (SELECT DISTINCT stream FROM audit_entries WHERE at < $1) AS o) AS s
+                 FROM (SELECT DISTINCT stream FROM audit_entries WHERE at < $1) AS o) AS b) AS s
            JOIN audit_entries e ON e.stream = s.stream AND e.number = s.last
            LEFT JOIN audit_pruned p ON p.stream = s.stream
            WHERE s.first <= s.last ORDER BY s.stream""",
         before,
+        most,
     )
     parts = []
     for row in rows:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from secrethub.audit.event import Entry, Record, Row, StreamHead, record_from
 from secrethub.audit.stream_claims import pruned_by
+from secrethub.clock import micros
 from secrethub.storage.database import Database
 
 _PAGE = 2000
@@ -79,6 +81,22 @@ async def entries_naming(
             if row["detail"] is not None and (row["signed"] or not signed):
                 yield row["stream"], row["number"], row["at"], row["detail"]
         stream, number = rows[-1]["stream"], rows[-1]["number"]
+
+
+async def present(connection: asyncpg.Connection[Any], now: datetime) -> int:
+    """Return the present in microseconds since the epoch, by the clock of two that is behind.
+
+    What leaves by its age must not leave because one clock is ahead.
+
+    Args:
+        connection: for reading.
+        now: by this process's clock; the other one is the database's.
+    """
+    return int(
+        await connection.fetchval(
+            "SELECT LEAST($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)", micros(now)
+        )
+    )
 
 
 async def pruned(connection: asyncpg.Connection[Any]) -> list[StreamHead]:

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import hashlib
 import tempfile
-import time
 import zlib
 from collections.abc import AsyncIterator
 from typing import IO
@@ -38,6 +37,7 @@ from secrethub.ids import new_uuid
 from secrethub.storage import archive as rows
 from secrethub.storage import locks
 from secrethub.storage.ledger import Note
+from secrethub.storage.ledger_read import present
 
 _LOCK = "audit-archive"
 _LOCK_SECONDS = 120.0
@@ -66,7 +66,6 @@ async def run(core: Core, archive: Archive, most: int = 100) -> Outcome:
         IntegrityFailure: entries do not verify, or what was read back is something else.
     """
     owner = new_uuid()
-    now = int(time.time() * 1_000_000)
     lock = await locks.acquire(core.database, _LOCK, owner, _LOCK_SECONDS)
     if lock is None:
         raise Conflict("another process is archiving already")
@@ -74,6 +73,8 @@ async def run(core: Core, archive: Archive, most: int = 100) -> Outcome:
     entries, waiting = 0, ""
     try:
         store = await store_of(core, archive)
+        async with core.database.read() as connection:
+            now = await present(connection, core.clock.now())
         while len(finished) < most:
             lock = await locks.acquire(core.database, _LOCK, owner, _LOCK_SECONDS)
             if lock is None:
