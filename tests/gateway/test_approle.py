@@ -110,6 +110,23 @@ async def test_every_failed_login_says_the_same(node: Node, clock: MovingClock) 
     assert (await login(node, role_id, good)).status_code == 200
 
 
+async def test_spaces_around_ids(node: Node) -> None:
+    """As in Vault, what a file or a shell put around an id is no part of it; no id is chosen with any."""
+    role_id = await role(node)
+    good = (await secret_id(node))["secret_id"]
+    for before, after in (("", "\n"), ("", "\r\n"), (" ", ""), ("\t ", " \n\n")):
+        answer = await login(node, before + role_id + after, before + good + after)
+        assert answer.status_code == 200, (before, after)
+    for pair in ((" ", good), (role_id, " \n"), (role_id[:4] + " " + role_id[4:], good)):
+        assert (await login(node, *pair)).json()["errors"] == FAILED
+    for path, name in (("role-id", "role_id"), ("custom-secret-id", "secret_id")):
+        for wrong in (" chosen-by-me", "chosen-by-me ", " " * 20):
+            refused = await node.call("POST", f"auth/approle/role/app/{path}", json={name: wrong})
+            assert refused.status_code == 400, (name, wrong)
+    refused = await node.call("POST", "auth/approle/role/app", json={"role_id": "chosen-by-me "})
+    assert refused.status_code == 400
+
+
 async def test_one_use_is_one_use(node: Node) -> None:
     """Of many logins at once with a SecretID for one use exactly one gets in, with three uses three."""
     role_id = await role(node)

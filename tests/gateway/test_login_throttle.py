@@ -43,6 +43,16 @@ async def test_a_role_has_a_bound_of_its_own(bounded: Node) -> None:
     assert bounded.process.core.throttle_logins.take_refused() == 3
 
 
+async def test_spaces_around_a_role_id_claim_nobody_else(bounded: Node) -> None:
+    """Whatever stands around it, it is the same RoleID, and has the same bound."""
+    role_id = await role(bounded)
+    codes = [
+        (await attempts(bounded, "auth/approle/login", {"role_id": text, "secret_id": "wrong"}, 1))[0]
+        for text in (role_id, f" {role_id}", f"{role_id}\n", f"\t{role_id} ", role_id)
+    ]
+    assert codes == [400, 400, 400, 429, 429]
+
+
 async def test_a_user_has_one_too(bounded: Node) -> None:
     """Failures under one name, in whatever case, count together; a body that cannot be read claims nobody."""
     path = "auth/userpass/login/"

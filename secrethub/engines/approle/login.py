@@ -14,8 +14,8 @@ import msgspec
 
 from secrethub.auth.digests import accessor_digest, role_id_digest, secret_id_digest
 from secrethub.auth.networks import intersection, within
-from secrethub.engines.approle.role import Role, role_key, role_of
-from secrethub.engines.approle.secret_id import LONGEST, SecretId, is_good, secret_id_of
+from secrethub.engines.approle.role import LONGEST_ID, Role, role_key, role_of
+from secrethub.engines.approle.secret_id import SecretId, is_good, secret_id_of
 from secrethub.engines.engine import Answer, Auth, Context
 from secrethub.engines.origin import Origin
 from secrethub.engines.token.issuing import fresh_token
@@ -49,23 +49,28 @@ _NO_SECRET_ID = Row(
 
 
 class Login(msgspec.Struct, frozen=True):
-    """RoleID and SecretID."""
+    """RoleID and SecretID; what a file or a shell has put around them is no part of them, as in Vault."""
 
     role_id: str = ""
     secret_id: str = ""
+
+    def bare(self) -> Login:
+        """Return them without spaces around them."""
+        return Login(role_id=self.role_id.strip(), secret_id=self.secret_id.strip())
 
 
 def claimed_role(_params: Mapping[str, str], body: bytes, _peer: tuple[bytes, ...]) -> str | None:
     """Return the RoleID that a login names, or None when it cannot be read."""
     try:
-        return msgspec.json.decode(body, type=Login).role_id
+        return msgspec.json.decode(body, type=Login).bare().role_id
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 
 async def login(context: Context, body: Login) -> Answer:
     """Trade a RoleID and a SecretID for a token; the use is counted in the same transaction."""
-    if not 0 < len(body.role_id) <= LONGEST or len(body.secret_id) > LONGEST:
+    body = body.bare()
+    if not 0 < len(body.role_id) <= LONGEST_ID or len(body.secret_id) > LONGEST_ID:
         raise LoginFailed(_FAILED, "no RoleID was given")
     role, row = await _look_up(context, body)
     reason = _objection(context, role, row)

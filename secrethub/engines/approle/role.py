@@ -25,7 +25,13 @@ from secrethub.ids import is_identity_value
 from secrethub.storage.authority import APPROLES, Row
 from secrethub.wire.durations import parse_duration
 
+LONGEST_ID = 256
+"""Characters of RoleIDs and SecretIDs."""
+
 _LONGEST_NAME = 128
+_SHORTEST_ID = 8
+IDS = f"{_SHORTEST_ID} to {LONGEST_ID} printable characters, and no space at either end"
+"""What can be chosen, for errors."""
 _MISSING = "no such role"
 
 
@@ -173,9 +179,14 @@ def checked_role_id(text: str) -> str:
     Raises:
         InvalidRequest: it cannot be one.
     """
-    if not 8 <= len(text) <= 256 or not text.isprintable():
-        raise InvalidRequest("a RoleID has 8 to 256 printable characters")
+    if not is_id(text):
+        raise InvalidRequest(f"a RoleID has {IDS}")
     return text
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a RoleID or a SecretID can be chosen so; a login takes no notice of spaces around it."""
+    return _SHORTEST_ID <= len(text) <= LONGEST_ID and text.isprintable() and text == text.strip()
 
 
 def shown(role: Role) -> dict[str, Any]:

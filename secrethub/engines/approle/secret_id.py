@@ -9,13 +9,11 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.digests import secret_id_digest
-from secrethub.engines.approle.role import Role
+from secrethub.engines.approle.role import LONGEST_ID, Role
 from secrethub.engines.engine import Context
 from secrethub.storage.authority import SECRET_IDS, Row
 from secrethub.wire.durations import format_rfc3339
 
-LONGEST = 256
-"""Characters of RoleIDs and SecretIDs."""
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -62,7 +60,7 @@ async def find(context: Context, role: Role, secret_id: str) -> Row | None:
         IntegrityFailure: it is not authentic.
     """
     core = context.core
-    key = secret_id_digest(core.keyring(), role.uuid, secret_id[: LONGEST + 1])
+    key = secret_id_digest(core.keyring(), role.uuid, secret_id[: LONGEST_ID + 1])
     row = await core.authority.fetch(SECRET_IDS, key)
     return row if row is not None and is_good(row, context.now) else None
 
@@ -81,7 +79,7 @@ async def find_by_accessor(context: Context, role: Role, accessor: str) -> Row |
     async with core.database.read() as connection:
         key = await connection.fetchval(
             f"SELECT key FROM {SECRET_IDS.name} WHERE body->>'accessor' = $1",  # noqa: S608 - a constant
-            accessor[: LONGEST + 1],
+            accessor[: LONGEST_ID + 1],
         )
     if key is None:
         return None

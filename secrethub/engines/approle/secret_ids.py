@@ -9,9 +9,8 @@ import msgspec
 
 from secrethub.auth.digests import secret_id_digest
 from secrethub.auth.networks import covered, parse_networks
-from secrethub.engines.approle.role import Role, load_role, named_key
+from secrethub.engines.approle.role import IDS, Role, is_id, load_role, named_key
 from secrethub.engines.approle.secret_id import (
-    LONGEST,
     SecretId,
     belongs,
     find,
@@ -28,7 +27,6 @@ from secrethub.ids import new_uuid
 from secrethub.storage.authority import SECRET_IDS, Row
 from secrethub.wire.durations import parse_duration
 
-_SHORTEST = 8
 _PAGE = 1000
 
 
@@ -90,8 +88,8 @@ async def make_secret_id(context: Context, body: MakeSecretId) -> Answer:
 
 async def choose_secret_id(context: Context, body: ChooseSecretId) -> Answer:
     """Take a chosen SecretID, which must be as hard to guess as one that is made here."""
-    if not _SHORTEST <= len(body.secret_id) <= LONGEST or not body.secret_id.isprintable():
-        raise InvalidRequest(f"a SecretID has {_SHORTEST} to {LONGEST} printable characters")
+    if not is_id(body.secret_id):
+        raise InvalidRequest(f"a SecretID has {IDS}")
     return await _make(context, body, body.secret_id)
 
 
