@@ -96,11 +96,19 @@ class Application:
     def call_of(self, cycle: Cycle, request_id: str) -> Call | None:
         """Return what a request without a body asks for; None when it has one or cannot be understood."""
         scope = cast("Scope", cycle.scope)
+        given, raw = scope["headers"], scope["raw_path"]
         try:
-            headers = single_headers(scope["headers"])
-            return None if has_body(headers) else self._call(scope, headers, request_id, scope["raw_path"])
+            like = cycle.said.again(given)
+            if like is not None:
+                return msgspec.structs.replace(like, path=_path_of(raw), request_id=request_id)
+            headers = single_headers(given)
+            if has_body(headers):
+                return None
+            call = self._call(scope, headers, request_id, raw)
         except SecretHubError:
             return None  # it fails on the whole way again, and is written down there
+        cycle.said.keep(given, call)
+        return call
 
     def encoded(self, read: Reread) -> tuple[int, bytes, bytes]:
         """Return status, header lines and body of the answer to a read at hand."""
@@ -199,9 +207,7 @@ class Application:
         """Return the same without its body."""
         if self._hosts is not None:
             self._hosts.check(headers.get(b"host"), headers.get(b"origin"))
-        if not raw.startswith(b"/v1/"):
-            raise NotFound("the API is below /v1/")
-        path = fold_policy_path(parse_path(raw[4:]))
+        path = _path_of(raw)
         query = read_query(scope["query_string"]) if scope.get("query_string") else {}
         method = _METHODS.get(scope["method"])
         if method is None:
@@ -221,6 +227,18 @@ class Application:
             wrap_ttl=wrap_ttl_of(headers),
             query=query,
         )
+
+
+def _path_of(raw: bytes) -> str:
+    """Return the canonical path that a request's raw one stands for.
+
+    Raises:
+        NotFound: it is not below ``/v1/``.
+        InvalidRequest: it has no canonical form.
+    """
+    if not raw.startswith(b"/v1/"):
+        raise NotFound("the API is below /v1/")
+    return fold_policy_path(parse_path(raw[4:]))
 
 
 def _is_gone(scope: Scope) -> bool:

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from serve.said import Said
+
 TRANSPORT = "secrethub.transport"
 """In a request's scope on the direct listeners: the transport that its answer is written to."""
 
@@ -19,6 +21,8 @@ class Cycle(RequestResponseCycle):
     """As uvicorn's; the head waits for the first part of the body."""
 
     _head: MutableMapping[str, Any] | None = None
+    said: Said
+    """What the connection's requests say."""
 
     async def send(self, message: Any) -> None:
         """Take a message of the application (ASGI 3).

@@ -30,6 +30,7 @@ from secrethub.ids import new_uuid
 from serve.client_certificates import PEER, peer_chain
 from serve.cycle import TRANSPORT, Cycle
 from serve.errors import ANSWER_HEADERS, answer_error
+from serve.said import Said
 from serve.timing import Timing
 
 _LIST = b"LIST "
@@ -63,6 +64,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._timing = timing
         self._take = take
+        self._said = Said()
         self._between = True
         """The next byte begins a request."""
         self._arriving = False
@@ -184,9 +186,11 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Uvicorn names its class in the middle of a method that would have to be copied.
         cycle.__class__ = Cycle
+        ours = cast("Cycle", cycle)
+        ours.said = self._said
         self._running = cycle
         start = partial(super()._start_asgi_task, cycle, app)
-        if self._take is None or not self._take(cast("Cycle", cycle), start):
+        if self._take is None or not self._take(ours, start):
             start()
 
     def on_body(self, body: bytes) -> None:

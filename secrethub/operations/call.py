@@ -7,14 +7,38 @@ from dataclasses import dataclass
 
 import msgspec
 
+from secrethub.crypto.keyring import Keyring
 from secrethub.engines.engine import Method
+from secrethub.engines.runtime import Core
+from secrethub.engines.token.known import digest_of
 from secrethub.sensitive import Sensitive
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """A bearer token, as it came."""
+class Token:
+    """A bearer token, as it came.
 
-    secret: Sensitive[str]
+    Attributes:
+        secret: itself.
+    """
+
+    __slots__ = ("_digest", "_keyring", "secret")
+
+    def __init__(self, *, secret: Sensitive[str]) -> None:
+        self.secret = secret
+        self._keyring: Keyring | None = None
+        self._digest = ""
+
+    def digest(self, core: Core) -> str:
+        """Return the digest that the token is known by, which is worked out once.
+
+        Raises:
+            Sealed: the keys are not here.
+        """
+        keyring = core.keyring()
+        if self._keyring is not keyring:
+            self._digest = digest_of(core, self.secret.reveal())
+            self._keyring = keyring
+        return self._digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,6 @@ from secrethub.engines.engine import EMPTY, Answer, Context, Fence, Operation
 from secrethub.engines.flat import flat_view
 from secrethub.engines.memo import Granted
 from secrethub.engines.runtime import Core
-from secrethub.engines.token.known import digest_of
 from secrethub.errors import Sealed
 from secrethub.operations.admission import Admission
 from secrethub.operations.call import Call, Token
@@ -160,7 +159,7 @@ def _granted(core: Core, call: Call, path: str, now: datetime) -> Reread | None:
     credential = call.credential
     if not isinstance(credential, Token) or not core.unsealed:
         return None
-    known = core.memo.get(digest_of(core, credential.secret.reveal()), call.method, path)
+    known = core.memo.get(credential.digest(core), call.method, path)
     # Where a request comes from is no part of what is kept.
     if known is None or not within(call.client_address, known.identity.bound_cidrs):
         return None

@@ -108,6 +108,45 @@ async def test_the_answer_is_that_of_the_whole_way(node: Node) -> None:
         assert _comparable(at_hand) == _comparable(whole)
 
 
+async def test_each_request_of_a_connection_is_for_itself(node: Node) -> None:
+    """Whatever was said before on a connection, token, wrapping and path are those of the request."""
+    header = await _reader(node)
+    other = f"X-Vault-Token: {await node.token('other', native('secrets/elsewhere/**'))}"
+    assert (await node.call("POST", "secrets/second", json={"data": {"k": "second"}})).status_code == 200
+    steps: list[tuple[int, str | None, str, tuple[str, ...]]] = [
+        (200, "first", _READ, (header,)),
+        (200, "second", "/v1/secrets/second", (header,)),
+        (403, None, _READ, (other,)),
+        (403, None, _READ, ()),
+        (200, None, _READ, (header, "X-Vault-Wrap-TTL: 60")),
+        (400, None, _READ, (header, header)),
+        (400, None, _READ, (header, "X-Vault-Namespace: team")),
+        (200, "first", _READ, (header,)),
+        (404, None, "/v2/secrets/at-hand", (header,)),
+        (200, "second", "/v1/secrets/second", (header,)),
+    ]
+    async with wire(node) as connection:
+        for _ in range(3):
+            for status, value, path, headers in steps:
+                await connection.send(request(path, *headers))
+                reply = await connection.reply()
+                assert reply.status == status
+                data = reply.json().get("data")
+                assert (data["data"]["k"] if data else None) == value
+
+
+async def test_a_token_that_was_revoked_ends_on_its_connection(node: Node) -> None:
+    """A connection on which a token was understood forgets nothing that happens to the token."""
+    header = await _reader(node)
+    async with wire(node) as connection:
+        for status in (200, 200, 403, 403):
+            if status == 403:
+                token = header.partition(": ")[2]
+                await node.call("POST", "auth/token/revoke", json={"token": token})
+            await connection.send(request(_READ, header))
+            assert (await connection.reply()).status == status
+
+
 async def test_what_is_pipelined_stays_in_order(node: Node) -> None:
     """Answers at hand and others come in the order of their requests."""
     header = await _reader(node)
