@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import struct
-from functools import lru_cache
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -37,12 +36,19 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         column: the column's name.
         row: the row's primary key as text.
         version: the row's version or revision.
+        bound: all of that as one text, which a value that is sealed for the place is bound to.
     """
 
     table: str
     column: str
     row: str
     version: int
+    bound: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Put it together once, for places that are used again."""
+        bound = canonical(_DOMAIN, self.table, self.column, self.row, self.version)
+        msgspec.structs.force_setattr(self, "bound", bound)
 
 
 def seal(key: bytes, key_number: int, plaintext: bytes, place: Place) -> bytes:
@@ -81,7 +87,7 @@ def seal_with(cipher: AESGCM, number: int, plaintext: bytes, place: Place) -> by
     """Do what :func:`seal` does with a prepared cipher, for keys that are used often."""
     header = _HEADER.pack(_FORMAT, number)
     nonce = os.urandom(_NONCE)
-    return header + nonce + cipher.encrypt(nonce, plaintext, header + _bound(place))
+    return header + nonce + cipher.encrypt(nonce, plaintext, header + place.bound)
 
 
 def open_with(cipher: AESGCM, sealed: bytes, place: Place) -> bytes:
@@ -90,7 +96,7 @@ def open_with(cipher: AESGCM, sealed: bytes, place: Place) -> bytes:
         raise DecryptionFailed("not a sealed value of a known format")
     header, nonce, body = sealed[: _HEADER.size], sealed[_HEADER.size : _BODY], sealed[_BODY:]
     try:
-        return cipher.decrypt(nonce, body, header + _bound(place))
+        return cipher.decrypt(nonce, body, header + place.bound)
     except InvalidTag:
         raise DecryptionFailed(f"a sealed value of {place.table}.{place.column} does not open") from None
 
@@ -99,8 +105,3 @@ def _cipher(key: bytes) -> AESGCM:
     if len(key) != 32:
         raise ValueError("AES-256-GCM takes a key of 32 bytes")
     return AESGCM(key)
-
-
-@lru_cache(maxsize=4096)
-def _bound(place: Place) -> bytes:
-    return canonical(_DOMAIN, place.table, place.column, place.row, place.version)

@@ -46,12 +46,13 @@ async def test_only_its_own_announcement_may_have_come(node: Node) -> None:
 
     def keep(since: int) -> bool:
         cache.written(key, head, sealed, since)
-        return cache.kept(key) == (head, version)
+        kept = cache.kept(key)
+        return kept is not None and kept.found == (head, version)
 
     await _write(node, "kept", "second")
-    found = cache.kept(key)
-    assert found is not None
-    head, version = found
+    kept = cache.kept(key)
+    assert kept is not None
+    head, version = kept.found
     assert version is not None
     assert version.sealed is not None
     sealed = version.sealed

@@ -7,6 +7,9 @@ from collections import OrderedDict
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
+import msgspec
+
+from secrethub.crypto.aead import Place
 from secrethub.engines.engine import Context
 from secrethub.engines.runtime import Core
 from secrethub.errors import IntegrityFailure
@@ -19,10 +22,26 @@ _FLOORS = 200_000
 _CACHED_BYTES = 64 << 20
 _STATE = 160
 """Bytes that the state of a version takes."""
+_AROUND = 500
+"""Bytes that are kept with each secret beside its value: where it is at home, what answers say of it."""
 _LOOKS = 4
 """How often a secret is looked for again before it counts as put back."""
 
 Found: TypeAlias = tuple[kv.Head, kv.Version | None]
+
+
+class Kept(msgspec.Struct):
+    """What is kept of a secret.
+
+    Attributes:
+        found: the head and the newest version.
+        place: where the version's value is at home.
+        told: what each answer says of the version beside its value; None before the first.
+    """
+
+    found: Found
+    place: Place | None
+    told: msgspec.Raw | None = None
 
 
 class SecretCache:
@@ -32,7 +51,7 @@ class SecretCache:
         self.writer = KvWriter(core.database)
         self._caches = core.caches
         self._ledger = core.ledger
-        self._entries: OrderedDict[str, Found] = OrderedDict()
+        self._entries: OrderedDict[str, Kept] = OrderedDict()
         self._bytes = 0
         self._floors: OrderedDict[str, int] = OrderedDict()
         """Revisions that heads are known to have reached, of the secrets that changed last."""
@@ -53,7 +72,7 @@ class SecretCache:
     def _announced(self, change: Changed) -> None:
         if change.kind == "kv":
             kept = self._entries.get(change.key)
-            if kept is not None and not 0 < change.revision <= kept[0].revision:
+            if kept is not None and not 0 < change.revision <= kept.found[0].revision:
                 self._drop(change.key)
             if change.revision:
                 self._reached(change.key, change.revision)
@@ -69,21 +88,21 @@ class SecretCache:
     def _drop(self, key: str) -> None:
         gone = self._entries.pop(key, None)
         if gone is not None:
-            self._bytes -= _size(gone)
+            self._bytes -= _size(gone.found)
 
-    def kept(self, key: str) -> Found | None:
+    def kept(self, key: str) -> Kept | None:
         """Return the head and newest version of a secret if they are here."""
-        found = self._entries.get(key)
-        if found is not None:
+        kept = self._entries.get(key)
+        if kept is not None:
             self._entries.move_to_end(key)
-        return found
+        return kept
 
     async def newest(self, context: Context, path: str) -> Found | None:
         """Return the head and newest version of a secret."""
         key = context.stored(path)
-        found = self.kept(key)
-        if found is not None:
-            return found
+        kept = self.kept(key)
+        if kept is not None:
+            return kept.found
         position = self._caches.position
         loaded = await self.load(context, path)
         # What was announced while it was read may be newer than what was read.
@@ -111,7 +130,9 @@ class SecretCache:
 
     def _keep(self, key: str, found: Found) -> None:
         self._drop(key)
-        self._entries[key] = found
+        head, version = found
+        place = None if version is None else kv.value_place(head.id, version.version)
+        self._entries[key] = Kept(found, place)
         self._bytes += _size(found)
         while self._bytes > _CACHED_BYTES or len(self._entries) > _CACHED:
             self._drop(next(iter(self._entries)))
@@ -159,4 +180,4 @@ def is_behind(head: kv.Head | None, floor: int) -> bool:
 def _size(entry: Found) -> int:
     head, version = entry
     value = 0 if version is None else len(version.sealed or b"")
-    return value + len(head.custom_metadata) + _STATE * len(head.versions)
+    return _AROUND + value + len(head.custom_metadata) + _STATE * len(head.versions)

@@ -111,7 +111,9 @@ def data_operations() -> tuple[Operation, ...]:
 
 async def read(context: Context, _body: None) -> Answer:
     """Answer one version: its value and metadata."""
-    return _answered(context, *await version_asked_for(context))
+    head, version = await version_asked_for(context)
+    metadata = metadata_of(head, version.version, version.state)
+    return _answered(version, opened(context.core, (head, version)), metadata)
 
 
 def read_kept(context: Context) -> Answer | None:
@@ -119,16 +121,20 @@ def read_kept(context: Context) -> Answer | None:
     if context.query:
         return None
     key = context.stored(path_of(context))
-    found = cache_of(context.core).kept(key)
-    if found is None or found[1] is None:
+    kept = cache_of(context.core).kept(key)
+    if kept is None:
+        return None
+    head, version = kept.found
+    if version is None:
         return None
     context.depends("kv", key)
-    return _answered(context, found[0], found[1])
+    if kept.told is None:
+        kept.told = msgspec.Raw(msgspec.json.encode(metadata_of(head, version.version, version.state)))
+    plain = opened(context.core, kept.found, place=kept.place)
+    return _answered(version, plain, kept.told)
 
 
-def _answered(context: Context, head: kv.Head, version: kv.Version) -> Answer:
-    plain = opened(context.core, (head, version))
-    metadata = metadata_of(head, version.version, version.state)
+def _answered(version: kv.Version, plain: bytes | None, metadata: object) -> Answer:
     return Answer(
         data={"data": None if plain is None else msgspec.Raw(plain), "metadata": metadata},
         missing=plain is None,

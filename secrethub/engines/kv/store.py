@@ -15,6 +15,7 @@ import msgspec
 from asyncpg import Connection
 
 from secrethub.clock import from_micros, micros
+from secrethub.crypto.aead import Place
 from secrethub.engines.engine import Answer, Context
 from secrethub.engines.kv.cache import Found, SecretCache, is_behind
 from secrethub.engines.kv.rules import Settings, check_cas, mount_settings, new_head, with_version
@@ -90,8 +91,15 @@ def custom_metadata_of(head: kv.Head) -> msgspec.Raw | None:
     return msgspec.Raw(head.custom_metadata.encode()) if head.custom_metadata else None
 
 
-def opened(core: Core, found: Found, now: int | None = None) -> bytes | None:
-    """Return the value of a version, or None where there is none any more; ``now`` by default the present."""
+def opened(core: Core, found: Found, now: int | None = None, place: Place | None = None) -> bytes | None:
+    """Return the value of a version, or None where there is none any more.
+
+    Args:
+        core: this process.
+        found: the version and its secret's head.
+        now: by default the present.
+        place: where the value is at home, if that is known already.
+    """
     head, version = found
     if version is None or version.sealed is None:
         return None
@@ -100,7 +108,7 @@ def opened(core: Core, found: Found, now: int | None = None) -> bytes | None:
     ends = state.destroyed or state.deleted_at
     if ends and state.gone(micros(core.clock.now()) if now is None else now):
         return None
-    return core.keyring().open(version.sealed, kv.value_place(head.id, version.version))
+    return core.keyring().open(version.sealed, place or kv.value_place(head.id, version.version))
 
 
 def detail_of(head: kv.Head, **more: Any) -> dict[str, Any]:
