@@ -17,7 +17,6 @@ from secrethub.pki.names import (
     AgentName,
     AuthorityName,
     GatewayName,
-    dns_name,
     parse_agent_uri,
     parse_authority_uri,
     parse_gateway_uri,
@@ -144,34 +143,11 @@ def check_client(
     Raises:
         PermissionDenied: it does not hold, with the reason for the ledger.
     """
-    verifier = _policy(anchor, now).build_client_verifier()
+    policy = PolicyBuilder().store(Store([anchor])).time(now).max_chain_depth(_DEEPEST)
     try:
-        verifier.verify(leaf, list(between))
+        policy.build_client_verifier().verify(leaf, list(between))
     except VerificationError as exc:
         raise PermissionDenied(f"the certificate does not hold: {exc}") from exc
-
-
-def check_server(
-    leaf: x509.Certificate,
-    between: Sequence[x509.Certificate],
-    anchor: x509.Certificate,
-    name: str,
-    now: datetime,
-) -> None:
-    """Check the certificate of a server reached as ``name`` (a DNS name) against an anchor.
-
-    Raises:
-        PermissionDenied: it does not hold, with the reason for the ledger.
-    """
-    verifier = _policy(anchor, now).build_server_verifier(x509.DNSName(dns_name(name)))
-    try:
-        verifier.verify(leaf, list(between))
-    except VerificationError as exc:
-        raise PermissionDenied(f"the certificate does not hold: {exc}") from exc
-
-
-def _policy(anchor: x509.Certificate, now: datetime) -> PolicyBuilder:
-    return PolicyBuilder().store(Store([anchor])).time(now).max_chain_depth(_DEEPEST)
 
 
 def _signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:

@@ -40,6 +40,7 @@ from secrethub.operations.transport_ca import (
 from secrethub.pki import chain, issuing, keys, names, profiles
 from secrethub.storage.authority import CERTIFICATE_AUTHORITIES, MOUNTS
 from tests.gateway.conftest import SHARING
+from tests.server_certificates import check_server
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def test_a_certificate_is_issued(hub: Running) -> None:
     assert made["private_key_type"] == "ec"
     trust = await load_trust(hub.core)
     assert chain.fingerprint(above[-1]) == trust.root_sha256
-    chain.check_server(leaf, above[:-1], above[-1], "app.example.com", hub.clock.now())
+    check_server(leaf, above[:-1], above[-1], "app.example.com", hub.clock.now())
     chain.check_client(leaf, above[:-1], above[-1], hub.clock.now())
     assert list(leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == [
         x509.DNSName("app.example.com"),
@@ -323,7 +324,7 @@ async def test_a_gateway_gets_its_certificate(hub: Running) -> None:
     trust = await load_trust(hub.core)
     assert chain.fingerprint(above[-1]) == trust.root_sha256
     assert chain.to_pem(above[0]).encode() == trust.transport_pem
-    chain.check_server(leaf, above[:-1], above[-1], "core.example.com", hub.clock.now())
+    check_server(leaf, above[:-1], above[-1], "core.example.com", hub.clock.now())
     assert chain.gateway_name(leaf) == (trust.cluster, "n1")
     assert trust.cluster == hub.core.keys.cluster_id
     key = serialization.load_pem_private_key(key_pem, None)
@@ -395,7 +396,7 @@ async def test_the_rsa_option(hub: Running) -> None:
     above = [chain.from_pem(pem)[0] for pem in made["ca_chain"]]
     assert {keys.describe(keys.check_strength(ca.public_key())) for ca in above} == {"rsa-4096"}
     leaf = chain.from_pem(made["certificate"])[0]
-    chain.check_server(leaf, above[:-1], above[-1], "app.example.com", hub.clock.now())
+    check_server(leaf, above[:-1], above[-1], "app.example.com", hub.clock.now())
     await issue_gateway_certificate(hub.core, "n1", ("core.example.com",), ())
 
 

@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.pki import chain, issuing, keys, names, profiles, validity
 from secrethub.pki.issuing import Issuer, Names
+from tests.server_certificates import check_server
 
 CLUSTER = "9f0f1a6e-7a3b-4a36-9c0a-0a4de1f6d001"
 AGENT = "3c0f5a52-9b3f-4f0d-8f7b-0d9a4c1b2e10"
@@ -267,8 +268,8 @@ def test_chains_verify() -> None:
     """Each leaf verifies against the root, and an agent also against the transport authority alone."""
     chain.check_client(_agent(), [TRANSPORT.certificate], ROOT.certificate, NOW)
     chain.check_client(_agent(), [], TRANSPORT.certificate, NOW)
-    chain.check_server(_gateway(), [TRANSPORT.certificate], ROOT.certificate, "core.example.com", NOW)
-    chain.check_server(_service(), [PKI.certificate], ROOT.certificate, "app.example.com", NOW)
+    check_server(_gateway(), [TRANSPORT.certificate], ROOT.certificate, "core.example.com", NOW)
+    check_server(_service(), [PKI.certificate], ROOT.certificate, "app.example.com", NOW)
 
 
 @pytest.mark.parametrize(
