@@ -10,12 +10,15 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from secrethub.engines.engine import Operation
 from serve.timing import Timing
 from tests.gateway.conftest import Node
+from tests.gateway.kv import ok
 from tests.gateway.raw_http import GUARD, ask, request, wire
 
 BOUNDED = settings(
@@ -331,4 +334,54 @@ async def test_bodies(node: Node, sent: list[tuple[str, bytes]]) -> None:
         assert answer.status_code == 204 or isinstance(answer.json(), dict)
 
     await asyncio.gather(*(one(path, body, token) for path, body in sent for token in (node.root, "x")))
+    await still_well(node)
+
+
+VERBS = {"write": "POST", "patch": "PATCH", "delete": "DELETE"}
+SPARED = frozenset({"token.revoke-self"})
+"""Beside what seals: nothing could be asked after it."""
+ODD: list[Any] = [
+    [],
+    {},
+    -1,
+    True,
+    "\x00",
+    {"a": [None]},
+    "a" * 100_000,
+    {"a" * 100_000: "b"},
+]
+"""What a field may be given, whatever it is meant for."""
+
+
+async def changing(node: Node) -> list[tuple[str, str, list[str]]]:
+    """Return every operation with a body: its method, its path, and the fields that it takes."""
+    table = node.process.core.mounts
+    return [
+        (VERBS[one.method], mount.path + re.sub(r"\{\w+[*?]?\}", "fuzz", one.pattern), fields_of(one))
+        for mount in await table.load()
+        for one in table.operations(mount)
+        if one.method in VERBS and one.request is not None and not one.sealing and one.name not in SPARED
+    ]
+
+
+def fields_of(one: Operation) -> list[str]:
+    """Return the names of the fields of an operation's body."""
+    assert one.request is not None
+    return [field.encode_name for field in msgspec.structs.fields(one.request)]
+
+
+async def test_bodies_of_every_operation(node: Node) -> None:
+    """Whatever stands in the fields that an operation knows, it is carried out or refused."""
+    await ok(node, "POST", "sys/mounts/plain", {"type": "kv-v1"})
+    operations = await changing(node)
+    assert len(operations) > 100
+
+    async def one(method: str, path: str, field: str) -> None:
+        for value in ODD:
+            answer = await node.call(method, path, json={field: value})
+            check(answer.status_code, answer.content)
+
+    await asyncio.gather(
+        *(one(method, path, field) for method, path, fields in operations for field in fields)
+    )
     await still_well(node)
