@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,6 +56,30 @@ async def test_both_languages_as_text_and_object(node: Node, legacy: bool) -> No
     assert (await node.call("GET", "sys/policy")).json()["policies"] == listed["keys"]
     assert (await node.call("GET", "sys/policies/acl?list=true")).json()["keys"] == listed["keys"]
     assert (await node.call("LIST", "sys/policies/acl/")).json()["keys"] == listed["keys"]
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["acl", "legacy"])
+async def test_documents_in_base64(node: Node, legacy: bool) -> None:
+    """As in Vault, a document may come in base64, also in lines; it is kept as it was before that."""
+    hcl = 'path "secret/data/app/*" { capabilities = ["read"] } # ä\n'
+    await node.call("POST", "secrets/app/db", json={"data": {}})
+    for number, text in enumerate((hcl, json.dumps(ACL), json.dumps(native("secrets/app/**")))):
+        for encode in (base64.b64encode, base64.encodebytes):
+            name = f"p{number}"
+            written = await write(node, name, encode(text.encode()).decode(), legacy=legacy)
+            assert written.status_code == 204, written.text
+            assert (await node.call("GET", f"sys/policies/acl/{name}")).json()["data"]["policy"] == text
+        made = await node.call("POST", "auth/token/create", json={"policies": [name]})
+        token = made.json()["auth"]["client_token"]
+        assert (await node.call("GET", "secrets/app/db", token)).status_code == 200
+    for wrong in (
+        "nothing",
+        base64.b64encode(b"nothing").decode(),
+        base64.b64encode(b"\xfe\xff").decode(),
+        "AAAA",
+    ):
+        assert (await write(node, "p0", wrong, legacy=legacy)).status_code == 400, wrong
+    assert (await node.call("GET", "sys/policies/acl/p0")).json()["data"]["policy"] == hcl
 
 
 async def test_invalid_documents_say_where(node: Node) -> None:

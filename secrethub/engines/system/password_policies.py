@@ -6,8 +6,6 @@ database cannot make passwords short. Names have a case, as in Vault.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import secrets
 
@@ -16,6 +14,7 @@ import msgspec
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.listing import PAGES, shown
+from secrethub.engines.text import plain_document
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.policy.passwords import WEAK, parse_password_policy
 from secrethub.policy.strict import MAX_POLICY
@@ -130,7 +129,7 @@ async def write_policy(context: Context, body: WritePasswordPolicy) -> Answer:
         raise InvalidRequest("a name has up to 128 letters, digits and _, inside it . and - too")
     if body.entropy_source not in _SOURCES:
         raise InvalidRequest("unsupported entropy source: there is platform")
-    source = _plain(body.policy)
+    source = plain_document(body.policy)
     if len(source) > MAX_POLICY:
         raise InvalidRequest("a policy has at most 256 KiB")
     policy = parse_password_policy(source)
@@ -153,11 +152,3 @@ async def _source(context: Context) -> str:
     if row is None:
         raise NotFound("no such password policy")
     return str(row.body["source"])
-
-
-def _plain(given: str) -> str:
-    """Return a document that may have come in base64, which spares people the quoting."""
-    try:
-        return base64.b64decode(given, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return given  # no document is base64 by itself: each has a space, a quote or a brace

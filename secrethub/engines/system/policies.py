@@ -10,6 +10,7 @@ from secrethub.engines.answers import Nothing
 from secrethub.engines.engine import Answer, Context, Operation
 from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.system.answers import PolicyNames
+from secrethub.engines.text import plain_document
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.policy.builtin import DEFAULT, ROOT, check_policy_name, normalise_policy_name
 from secrethub.policy.document import parse_policy
@@ -33,7 +34,7 @@ class LegacyPolicyAnswer(msgspec.Struct, frozen=True):
 
 
 class WritePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A document as text or object. ``rules`` is the older name that Vault's clients still send."""
+    """A document as text, in base64 too, or object. ``rules`` is the older name that clients still send."""
 
     policy: str | dict[str, Any] | None = None
     rules: str | None = None
@@ -145,7 +146,7 @@ async def write_policy(context: Context, body: WritePolicy) -> Answer:
     given = body.policy if body.policy is not None else body.rules
     if given is None:
         raise InvalidRequest("'policy' must hold the document as text or as an object")
-    source = given if isinstance(given, str) else msgspec.json.encode(given).decode()
+    source = plain_document(given) if isinstance(given, str) else msgspec.json.encode(given).decode()
     if len(source) > _MAX_SOURCE:
         raise InvalidRequest("a policy has at most 256 KiB")
     parsed = parse_policy(name, source)
