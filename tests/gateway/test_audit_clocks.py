@@ -110,6 +110,9 @@ async def test_a_clock_that_is_months_ahead(node: Node, folder: Path) -> None:
     found = (await ok(node, "GET", f"sys/audit/entries?since={since}&limit=500"))["entries"]
     assert [entry["path"] for entry in found].count("secret/data/ahead") == 30
     assert {entry["integrity"] for entry in found} == {"ok"}
+    for form in ("csv", "jsonl"):
+        answer = await node.call("GET", f"sys/audit/export?format={form}&operation=kv.read")
+        assert answer.text.count("secret/data/ahead") == 30
     await ledger_is_good(node, state=True)
     assert await nothing_is_lost(node, folder) > 50
 

@@ -36,6 +36,7 @@ from secrethub.storage.ledger_read import pages_of
 from secrethub.storage.ledger_search import Filter, Found, Place, find
 
 _PAGE = 1000
+_LAST = (1 << 63) - 1
 _MOST_AT_ONCE = 4
 _LOOKS, _LOOK_SECONDS = 10, 0.3
 """For a checkpoint of what was pruned just now."""
@@ -165,8 +166,14 @@ async def _csv(core: Core, wanted: Filter, now: int) -> AsyncGenerator[bytes, No
 
 
 async def _found(core: Core, wanted: Filter, now: int) -> AsyncIterator[list[Found]]:
-    """Yield pages in the order of time, up to the present: what is written meanwhile has no end."""
-    until = now if wanted.until is None else min(wanted.until, now)
+    """Yield pages in the order of time, up to the present: what is written meanwhile has no end.
+
+    Or up to the newest entry that there is: a clock may have been ahead.
+    """
+    async with core.database.read() as connection:
+        newest = await connection.fetchval("SELECT max(at) FROM audit_entries")
+    until = max(now, min(newest or 0, _LAST - 1) + 1)
+    until = until if wanted.until is None else min(wanted.until, until)
     wanted = msgspec.structs.replace(wanted, until=until)
     key = core.keyring().derived("audit-sign")
     beyond: Place | None = None
