@@ -31,6 +31,8 @@ class Collector:
 
     port: int = 0
     answer: int = 200
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether it answers at all; until then a request waits."""
     most: int = 1 << 30
     """Bytes of a body that it takes."""
     heads: list[str] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Collector:
                 )
                 body = await reader.readexactly(int(length.partition(":")[2]))
                 self.heads.append(head)
+                await self.answers.wait()
                 answer = self.answer if len(body) <= self.most else 413
                 extra = "location: http://127.0.0.1:1/\r\n" if answer == 302 else ""
                 if answer == 200:
@@ -67,6 +70,7 @@ async def collector(authority: trustme.CA) -> AsyncIterator[Collector]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     one = Collector()
+    one.answers.set()
     server = await asyncio.start_server(one.serve, "127.0.0.1", 0, ssl=context)
     one.port = server.sockets[0].getsockname()[1]
     yield one
@@ -142,6 +146,30 @@ async def test_what_is_not_taken_comes_again(node: Node, collector: Collector, a
         return (await state(node, "siem"))["error"] == ""
 
     await until(well)
+
+
+async def test_a_collector_that_stands_still(node: Node, collector: Collector, authority: trustme.CA) -> None:
+    """While a collector takes what is sent and says nothing no request waits; later it has everything."""
+    collector.answers.clear()
+    await ok(node, "PUT", "sys/audit/siem", {"type": "http", "options": options(collector, authority)})
+
+    async def asked() -> bool:
+        return bool(collector.heads)
+
+    await until(asked)
+    for number in range(20):
+        await ok(node, "POST", f"secret/data/x{number}", {"data": {"k": "v"}})
+        await ok(node, "GET", f"secret/data/x{number}")
+    told = await state(node, "siem")
+    assert told["delivered"] == 0
+    assert told["behind"] >= 60
+    assert collector.found == []
+    collector.answers.set()
+
+    async def complete() -> bool:
+        return len({entry["path"] for entry in collector.found if "/x" in entry["path"]}) == 20
+
+    await until(complete)
 
 
 async def test_large_entries(node: Node, collector: Collector, authority: trustme.CA) -> None:
