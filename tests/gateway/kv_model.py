@@ -123,7 +123,9 @@ def done(secret: Secret | None, step: Step, store: Store, now: int) -> tuple[str
             return _metadata(secret), secret
         case "settings":
             own = replace(secret or Secret(), **_own(step.value))
-            return shown(204), own
+            # What the store demands, a secret cannot take back: it is carried out, with a warning.
+            warned = store.cas_required and step.value.get("cas_required") is False
+            return shown(200 if warned else 204), own
         case "remove":
             return shown(204), None
     return shown(204), None if secret is None else _states_changed(secret, step, store, now)
