@@ -24,6 +24,7 @@ from secrethub.operations.reread import Reread
 from secrethub.operations.unread import refused_unread
 from secrethub.policy.names import fold_policy_path
 from secrethub.wire.canonical_path import parse_path
+from serve.again import Again
 from serve.answers import encoded, failure, over
 from serve.at_once import AtOnce
 from serve.client_address import ClientAddress
@@ -93,21 +94,20 @@ class Application:
         self._lines = header_lines(self._headers)
         self.at_once = AtOnce(self, core)
 
-    def call_of(self, cycle: Cycle, request_id: str) -> Call | None:
+    def call_of(self, cycle: Cycle | Again, request_id: str) -> Call | None:
         """Return what a request without a body asks for; None when it has one or cannot be understood."""
-        scope = cast("Scope", cycle.scope)
-        given, raw = scope["headers"], scope["raw_path"]
         try:
-            like = cycle.said.again(given)
-            if like is not None:
-                return msgspec.structs.replace(like, path=_path_of(raw), request_id=request_id)
-            headers = single_headers(given)
+            if isinstance(cycle, Again):
+                return msgspec.structs.replace(cycle.like, path=_path_of(cycle.path), request_id=request_id)
+            scope = cast("Scope", cycle.scope)
+            headers = single_headers(scope["headers"])
             if has_body(headers):
                 return None
-            call = self._call(scope, headers, request_id, raw)
+            call = self._call(scope, headers, request_id, scope["raw_path"])
         except SecretHubError:
             return None  # it fails on the whole way again, and is written down there
-        cycle.said.keep(given, call)
+        if cycle.lines is not None and cycle.keep_alive:
+            cycle.said.keep(cycle.lines, call)
         return call
 
     def encoded(self, read: Reread) -> tuple[int, bytes, bytes]:

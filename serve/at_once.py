@@ -22,6 +22,7 @@ from secrethub.errors import SecretHubError
 from secrethub.ids import new_uuids
 from secrethub.operations.reread import Reread, at_hand
 from secrethub.storage.ledger import Note
+from serve.again import Again
 from serve.cycle import Cycle
 
 if TYPE_CHECKING:
@@ -42,24 +43,19 @@ class AtOnce:
         """
         self._application = application
         self._core = core
-        self._arrived: list[tuple[Cycle, Callable[[], None]]] = []
+        self._arrived: list[tuple[Cycle | Again, Callable[[], None]]] = []
         self._durable: list[_Waiting] = []
 
-    def take(self, cycle: Cycle, whole_way: Callable[[], None]) -> bool:
-        """Take a request that may have its answer at hand; tell whether that was done.
+    def take(self, cycle: Cycle | Again, whole_way: Callable[[], None]) -> None:
+        """Take a read that may have its answer at hand.
 
         Args:
-            cycle: the request's, which takes the answer.
+            cycle: the read's, which takes the answer.
             whole_way: carries the request out as any other.
         """
-        scope = cycle.scope
-        # A client that reads slower than it asks is waited for, which takes a task.
-        if scope["method"] != "GET" or scope["query_string"] or cycle.flow.write_paused:
-            return False
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._begin)
         self._arrived.append((cycle, whole_way))
-        return True
 
     def _begin(self) -> None:
         """Carry out what arrived and hand in the entries; what is not at hand goes the whole way."""
@@ -78,7 +74,9 @@ class AtOnce:
             else:
                 self._core.ledger.open += 1
 
-    def _carried_out(self, cycles: Sequence[Cycle]) -> tuple[Sequence[Reread | None], Sequence[Note | None]]:
+    def _carried_out(
+        self, cycles: Sequence[Cycle | Again]
+    ) -> tuple[Sequence[Reread | None], Sequence[Note | None]]:
         """Return the reads of those whose answers are at hand, and their entries."""
         call_of = self._application.call_of
         try:
@@ -146,7 +144,7 @@ class _Waiting:
     __slots__ = ("_reads", "cycle", "read", "started", "whole_way")
 
     def __init__(
-        self, reads: AtOnce, read: Reread, cycle: Cycle, whole_way: Callable[[], None], started: float
+        self, reads: AtOnce, read: Reread, cycle: Cycle | Again, whole_way: Callable[[], None], started: float
     ) -> None:
         self._reads = reads
         self.read = read

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from serve.said import Said
+from serve.again import Said
 
 TRANSPORT = "secrethub.transport"
 """In a request's scope on the direct listeners: the transport that its answer is written to."""
@@ -23,6 +23,15 @@ class Cycle(RequestResponseCycle):
     _head: MutableMapping[str, Any] | None = None
     said: Said
     """What the connection's requests say."""
+    lines: bytes | None = None
+    """The request's headers as they came; None when it did not come whole and alone."""
+
+    @property
+    def simple(self) -> bool:
+        """Whether it is a read without a query, of a client that takes its answers as fast as it asks."""
+        # One that does not is waited for, which takes a task.
+        scope = self.scope
+        return scope["method"] == "GET" and not scope["query_string"] and not self.flow.write_paused
 
     async def send(self, message: Any) -> None:
         """Take a message of the application (ASGI 3).
@@ -63,17 +72,32 @@ class Cycle(RequestResponseCycle):
         return True
 
     def _write(self, status: int, head: bytes, body: bytes) -> None:
-        parts = [STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in self.default_headers), head]
-        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        parts.append(body)
         self.response_started = True
         self.waiting_for_100_continue = False
-        self.transport.write(b"".join(parts))
+        self.transport.write(whole_answer(status, self.default_headers, head, body, self.keep_alive))
         self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+def whole_answer(
+    status: int, common: Iterable[tuple[bytes, bytes]], head: bytes, body: bytes, keep_alive: bool
+) -> bytes:
+    """Return an answer as it is written.
+
+    Args:
+        status: of HTTP.
+        common: the server's own headers.
+        head: all other header lines but that of the connection.
+        body: what the head says that it is.
+        keep_alive: whether the connection goes on.
+    """
+    parts = [STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in common), head]
+    parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+    parts.append(body)
+    return b"".join(parts)
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -12,6 +12,7 @@ What uvicorn leaves to others and this adds:
   request, so the offer is made unreadable when it arrives in one piece and refused otherwise.
 - A request that cannot be read never goes before the answers that are owed to earlier ones.
 - Whole answers are written at once (``serve/cycle.py``).
+- A read that says again what the one before said is not parsed (``serve/again.py``).
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from secrethub.errors import InvalidRequest
 from secrethub.ids import new_uuid
+from serve.again import Again, Said, plain_of
 from serve.client_certificates import PEER, peer_chain
-from serve.cycle import TRANSPORT, Cycle
+from serve.cycle import TRANSPORT, Cycle, whole_answer
 from serve.errors import ANSWER_HEADERS, answer_error
-from serve.said import Said
 from serve.timing import Timing
 
 _LIST = b"LIST "
@@ -53,8 +54,8 @@ _STATUS = {
 }
 
 
-Take = Callable[[Cycle, Callable[[], None]], bool]
-"""Takes a request that may need no task, or tells that it does; given what makes one."""
+Take = Callable[[Cycle | Again, Callable[[], None]], None]
+"""Takes a read that may need no task; given what makes one."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -65,6 +66,11 @@ class Protocol(HttpToolsProtocol):
         self._timing = timing
         self._take = take
         self._said = Said()
+        self._lines: bytes | None = None
+        """The header lines of the request that is parsed, when it came whole and alone."""
+        self._again: Again | None = None
+        """The read that is carried out without having been parsed: all that follows waits for its answer."""
+        self._behind = b""
         self._between = True
         """The next byte begins a request."""
         self._arriving = False
@@ -88,6 +94,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End; all whose answers are owed are told, not the newest alone."""
         self._cancel()
+        self._again, self._behind = None, b""
         for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -99,9 +106,72 @@ class Protocol(HttpToolsProtocol):
         if self._stopped:
             self._ignore(len(data))
             return
+        if self._again is not None:
+            self._behind += data
+            self.flow.pause_reading()
+            return
         self._unset_keepalive_if_required()
         data = self._held + data
         self._held = b""
+        plain = plain_of(data) if self._between and self._answered else None
+        self._lines = None if plain is None else plain[1]
+        if plain is None or not self._repeats(data, *plain):
+            self._parse(data)
+
+    @property
+    def _answered(self) -> bool:
+        """Whether no answer is owed."""
+        return self._again is None and (self.cycle is None or self.cycle.response_complete)
+
+    def _repeats(self, data: bytes, path: bytes, lines: bytes) -> bool:
+        """Have a read carried out whose headers were understood before; tell whether it is one."""
+        like = None if self._take is None or self.flow.write_paused else self._said.again(lines)
+        if self._take is None or like is None:
+            return False
+        self._cancel()
+        self._again = again = Again(self, data, path, like)
+        self._take(again, again.whole_way)
+        return True
+
+    def answered(self, again: Again, status: int, head: bytes, body: bytes) -> None:
+        """Answer a read that was not parsed, unless the client has gone away; go on with what follows.
+
+        Args:
+            again: the read.
+            status: of HTTP.
+            head: all header lines but those of the server and the connection.
+            body: what the head says that it is.
+        """
+        if again is not self._again:
+            return
+        self._again = None
+        common = self.server_state.default_headers
+        self.transport.write(whole_answer(status, common, head, body, again.keep_alive))
+        if not again.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+        behind, self._behind = self._behind, b""
+        if behind and not self.transport.is_closing():
+            self.data_received(behind)
+
+    def parse(self, again: Again) -> None:
+        """Parse a read after all, and what came after it, unless the client has gone away."""
+        if again is not self._again:
+            return
+        self._again = None
+        data, self._behind = again.data + self._behind, b""
+        self._parse(data)
+        if not again.keep_alive:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """End the connection, after the answer that is owed."""
+        if self._again is None:
+            super().shutdown()
+        else:
+            self._again.keep_alive = False
+
+    def _parse(self, data: bytes) -> None:
         while data and not self._stopped:
             if self._between:
                 data = self._beginning(data)
@@ -188,9 +258,12 @@ class Protocol(HttpToolsProtocol):
         cycle.__class__ = Cycle
         ours = cast("Cycle", cycle)
         ours.said = self._said
+        ours.lines, self._lines = self._lines, None
         self._running = cycle
         start = partial(super()._start_asgi_task, cycle, app)
-        if self._take is None or not self._take(ours, start):
+        if self._take is not None and ours.simple:
+            self._take(ours, start)
+        else:
             start()
 
     def on_body(self, body: bytes) -> None:
@@ -217,7 +290,7 @@ class Protocol(HttpToolsProtocol):
 
     def _watch(self) -> None:
         """Set or take back the deadline for what this connection is waiting for now."""
-        answered = self.cycle is None or self.cycle.response_complete
+        answered = self._answered
         idle = self.timeout_keep_alive_task is not None
         if (self._between and (idle or not answered)) or (self._arriving and not answered):
             self._cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -11,6 +13,7 @@ import pytest
 import uvloop
 
 from secrethub.storage.freshness import LOCK
+from serve.protocol import Protocol
 from tests.gateway.behind import refusing, sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.raw_http import GUARD, Reply, ask, request, wire
@@ -321,3 +324,168 @@ async def test_of_those_that_arrive_together_each_gets_its_own(node: Node) -> No
         if status == 200:
             assert entries[reply.json()["request_id"]] == f"secret/data/{name.partition('?')[0]}"
     assert node.process.core.ledger.open == 0
+
+
+def _parsed(node: Node) -> object:
+    """Return what is another one when the only connection's newest request was parsed."""
+    (connection,) = node.process._listeners[0]._server.server_state.connections
+    assert isinstance(connection, Protocol)
+    return connection.cycle
+
+
+async def test_what_is_said_again_is_not_parsed(node: Node) -> None:
+    """Of a connection's reads only the path is looked at, for as long as the headers stay the same."""
+    header = await _reader(node)
+    assert (await node.call("POST", "secrets/second", json={"data": {"k": "second"}})).status_code == 200
+    await node.client.aclose()
+    before = None
+    async with wire(node) as connection:
+        for path, headers, seen in (
+            (_READ, (header,), True),
+            (_READ, (header,), False),
+            ("/v1/secrets/%61t-hand", (header,), False),
+            ("/v1/secrets/second", (header,), True),  # understood, but not at hand: the whole way
+            ("/v1/secrets/second", (header,), False),
+            (_READ, (header, "Accept: */*"), True),
+            (_READ, (header,), True),
+            (_READ, (header,), False),
+        ):
+            await connection.send(request(path, *headers))
+            reply = await connection.reply()
+            assert reply.json()["data"]["data"] == {"k": "second" if "second" in path else "first"}
+            now = _parsed(node)
+            assert (now is not before) is seen
+            before = now
+
+
+@pytest.mark.parametrize("cut", [1, 20, 0])
+async def test_what_follows_waits_for_what_is_said_again(node: Node, cut: int) -> None:
+    """Requests that come behind a read that was not parsed are answered after it, and are all answered."""
+    header = await _reader(node)
+    again, other = request(_READ, header), request("/v1/auth/token/lookup-self", header)
+    async with wire(node) as connection:
+        await connection.send(again)
+        await connection.reply()
+        async with _stalled(node):
+            await connection.send(again)
+            await _waiting(node)
+            behind = other + again + again
+            await connection.send(behind[:cut], behind[cut:])
+        replies = [await connection.reply() for _ in range(4)]
+        assert ["policies" in reply.json()["data"] for reply in replies] == [False, True, False, False]
+        await connection.send(again)
+        assert (await connection.reply()).status == 200
+
+
+async def test_the_whole_way_with_more_behind(node: Node) -> None:
+    """What has to be parsed after all is answered first, and what came after it follows."""
+    header = await _reader(node)
+    again, other = request(_READ, header), request("/v1/auth/token/lookup-self", header)
+    async with wire(node) as connection:
+        await connection.send(again)
+        await connection.reply()
+        async with _stalled(node):
+            await connection.send(again)
+            await _waiting(node)
+            await connection.send(other, again)
+            node.process.core.caches.flush()
+        replies = [await connection.reply() for _ in range(3)]
+    assert ["policies" in reply.json()["data"] for reply in replies] == [False, True, False]
+
+
+async def test_the_host_that_counts_is_the_one_that_was_checked(node: Node) -> None:
+    """A request whose target names another host is not what the one before it was (RFC 9112, 3.2.2)."""
+    header = await _reader(node)
+    again = request(_READ, header)
+    elsewhere = again.replace(b"GET /", b"GET http://elsewhere.example/")
+    async with wire(node) as connection:
+        for asked, status in ((again, 200), (again, 200), (elsewhere, 400), (again, 200), (elsewhere, 400)):
+            await connection.send(asked)
+            assert (await connection.reply()).status == status
+    async with wire(node) as connection:
+        for asked in (elsewhere.replace(b"elsewhere.example", b"localhost"), elsewhere):
+            await connection.send(asked)
+            reply = await connection.reply()
+        assert reply.status == 400
+
+
+async def test_what_ends_connections_does_so_after_reads_that_are_said_again(node: Node) -> None:
+    """HTTP/1.0, or a header that says so, ends the connection however often the rest was said before."""
+    header = await _reader(node)
+    again = request(_READ, header)
+    for last in (again.replace(b"HTTP/1.1", b"HTTP/1.0"), request(_READ, header, "Connection: close")):
+        async with wire(node) as connection:
+            for asked in (again, again, last):
+                await connection.send(asked)
+                reply = await connection.reply()
+                assert reply.status == 200
+            assert reply.header("connection") == "close"
+            assert await connection.rest() == b""
+
+
+async def test_a_server_that_stops_answers_what_is_said_again(node: Node) -> None:
+    """A read under way has its answer, which says that the connection ends; so it does on the whole way."""
+    header = await _reader(node)
+    again = request(_READ, header)
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(wire(node)) for _ in range(2)]
+        for connection in connections:
+            await connection.send(again)
+            await connection.reply()
+        async with _stalled(node):
+            for connection in connections:
+                await connection.send(again)
+            await _waiting(node, 2)
+            stopping = asyncio.create_task(node.process._listeners[0].stop())
+            await asyncio.wait([stopping], timeout=0.3)
+            assert not stopping.done()
+        for connection in connections:
+            reply = await connection.reply()
+            assert (reply.status, reply.header("connection")) == (200, "close")
+            assert await connection.rest() == b""
+        await stopping
+
+
+async def test_a_client_that_leaves_a_read_that_is_said_again(node: Node) -> None:
+    """It is written down, nobody is harmed, and what came behind it is not carried out."""
+    header = await _reader(node)
+    again = request(_READ, header)
+    before = (await sql(node.settings.database_url, _DONE))[0]["n"]
+    async with wire(node) as other:
+        async with _stalled(node), wire(node) as leaving:
+            await other.send(again)
+            await _waiting(node)
+            await leaving.send(again)
+            await _waiting(node, 2)
+        assert (await other.reply()).status == 200
+        await other.send(again)
+        assert (await other.reply()).status == 200
+    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == before + 3
+    assert node.process.core.ledger.open == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_requests_in_any_pieces(node: Node, seed: int) -> None:
+    """However bytes arrive, each request has the answer that it has alone, and they are in order."""
+    chance = random.Random(seed)
+    header = await _reader(node)
+    kinds = {
+        request(_READ, header): "first",
+        request(_READ, header, "Accept: */*"): "first",
+        request(f"{_READ}?version=1", header): "first",
+        request("/v1/auth/token/lookup-self", header): None,
+        request("/v1/secrets/elsewhere", header): "none",
+        request("/v1/secrets/at-hand", header, method="PATCH", body=b"[]"): "none",
+    }
+    weights = [6, 1, 1, 1, 1, 1]
+    async with wire(node) as connection:
+        for _ in range(12):
+            asked = chance.choices(list(kinds), weights, k=chance.randint(1, 4))
+            data = b"".join(asked)
+            cuts = sorted(chance.sample(range(len(data) + 1), chance.choice([0, 0, 1, 3])))
+            pieces = [data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)])]
+            await connection.send(*pieces)
+            for one in asked:
+                reply = await connection.reply()
+                told = reply.json().get("data") or {}
+                assert told.get("data", {"k": "none"} if not told else {"k": None})["k"] == kinds[one]
