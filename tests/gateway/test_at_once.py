@@ -242,14 +242,19 @@ async def test_an_entry_that_cannot_be_written(node: Node) -> None:
     assert 'secrethub_requests_total{operation="kv.read",outcome="unavailable"' in metrics
 
 
-async def test_one_that_does_not_read_its_answers(node: Node) -> None:
+@pytest.mark.parametrize("apart", [False, True])
+async def test_one_that_does_not_read_its_answers(node: Node, apart: bool) -> None:
     """Whoever asks without end and takes nothing is not answered for ever: nobody fills the memory."""
     header = await _reader(node)
     long = {"data": {"k": "x" * 1_000_000}}
     assert (await node.call("POST", "secrets/at-hand", json=long)).status_code == 200
     asked = 60
     async with wire(node) as connection:
-        await connection.send(request(_READ, header) * asked)
+        # All at once, or each as what was said before: the answers wait to be taken.
+        again = request(_READ, header)
+        for piece in [again] * asked if apart else [again * asked]:
+            await connection.send(piece)
+            await asyncio.sleep(0.02 * apart)
         answered, steady = -1, 0
         async with asyncio.timeout(GUARD):
             while steady < 10:
@@ -423,7 +428,11 @@ async def test_what_ends_connections_does_so_after_reads_that_are_said_again(nod
             assert await connection.rest() == b""
 
 
-async def test_a_server_that_stops_answers_what_is_said_again(node: Node) -> None:
+@pytest.mark.parametrize("overtaken", [False, True])
+async def test_a_server_that_stops_answers_what_is_said_again(
+    node: Node,
+    overtaken: bool,
+) -> None:
     """A read under way has its answer, which says that the connection ends; so it does on the whole way."""
     header = await _reader(node)
     again = request(_READ, header)
@@ -439,6 +448,8 @@ async def test_a_server_that_stops_answers_what_is_said_again(node: Node) -> Non
             stopping = asyncio.create_task(node.process._listeners[0].stop())
             await asyncio.wait([stopping], timeout=0.3)
             assert not stopping.done()
+            if overtaken:
+                node.process.core.caches.flush()
         for connection in connections:
             reply = await connection.reply()
             assert (reply.status, reply.header("connection")) == (200, "close")
@@ -446,22 +457,53 @@ async def test_a_server_that_stops_answers_what_is_said_again(node: Node) -> Non
         await stopping
 
 
-async def test_a_client_that_leaves_a_read_that_is_said_again(node: Node) -> None:
-    """It is written down, nobody is harmed, and what came behind it is not carried out."""
+async def test_a_client_that_leaves_a_read_that_is_said_again(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is written down, and nobody is harmed."""
     header = await _reader(node)
     again = request(_READ, header)
     before = (await sql(node.settings.database_url, _DONE))[0]["n"]
-    async with wire(node) as other:
-        async with _stalled(node), wire(node) as leaving:
+    async with wire(node) as other, wire(node) as leaving:
+        for connection in (other, leaving):
+            await connection.send(again)
+            await connection.reply()
+        async with _stalled(node):
             await other.send(again)
             await _waiting(node)
             await leaving.send(again)
             await _waiting(node, 2)
+            leaving.writer.transport.abort()
+            for _ in range(3):  # by then the server has seen it go
+                assert (await ask(node, request())).status == 200
         assert (await other.reply()).status == 200
         await other.send(again)
         assert (await other.reply()).status == 200
-    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == before + 3
+    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == before + 5
     assert node.process.core.ledger.open == 0
+    assert "could not be answered" not in caplog.text
+    assert "closed" not in caplog.text
+
+
+async def test_no_part_of_another_request_is_one_that_is_said_again(node: Node) -> None:
+    """Bytes of a body, or of a header, that look like the request before them are not one."""
+    header = await _reader(node)
+    again = request(_READ, header)
+    length = f"Content-Length: {node.settings.max_body + 1}"
+    async with wire(node) as connection:
+        await connection.send(again)
+        await connection.reply()
+        await connection.send(b"GET /v1/secrets/elsewhere HTTP/1.1\r\nA: ", again)
+        assert (await connection.reply()).status == 404
+        await connection.send(again)
+        assert (await connection.reply()).status == 200
+        # Refused for its length before its body is here, which is read all the same.
+        await connection.send(request("/v1/secrets/at-hand", header, length, method="POST"))
+        assert (await connection.reply()).status == 413
+        await connection.send(again)
+        await asyncio.sleep(0.1)
+        assert (await ask(node, request())).status == 200
+    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == 3
 
 
 @pytest.mark.parametrize("seed", range(8))
