@@ -6,11 +6,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from tests.gateway.behind import until
 from tests.gateway.conftest import node_settings
+from tests.gateway.database_target import TargetDatabase
+from tests.gateway.databases import CREATION, target
 from tests.gateway.killing import call, last_words, restarted, sweep
 from tests.gateway.whole_server import Server, mortal
+
+__all__ = ["target"]  # the fixture
 
 SECRETS = {f"folder/s{n}": {"n": n} for n in range(3)}
 RATE = "sys/quotas/rate-limit/of-the-mount"
@@ -19,7 +25,9 @@ RATE = "sys/quotas/rate-limit/of-the-mount"
 @pytest.fixture
 async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
     """A server that three shares open."""
-    async with mortal(node_settings(tmp_path, database_url)) as started:
+    settings = node_settings(tmp_path, database_url)
+    settings = msgspec.structs.replace(settings, outbound_networks=("127.0.0.1/32",))
+    async with mortal(settings) as started:
         await started.initialise(3, 3)
         await started.unseal()
         yield started
@@ -107,3 +115,43 @@ async def test_an_auth_method(server: Server) -> None:
         return lived
 
     await sweep(server, attempt, least=3)
+
+
+async def test_an_engine_with_leases(server: Server, target: TargetDatabase) -> None:
+    """Either it has not moved and its leases live, or it has, and they end; what is new lives either way."""
+    kept: set[str] = set()
+
+    async def attempt(number: int) -> bool:
+        old, new = f"old{number}", f"far/new{number}"
+        await call(server, "POST", f"sys/mounts/{old}", {"type": "database"})
+        await call(server, "POST", f"{old}/config/db", target.config())
+        await call(server, "POST", f"{old}/roles/app", {"db_name": "db", "creation_statements": CREATION})
+        await call(server, "POST", RATE, {"rate": 1000, "path": f"{old}/"})
+        lease = await call(server, "GET", f"{old}/creds/app")
+        user = lease["data"]["username"]
+        acknowledged, lived = await moved(server, number, old, new)
+        here = await where(server, "sys/mounts", old, new)
+        assert here == new or not acknowledged
+        if here == new:
+            await until(lambda: left(target, user))
+            assert (
+                await status(server, "PUT", "sys/leases/lookup", None, {"lease_id": lease["lease_id"]}) == 400
+            )
+        else:
+            await call(server, "PUT", "sys/leases/renew", {"lease_id": lease["lease_id"]})
+            assert await target.opens(user, lease["data"]["password"])
+            kept.add(user)
+        again = (await call(server, "GET", f"{here}/creds/app"))["data"]
+        assert await target.opens(again["username"], again["password"])
+        kept.add(again["username"])
+        elsewhere = old if here == new else new
+        assert await status(server, "GET", f"{elsewhere}/creds/app") == 404
+        assert await target.users() == kept
+        return lived
+
+    await sweep(server, attempt, least=3)
+
+
+async def left(target: TargetDatabase, user: str) -> bool:
+    """Tell whether a user is no longer there."""
+    return user not in await target.users()
