@@ -159,13 +159,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 EMPTY = Answer()
 
 
-class WholeBody(msgspec.Struct, frozen=True):
-    """A body that is taken as it is: any JSON object, its nulls too. Not shown by ``repr``."""
+class Hidden:
+    """A request's body of which the ledger masks something: ``repr`` tells its kind alone."""
 
-    fields: dict[str, Any]
+    __slots__ = ()
 
     def __repr__(self) -> str:
-        return "WholeBody()"
+        return f"{type(self).__name__}()"
+
+
+class WholeBody(Hidden, msgspec.Struct, frozen=True):
+    """A body that is taken as it is: any JSON object, its nulls too."""
+
+    fields: dict[str, Any]
 
 
 class Context(msgspec.Struct, kw_only=True):

@@ -11,6 +11,7 @@ import sys
 import msgspec
 import pytest
 
+from secrethub.engines.kinds import engines
 from secrethub.sensitive import Sensitive, wipe
 
 CANARY = "canary-5b1f"
@@ -48,6 +49,22 @@ def test_it_has_no_attributes_to_dump() -> None:
     """A debugger's or logger's ``vars()`` finds nothing to show."""
     with pytest.raises(TypeError):
         vars(Sensitive(CANARY))
+
+
+def test_requests_hide_what_the_ledger_masks() -> None:
+    """The ``repr`` of no request's body has a field that the ledger would not show in clear."""
+    telling = []
+    for engine in engines().values():
+        for operation in engine.operations():
+            kind = operation.request
+            if kind is None:
+                continue
+            fields = msgspec.structs.fields(kind)
+            masked = {one.name for one in fields if one.encode_name not in operation.plain}
+            body = kind(**{name: CANARY if name in masked else "" for name in kind.__struct_fields__})
+            if CANARY in f"{body!r} {body} {[body]}":
+                telling.append((operation.name, kind.__name__, sorted(masked)))
+    assert not telling
 
 
 def test_a_wipe_zeroes_in_place() -> None:

@@ -24,7 +24,7 @@ from cryptography import x509
 from secrethub.crypto.digests import sha256
 from secrethub.engines.agents.records import Agent, agent_id_of, instant, load, store
 from secrethub.engines.auth_methods import called
-from secrethub.engines.engine import Answer, Context
+from secrethub.engines.engine import Answer, Context, Hidden
 from secrethub.engines.identity import Identity
 from secrethub.engines.origin import origin_of
 from secrethub.engines.pki.authorities import lifetime_below, load_issuer
@@ -51,7 +51,7 @@ class BeginRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing to say: the token says it."""
 
 
-class EnrollRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EnrollRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a host says when it enrols."""
 
     csr: Annotated[str, msgspec.Meta(max_length=16_384)]

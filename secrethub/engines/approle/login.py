@@ -16,7 +16,7 @@ from secrethub.auth.digests import accessor_digest, role_id_digest, secret_id_di
 from secrethub.auth.networks import intersection, within
 from secrethub.engines.approle.role import LONGEST_ID, Role, role_key, role_of
 from secrethub.engines.approle.secret_id import SecretId, is_good, secret_id_of
-from secrethub.engines.engine import Answer, Auth, Context
+from secrethub.engines.engine import Answer, Auth, Context, Hidden
 from secrethub.engines.origin import Origin
 from secrethub.engines.token.issuing import fresh_token
 from secrethub.engines.token.logins import issue_for_login
@@ -48,7 +48,7 @@ _NO_SECRET_ID = Row(
 )
 
 
-class Login(msgspec.Struct, frozen=True):
+class Login(Hidden, msgspec.Struct, frozen=True):
     """RoleID and SecretID; what a file or a shell has put around them is no part of them, as in Vault."""
 
     role_id: str = ""

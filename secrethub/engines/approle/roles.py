@@ -22,7 +22,7 @@ from secrethub.engines.approle.role import (
 )
 from secrethub.engines.auth_methods import belongs
 from secrethub.engines.bindings import Subject, end_bindings
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.listing import PAGES
 from secrethub.engines.listing import shown as shown_names
 from secrethub.engines.own_changes import own_changes
@@ -42,7 +42,7 @@ class RoleIdAnswer(msgspec.Struct, frozen=True):
     role_id: str
 
 
-class WriteRoleId(msgspec.Struct, frozen=True):
+class WriteRoleId(Hidden, msgspec.Struct, frozen=True):
     """A chosen RoleID."""
 
     role_id: str

@@ -18,7 +18,7 @@ from secrethub.engines.approle.secret_id import (
     is_good,
     shown,
 )
-from secrethub.engines.engine import EMPTY, Answer, Context
+from secrethub.engines.engine import EMPTY, Answer, Context, Hidden
 from secrethub.engines.listing import page
 from secrethub.engines.text import text_map
 from secrethub.engines.token.settings import checked_uses
@@ -53,7 +53,7 @@ class ShownSecretId(msgspec.Struct, frozen=True):
     token_bound_cidrs: list[str]
 
 
-class MakeSecretId(msgspec.Struct, frozen=True):
+class MakeSecretId(Hidden, msgspec.Struct, frozen=True):
     """A SecretID, never wider than the role says."""
 
     metadata: str | dict[str, Any] | None = None
@@ -69,7 +69,7 @@ class ChooseSecretId(MakeSecretId, frozen=True):
     secret_id: str = ""
 
 
-class NamedSecretId(msgspec.Struct, frozen=True):
+class NamedSecretId(Hidden, msgspec.Struct, frozen=True):
     """Which SecretID."""
 
     secret_id: str = ""

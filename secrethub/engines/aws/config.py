@@ -15,7 +15,7 @@ from secrethub.engines.answers import Nothing
 from secrethub.engines.aws.account import MOST_RETRIES, Account, account_of, check_endpoint
 from secrethub.engines.aws.root import FORM, TARGET, Root, find_root, root_key, root_of, used_root
 from secrethub.engines.database.usernames import check_template
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.engine import EMPTY, Answer, Context, Hidden, Operation
 from secrethub.engines.kept import kept_key
 from secrethub.engines.reconciling import interval
 from secrethub.engines.runtime import Core
@@ -37,7 +37,7 @@ _MOVED = (
 )
 
 
-class WriteRoot(msgspec.Struct, frozen=True):
+class WriteRoot(Hidden, msgspec.Struct, frozen=True):
     """Who we are, as it is written. What is absent keeps what it was.
 
     Attributes:

@@ -9,7 +9,7 @@ import msgspec
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.aws.role import Role, checked_role, compact_policy, find_role, role_of, tags
 from secrethub.engines.aws.root import FORM
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.engine import EMPTY, Answer, Context, Hidden, Operation
 from secrethub.engines.kept import kept_key, kept_names
 from secrethub.engines.listing import PAGES
 from secrethub.errors import NotFound
@@ -21,7 +21,7 @@ _TIMES = ("default_sts_ttl", "max_sts_ttl")
 _TAGS = ("iam_tags", "session_tags")
 
 
-class WriteRole(msgspec.Struct, frozen=True):
+class WriteRole(Hidden, msgspec.Struct, frozen=True):
     """A role as it is written. What is absent keeps what it was, but another type begins anew.
 
     Attributes:

@@ -25,7 +25,7 @@ from secrethub.engines.database.plugins import plugin_of
 from secrethub.engines.database.replacing import NEXT, PRESENT, alone
 from secrethub.engines.database.targets import targets_of
 from secrethub.engines.database.usernames import check_template
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.engine import EMPTY, Answer, Context, Hidden, Operation
 from secrethub.engines.kept import kept_key, kept_names
 from secrethub.engines.listing import PAGES
 from secrethub.engines.reconciling import interval
@@ -75,7 +75,7 @@ _AS_GIVEN = (
 """What is kept as it came."""
 
 
-class WriteConnection(msgspec.Struct, frozen=True):
+class WriteConnection(Hidden, msgspec.Struct, frozen=True):
     """A connection as it is written. What is absent keeps what it was.
 
     Attributes:

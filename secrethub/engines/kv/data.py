@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.answers import Nothing
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.engine import EMPTY, Answer, Context, Hidden, Operation
 from secrethub.engines.kv.answers import SubkeysAnswer, VersionAnswer, VersionMetadata
 from secrethub.engines.kv.cache import Found
 from secrethub.engines.kv.merge_patch import merged, subkeys
@@ -35,7 +35,7 @@ class WriteOptions(msgspec.Struct, frozen=True):
     cas: int | None = None
 
 
-class WriteData(msgspec.Struct, frozen=True):
+class WriteData(Hidden, msgspec.Struct, frozen=True):
     """A new version, or a patch of the newest: any JSON object, and options."""
 
     data: dict[str, Any] | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.kv.answers import ComparisonAnswer, VersionMetadata
 from secrethub.engines.kv.cache import Found
 from secrethub.engines.kv.data import WriteOptions, cas_of
@@ -28,7 +28,7 @@ from secrethub.engines.values import pieces, sorted_piece
 from secrethub.errors import InvalidRequest, NotFound
 
 
-class RollbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RollbackRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``version``: whose value becomes the newest version's."""
 
     version: int

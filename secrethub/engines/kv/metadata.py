@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.answers import Names, Nothing
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
+from secrethub.engines.engine import EMPTY, Answer, Context, Hidden, Operation, WholeBody
 from secrethub.engines.kv.answers import MetadataAnswer
 from secrethub.engines.kv.merge_patch import merged
 from secrethub.engines.kv.rules import checked_metadata, checked_versions, duration_text, new_head
@@ -40,7 +40,7 @@ _IGNORED = '"cas_required" set to false, but is mandated by backend config. This
 _PLAIN = frozenset({"max_versions", "cas_required", "delete_version_after"})
 
 
-class MetadataRequest(msgspec.Struct, frozen=True):
+class MetadataRequest(Hidden, msgspec.Struct, frozen=True):
     """Settings of one secret; what is absent stays as it is.
 
     Attributes:

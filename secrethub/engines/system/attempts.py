@@ -14,21 +14,18 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.ceremonies import CeremonyResult, Progress
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.engine import EMPTY, Answer, Context, Hidden, Operation
 from secrethub.engines.system.seal_answers import AttemptAnswer
 from secrethub.engines.system.seal_gate import beside_the_ingress, origin_of
 from secrethub.seal.shares import decode_share
 from secrethub.seal.wishes import Purpose
 
 
-class ShareRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ShareRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One share in hexadecimal or base64, and the attempt that it is meant for."""
 
     key: str
     nonce: str
-
-    def __repr__(self) -> str:
-        return "ShareRequest()"
 
 
 class GiveUpRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,7 +19,7 @@ from secrethub.engines.approle.role import role_key
 from secrethub.engines.auth_methods import called, chosen
 from secrethub.engines.bindings import Subject, bind, unbind
 from secrethub.engines.cert.role import role_key as cert_key
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.system.policies import named
 from secrethub.engines.token.known import find_by_accessor
@@ -46,7 +46,7 @@ _METHODS = {"approle": "approle", "cert": "cert", "user": "userpass"}
 """The kind of auth method that a kind of subject belongs to."""
 
 
-class SubjectNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SubjectNamed(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of: a token's ``accessor``, a ``role``, ``cert`` role, ``user``, ``agent`` or ``application``.
 
     Roles are those of AppRole, an agent is named by its id, an application as in the settings of agents.

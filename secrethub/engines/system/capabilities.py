@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from secrethub.engines.engine import Answer, Capability, Context, Method, Operation, circumstances
+from secrethub.engines.engine import Answer, Capability, Context, Hidden, Method, Operation, circumstances
 from secrethub.engines.flat import flat_view
 from secrethub.engines.identity import Identity
 from secrethub.engines.question import question_of
@@ -40,7 +40,7 @@ class OwnPaths(msgspec.Struct, frozen=True):
     path: list[str] | None = None
 
 
-class TokensPaths(msgspec.Struct, frozen=True):
+class TokensPaths(Hidden, msgspec.Struct, frozen=True):
     """``token``: whose capabilities; paths as for one's own."""
 
     token: str = ""
@@ -48,7 +48,7 @@ class TokensPaths(msgspec.Struct, frozen=True):
     path: list[str] | None = None
 
 
-class AccessorsPaths(msgspec.Struct, frozen=True):
+class AccessorsPaths(Hidden, msgspec.Struct, frozen=True):
     """``accessor``: of the token; paths as for one's own."""
 
     accessor: str = ""

@@ -6,7 +6,7 @@ import contextlib
 
 import msgspec
 
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.system.init_token import check_init_token
 from secrethub.engines.system.seal import asked_status, until_open
 from secrethub.engines.system.seal_answers import InitAnswer, InitStatusAnswer
@@ -18,7 +18,7 @@ from secrethub.seal.slots import check_numbers
 _SHARES, _THRESHOLD = 5, 3
 
 
-class InitRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InitRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``init_token`` is asked for from beyond loopback; ``service`` is a key in the node's settings.
 
     What would encrypt the shares is known only to be refused: the answer has no place for a warning, and it

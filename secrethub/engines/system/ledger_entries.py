@@ -16,7 +16,7 @@ from secrethub.audit.event import Kind, Outcome, Record
 from secrethub.auth.digests import accessor_digest
 from secrethub.auth.networks import parse_address
 from secrethub.clock import from_micros, micros
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.errors import InvalidRequest
 from secrethub.storage.authority import ACCESSORS, AGENTS
 from secrethub.storage.ledger_search import (
@@ -39,7 +39,7 @@ _KEY = 36
 """Characters of a token's digest that the ledger names it by."""
 
 
-class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Criteria(Hidden, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which entries; everything given must hold.
 
     Attributes:

@@ -13,6 +13,7 @@ import msgspec
 
 from secrethub.auth.tokens import MAX_TTL
 from secrethub.engines.auth_methods import AUTH_METHODS
+from secrethub.engines.engine import Hidden
 from secrethub.engines.system.lockout_settings import changed_lockout
 from secrethub.engines.text import plain_text
 from secrethub.errors import InvalidRequest
@@ -41,7 +42,7 @@ _SYSTEM = "system"
 """In place of a duration: what holds for the whole cluster."""
 
 
-class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MountConfig(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of a mount. Those that are not explained here are known only to be refused.
 
     Attributes:
@@ -73,7 +74,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_lockout_config: dict[str, Any] | None = None
 
 
-class EnableRequest(msgspec.Struct, frozen=True):
+class EnableRequest(Hidden, msgspec.Struct, frozen=True):
     """A new mount: a key/value store, or one of the auth methods."""
 
     type: str

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.ceremonies import CeremonyResult, Progress
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.system.attempts import Attempt, new_shares
 from secrethub.engines.system.seal_answers import AttemptAnswer
 from secrethub.engines.system.seal_gate import beside_the_ingress, origin_of
@@ -21,7 +21,7 @@ from secrethub.seal.wishes import Rekey
 _PLAIN = frozenset({"secret_shares", "secret_threshold", "require_verification", "backup"})
 
 
-class RekeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RekeyRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What shares shall be made.
 
     What would encrypt the new shares is known only to be refused: they are given out in clear. Vault's

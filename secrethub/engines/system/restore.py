@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.system.seal import opened
 from secrethub.engines.system.seal_answers import SealStatusAnswer
 from secrethub.engines.system.seal_gate import checks, origin_of
@@ -12,14 +12,11 @@ from secrethub.errors import InvalidRequest
 from secrethub.seal.shares import decode_share
 
 
-class AcceptRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AcceptRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One share in hexadecimal or base64, or ``reset``. Not shown by ``repr``."""
 
     key: str = ""
     reset: bool = False
-
-    def __repr__(self) -> str:
-        return "AcceptRequest()"
 
 
 def restore_operations() -> tuple[Operation, ...]:

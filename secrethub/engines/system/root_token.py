@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.ceremonies import CeremonyResult, Progress
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.system.attempts import Attempt
 from secrethub.engines.system.seal_answers import AttemptAnswer
 from secrethub.engines.system.seal_gate import beside_the_ingress, from_loopback, origin_of
@@ -20,14 +20,11 @@ from secrethub.errors import InvalidRequest, PermissionDenied
 from secrethub.seal.wishes import OTP_LENGTH, GenerateRoot, check_otp, new_otp
 
 
-class AttemptRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AttemptRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The one-time password; one is made if none is given."""
 
     otp: str = ""
     pgp_key: str = ""
-
-    def __repr__(self) -> str:
-        return "AttemptRequest()"
 
 
 def _on_a_node(context: Context) -> None:

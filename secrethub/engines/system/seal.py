@@ -11,7 +11,7 @@ import msgspec
 
 import secrethub
 from secrethub.engines.answers import Nothing
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.runtime import Core, SealStatus
 from secrethub.engines.shared import Shared
 from secrethub.engines.system.seal_answers import HealthAnswer, LeaderAnswer, SealStatusAnswer
@@ -31,7 +31,7 @@ _OPENING_SECONDS = 8.0
 _STATUS_DISTANCE = 0.02
 
 
-class UnsealRequest(msgspec.Struct, frozen=True):
+class UnsealRequest(Hidden, msgspec.Struct, frozen=True):
     """One share in hexadecimal or base64, or ``reset``."""
 
     key: str = ""

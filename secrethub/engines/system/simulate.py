@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from secrethub.auth.networks import parse_address
-from secrethub.engines.engine import Answer, Context, Method, Operation, circumstances
+from secrethub.engines.engine import Answer, Context, Hidden, Method, Operation, circumstances
 from secrethub.engines.flat import flat_view
 from secrethub.engines.question import question_of
 from secrethub.engines.system.answers import SimulatedAnswer
@@ -43,7 +43,7 @@ class AgentNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
-class SimulateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SimulateRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A question.
 
     Attributes:

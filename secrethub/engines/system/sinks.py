@@ -13,7 +13,7 @@ import msgspec
 
 from secrethub.audit.masking import mask_leaf
 from secrethub.engines.answers import Nothing
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.sinks.kinds import PREFIX, all_sinks, body_of, checked_options, target_of
 from secrethub.engines.sinks.target import Sink, TargetFailed
 from secrethub.engines.system.answers import HashedAnswer, SinkAnswer
@@ -32,7 +32,7 @@ _MOST = 32
 _MAX_DESCRIPTION = 1024
 
 
-class EnableSink(msgspec.Struct, frozen=True, kw_only=True):
+class EnableSink(Hidden, msgspec.Struct, frozen=True, kw_only=True):
     """A new sink.
 
     Attributes:
@@ -48,13 +48,10 @@ class EnableSink(msgspec.Struct, frozen=True, kw_only=True):
     local: bool = False
 
 
-class HashInput(msgspec.Struct, frozen=True):
+class HashInput(Hidden, msgspec.Struct, frozen=True):
     """A value that may be in the ledger."""
 
     input: str
-
-    def __repr__(self) -> str:
-        return "HashInput()"
 
 
 def sink_operations() -> tuple[Operation, ...]:

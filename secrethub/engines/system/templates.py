@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.answers import Names
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.engines.system.answers import RenderedAnswer, TemplateAnswer
 from secrethub.errors import NotFound
 from secrethub.policy.templates import TEMPLATES, Template, render
 
 
-class RenderRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RenderRequest(Hidden, msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``parameters``: text, or a list of texts where there may be several."""
 
     parameters: dict[str, str | list[str]] = {}

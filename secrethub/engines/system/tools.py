@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from secrethub.engines.engine import Answer, Context, Operation
+from secrethub.engines.engine import Answer, Context, Hidden, Operation
 from secrethub.errors import InvalidRequest
 
 _MOST = 128 * 1024
@@ -38,7 +38,7 @@ class RandomRequest(msgspec.Struct, frozen=True):
     source: str = ""
 
 
-class HashRequest(msgspec.Struct, frozen=True):
+class HashRequest(Hidden, msgspec.Struct, frozen=True):
     """``input``: base64; ``algorithm``: ``sha2-256`` or another; ``format``: ``hex`` or ``base64``."""
 
     input: str = ""

@@ -6,7 +6,7 @@ import msgspec
 
 from secrethub.auth.digests import token_digest
 from secrethub.engines.answers import AnyObject, Nothing
-from secrethub.engines.engine import Answer, Context, Operation, WholeBody
+from secrethub.engines.engine import Answer, Context, Hidden, Operation, WholeBody
 from secrethub.engines.values import pieces
 from secrethub.engines.wrapping import INVALID, check_wrapping, created_at, keep, reopened, take_out
 from secrethub.errors import InvalidRequest
@@ -25,7 +25,7 @@ class WrappedAnswer(msgspec.Struct, frozen=True):
     creation_ttl: int
 
 
-class WrappingToken(msgspec.Struct, frozen=True):
+class WrappingToken(Hidden, msgspec.Struct, frozen=True):
     """``token``: the wrapping token; the caller's own when it is not given."""
 
     token: str = ""

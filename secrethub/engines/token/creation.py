@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from secrethub.engines.answers import TokenGiven
-from secrethub.engines.engine import Answer, Auth, Context, Operation
+from secrethub.engines.engine import Answer, Auth, Context, Hidden, Operation
 from secrethub.engines.identity import Identity
 from secrethub.engines.question import question_of
 from secrethub.engines.text import text_map
@@ -44,7 +44,7 @@ _PLAIN = frozenset(
 )
 
 
-class CreateToken(msgspec.Struct, frozen=True):
+class CreateToken(Hidden, msgspec.Struct, frozen=True):
     """A new token. What would narrow it and is not known here is refused, never ignored.
 
     ``lease`` is an older name of ``ttl``.

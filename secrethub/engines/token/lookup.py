@@ -12,7 +12,7 @@ from secrethub.auth.digests import accessor_digest
 from secrethub.auth.tokens import open_accessor
 from secrethub.crypto.keyring import Keyring
 from secrethub.engines.answers import Names
-from secrethub.engines.engine import Answer, Capability, Context, Method, Operation
+from secrethub.engines.engine import Answer, Capability, Context, Hidden, Method, Operation
 from secrethub.engines.listing import PAGES, page
 from secrethub.engines.token.known import bound_to, find_by_accessor, find_token, good_token, lineage_of
 from secrethub.errors import DecryptionFailed, IntegrityFailure, NotFound, PermissionDenied
@@ -23,13 +23,13 @@ _PAGE = 1000
 _MOST_ACCESSORS = 100_000
 
 
-class TokenNamed(msgspec.Struct, frozen=True):
+class TokenNamed(Hidden, msgspec.Struct, frozen=True):
     """``token``: which one; the caller's own when it is not given."""
 
     token: str = ""
 
 
-class AccessorNamed(msgspec.Struct, frozen=True):
+class AccessorNamed(Hidden, msgspec.Struct, frozen=True):
     """``accessor``: of the token."""
 
     accessor: str = ""

@@ -8,7 +8,7 @@ import msgspec
 
 from secrethub.auth.tokens import open_accessor
 from secrethub.engines.answers import TokenGiven
-from secrethub.engines.engine import Answer, Auth, Context, Operation
+from secrethub.engines.engine import Answer, Auth, Context, Hidden, Operation
 from secrethub.engines.origin import origin_of
 from secrethub.engines.token.known import find_by_accessor, find_token, lineage_of
 from secrethub.engines.token.lifetimes import Lifetime, capped, longest, shorter
@@ -28,14 +28,14 @@ class RenewSelf(msgspec.Struct, frozen=True):
     increment: str | int | None = None
 
 
-class Renew(msgspec.Struct, frozen=True):
+class Renew(Hidden, msgspec.Struct, frozen=True):
     """``token``: which one, the caller's own when it is not given; ``increment`` as for one's own."""
 
     token: str = ""
     increment: str | int | None = None
 
 
-class RenewAccessor(msgspec.Struct, frozen=True):
+class RenewAccessor(Hidden, msgspec.Struct, frozen=True):
     """``accessor``: of the token; ``increment`` as for one's own."""
 
     accessor: str = ""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from secrethub.auth.networks import parse_networks
+from secrethub.engines.engine import Hidden
 from secrethub.errors import InvalidRequest
 from secrethub.policy.builtin import ROOT, WRAPPING, policy_names
 from secrethub.wire.durations import parse_duration
@@ -56,7 +57,7 @@ class TokenSettings(msgspec.Struct, frozen=True, kw_only=True):
     token_type: Literal["default", "service", "batch"] = "default"  # noqa: S105 - a kind, not a secret
 
 
-class WriteTokenSettings(msgspec.Struct, frozen=True):
+class WriteTokenSettings(Hidden, msgspec.Struct, frozen=True):
     """The settings as they are written. What is absent keeps what it was.
 
     Names without ``token_`` are older ones.

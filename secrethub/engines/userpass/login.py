@@ -14,7 +14,7 @@ from secrethub.auth.digests import accessor_digest
 from secrethub.auth.networks import within
 from secrethub.auth.passwords import LONGEST, STAND_IN, fits
 from secrethub.engines.auth_methods import row_name
-from secrethub.engines.engine import Answer, Context
+from secrethub.engines.engine import Answer, Context, Hidden
 from secrethub.engines.failures import begin_attempt, take_back
 from secrethub.engines.origin import Origin
 from secrethub.engines.token.logins import issue_for_login
@@ -26,7 +26,7 @@ from secrethub.storage.authority import LOGIN_FAILURES, USERS
 _FAILED = "invalid username or password"
 
 
-class PasswordLogin(msgspec.Struct, frozen=True):
+class PasswordLogin(Hidden, msgspec.Struct, frozen=True):
     """The password."""
 
     password: str = ""

@@ -8,7 +8,7 @@ from secrethub.auth.passwords import Password, make_password
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.auth_methods import belongs
 from secrethub.engines.bindings import Subject, end_bindings
-from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.engine import EMPTY, Answer, Context, Hidden, Operation
 from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.token.settings import TokenSettings, check_tokens, either, shown_tokens, token_changes
 from secrethub.engines.token.unknown_policies import unknown_policies, unknown_when_written
@@ -36,7 +36,7 @@ class UserAnswer(TokenSettings, frozen=True, kw_only=True):
     policies: list[str]
 
 
-class WritePassword(msgspec.Struct, frozen=True):
+class WritePassword(Hidden, msgspec.Struct, frozen=True):
     """A new password."""
 
     password: str = ""
