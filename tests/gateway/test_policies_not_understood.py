@@ -69,3 +69,26 @@ async def test_operators_see_and_mend_it(node: Node) -> None:
     assert told.status_code == 403
     await ok(node, "DELETE", "sys/policies/acl/newer")
     assert await status(node, "GET", "auth/token/lookup-self", token=holder) == 200
+
+
+async def test_a_replay_goes_on(node: Node) -> None:
+    """Requests of whoever has it are counted as undecided; those of others are judged all the same."""
+    await ok(node, "POST", "secret/data/a", {"data": {"k": 1}})
+    rules = native("secrets/a")
+    plain = await node.token("plain", rules)
+    await ok(node, "PUT", "sys/policies/acl/newer", {"policy": rules})
+    made = await node.call("POST", "auth/token/create", json={"policies": ["newer", "plain"]})
+    for token in (made.json()["auth"]["client_token"], plain):
+        assert await status(node, "GET", "secret/data/a", token=token) == 200
+    await stored(node, "newer")
+    why = (
+        'the policy newer is not understood: $.version: this version reads documents of version "1": '
+        "whoever has it is refused everything"
+    )
+    for name, changes in (("plain", 1), ("newer", 0)):
+        body = {"name": name, "policy": native("secrets/other")}
+        found = await ok(node, "POST", "sys/policies/replay", body)
+        assert [(one["path"], one["after"]) for one in found["changes"]] == [
+            ("secret/data/a", "denied")
+        ] * changes, name
+        assert found["undecided"].get(why) == 1, found

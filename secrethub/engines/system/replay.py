@@ -135,7 +135,7 @@ class _Judge:
         self._proposed = proposed
         self._attach = attach
         self._actors = Actors(core)
-        self._sets: dict[tuple[Any, ...], tuple[CompiledPolicies, CompiledPolicies]] = {}
+        self._sets: dict[tuple[Any, ...], tuple[CompiledPolicies, CompiledPolicies] | str] = {}
 
     async def judge(self, entry: Entry) -> tuple[Decision, Decision] | str | None:
         """Return the two verdicts where they differ, why they cannot be told, or None where they agree.
@@ -152,6 +152,8 @@ class _Judge:
         if not own and (application is None or self._proposed.name not in application.policies):
             return None
         sets = await self._policies(actor, application, own=own)
+        if isinstance(sets, str):
+            return sets
         unread: list[bool] = []
 
         def unknown_parameters() -> None:
@@ -190,32 +192,45 @@ class _Judge:
 
     async def _policies(
         self, actor: Actor, application: Application | None, *, own: bool
-    ) -> tuple[CompiledPolicies, CompiledPolicies]:
-        """Return what decides today, and with the proposed policy."""
-        before, after = await self._set(actor, actor.policies, proposed=own)
-        if application is None:
-            return before, after
+    ) -> tuple[CompiledPolicies, CompiledPolicies] | str:
+        """Return what decides today, and with the proposed policy; or why that cannot be told."""
+        found = await self._set(actor, actor.policies, proposed=own)
+        if application is None or isinstance(found, str):
+            return found
         narrows = self._proposed.name in application.policies
         also = await self._set(actor, application.policies, proposed=narrows)
+        if isinstance(also, str):
+            return also
+        before, after = found
         return before.narrowed(application.holder, also[0]), after.narrowed(application.holder, also[1])
 
     async def _set(
         self, actor: Actor, names: tuple[str, ...], *, proposed: bool
-    ) -> tuple[CompiledPolicies, CompiledPolicies]:
+    ) -> tuple[CompiledPolicies, CompiledPolicies] | str:
         place = (names, proposed, tuple(sorted(actor.values.items())))
-        known = self._sets.get(place)
-        if known is None:
-            present = [
-                policy for name in names if (policy := await self._core.policies.read(name)) is not None
-            ]
-            others = [policy for policy in present if policy.name != self._proposed.name]
-            changed = [*others, self._proposed] if proposed else present
-            root = ROOT in names
-            known = self._sets[place] = (
-                compile_policies(present, root=root, values=actor.values),
-                compile_policies(changed, root=root, values=actor.values),
-            )
-        return known
+        if place not in self._sets:
+            try:
+                self._sets[place] = await self._compiled(actor, names, proposed=proposed)
+            except InvalidRequest as exc:
+                self._sets[place] = f"{exc}: whoever has it is refused everything"
+        return self._sets[place]
+
+    async def _compiled(
+        self, actor: Actor, names: tuple[str, ...], *, proposed: bool
+    ) -> tuple[CompiledPolicies, CompiledPolicies]:
+        """Return what decides with these policies, and with the proposed one among them.
+
+        Raises:
+            InvalidRequest: one of them is not understood.
+        """
+        present = [policy for name in names if (policy := await self._core.policies.read(name)) is not None]
+        others = [policy for policy in present if policy.name != self._proposed.name]
+        changed = [*others, self._proposed] if proposed else present
+        root = ROOT in names
+        return (
+            compile_policies(present, root=root, values=actor.values),
+            compile_policies(changed, root=root, values=actor.values),
+        )
 
 
 def _agreed(
