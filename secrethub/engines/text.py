@@ -33,11 +33,11 @@ def plain_text(value: str, name: str, limit: int) -> str:
 
 
 def plain_document(given: str) -> str:
-    """Return a policy that may have come in base64, in lines too, which spares people the quoting."""
+    """Return text that may have come in base64, in lines too, which spares people the quoting."""
     try:
         return base64.b64decode("".join(given.splitlines()), validate=True).decode()
     except ValueError:
-        return given  # no rule is base64 by itself: each has quotes and braces
+        return given  # no policy and no metadata is base64 by itself: each has quotes, or = within
 
 
 def text_map(given: Mapping[str, Any] | None, name: str) -> dict[str, str]:

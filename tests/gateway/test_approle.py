@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from datetime import timedelta
 
 import asyncpg
@@ -44,6 +45,24 @@ async def test_login_gives_the_roles_token(node: Node) -> None:
     assert seen["path"] == "auth/approle/login"
     renewed = await node.call("POST", "auth/token/renew-self", token, json={"increment": "24h"})
     assert 1790 < renewed.json()["auth"]["lease_duration"] <= 1800
+
+
+async def test_spellings_of_metadata(node: Node) -> None:
+    """As in Vault, metadata is JSON or ``key=value`` in lower case, either in base64, too."""
+    await role(node)
+    for text, expected in (
+        ("Host=H1, site = b ,,", {"host": "h1", "site": "b"}),
+        (base64.b64encode(b"host=h1,site=b").decode(), {"host": "h1", "site": "b"}),
+        (base64.b64encode(b'{"Host": "H1"}').decode(), {"Host": "H1"}),
+        (' {"Host": "H=1, x"} ', {"Host": "H=1, x"}),
+        ("a=2,a=1", {"a": "2"}),
+        ("", {}),
+        (" , ", {}),
+    ):
+        made = await secret_id(node, metadata=text)
+        body = {"secret_id": made["secret_id"]}
+        told = await node.call("POST", "auth/approle/role/app/secret-id/lookup", json=body)
+        assert told.json()["data"]["metadata"] == expected, text
 
 
 async def test_cidrs_are_bound_under_either_name(node: Node) -> None:
@@ -404,6 +423,13 @@ async def test_what_cannot_be_honoured_is_refused(node: Node) -> None:
         {"metadata": {"a": {}}},
         {"metadata": {f"k{number}": "" for number in range(65)}},
         {"metadata": "[" * 100_000},
+        {"metadata": '{"a": "b=c"'},
+        {"metadata": "host"},
+        {"metadata": "host=h1,site"},
+        {"metadata": "host=a=b"},
+        {"metadata": "=h1"},
+        {"metadata": "host="},
+        {"metadata": ",".join(f"k{number}=v" for number in range(65))},
     ):
         refused = await node.call("POST", "auth/approle/role/app/secret-id", json=body)
         assert refused.status_code == 400, (body, refused.text)

@@ -20,7 +20,7 @@ from secrethub.engines.approle.secret_id import (
 )
 from secrethub.engines.engine import EMPTY, Answer, Context, Hidden
 from secrethub.engines.listing import page
-from secrethub.engines.text import text_map
+from secrethub.engines.text import plain_document, text_map
 from secrethub.engines.token.settings import checked_uses
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import new_uuid
@@ -234,10 +234,29 @@ def _limits(role: Role, body: MakeSecretId) -> tuple[int, int]:
 
 
 def _metadata(given: str | dict[str, Any] | None) -> dict[str, str]:
-    """Return what a login will attach to its token; Vault's clients send it as JSON in a string."""
-    if isinstance(given, str):
-        try:
-            given = msgspec.json.decode(given, type=dict[str, Any]) if given else {}
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            raise InvalidRequest("metadata must be a JSON object") from exc
-    return text_map(given, "metadata")
+    """Return what a login will attach to its token.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    return text_map(_written(given) if isinstance(given, str) else given, "metadata")
+
+
+def _written(text: str) -> dict[str, Any]:
+    """Return metadata that was written as text, in each of the ways that Vault takes.
+
+    That is JSON, or ``key=value,key=value``, which Vault writes in lower case; either in base64, too.
+    """
+    text = plain_document(text).strip()
+    try:
+        if text.startswith(("{", "[")):
+            return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError) as exc:
+        raise InvalidRequest("metadata must be a JSON object") from exc
+    found: dict[str, Any] = {}
+    for pair in sorted(filter(None, map(str.strip, text.lower().split(",")))):
+        name, *values = map(str.strip, pair.split("="))
+        if len(values) != 1 or not name or not values[0]:
+            raise InvalidRequest("metadata must be a JSON object, or key=value")
+        found[name] = values[0]
+    return found
