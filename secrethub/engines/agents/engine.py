@@ -16,6 +16,7 @@ from secrethub.engines.approle.role import role_key
 from secrethub.engines.auth_methods import called, chosen
 from secrethub.engines.bindings import Subject, end_bindings
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
+from secrethub.engines.listing import PAGES
 from secrethub.engines.listing import shown as visible
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.ids import is_uuid
@@ -83,7 +84,7 @@ class AgentsEngine:
                     handler=self.list,
                     response=Names,
                     capability="list",
-                    query=("after",),
+                    query=PAGES,
                     summary="List agents.",
                 )
                 for method in ("list", "read")

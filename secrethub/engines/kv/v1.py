@@ -12,6 +12,7 @@ from secrethub.engines.answers import AnyObject, Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation, WholeBody
 from secrethub.engines.kv.metadata import delete, list_names
 from secrethub.engines.kv.store import cache_of, exists, opened, path_of, write_version
+from secrethub.engines.listing import PAGES
 from secrethub.engines.values import decoded, encoded, pieces
 from secrethub.errors import InvalidRequest, NotFound
 from secrethub.wire.durations import parse_duration
@@ -33,6 +34,7 @@ class KvV1Engine:
                 response=Names,
                 capability="list",
                 subject="path",
+                query=PAGES,
                 summary="List what lies directly below a path.",
             ),
             Operation(

@@ -10,7 +10,7 @@ import asyncpg
 from secrethub.clock import from_micros, micros
 from secrethub.engines.answers import Names
 from secrethub.engines.engine import Answer, Context, Operation
-from secrethub.engines.listing import shown, whole_number
+from secrethub.engines.listing import PAGES, shown, whole_number
 from secrethub.engines.mounts import Mount
 from secrethub.engines.system.answers import LeaseCountAnswer, LeasesAnswer, MakersAnswer
 from secrethub.errors import InvalidRequest, NotFound
@@ -48,6 +48,7 @@ def lease_search_operations() -> tuple[Operation, ...]:
                 handler=list_leases,
                 response=Names,
                 capability="list",
+                query=PAGES,
                 sudo=True,
                 summary="List the leases below a prefix.",
             )

@@ -24,6 +24,7 @@ def locked_user_operations() -> tuple[Operation, ...]:
             handler=list_locked,
             response=LockedUsersAnswer,
             capability="read",
+            query=("mount_accessor",),
             summary="List the names that are locked after failed logins.",
         ),
         Operation(

@@ -29,6 +29,8 @@ COMPATIBLE = "1.16.3"
 _SILENT_SECONDS = 5.0
 _OPENING_SECONDS = 8.0
 _STATUS_DISTANCE = 0.02
+_CODES = ("activecode", "sealedcode", "uninitcode", "standbycode", "standbyok")
+"""The last two mean nothing here: every node is active."""
 
 
 class UnsealRequest(Hidden, msgspec.Struct, frozen=True):
@@ -51,8 +53,9 @@ def seal_operations() -> tuple[Operation, ...]:
             capability="read",
             public=True,
             audited=False,
+            query=_CODES,
             statuses=(429, 501, 503),
-            summary="Tell whether this node can answer.",
+            summary="Tell whether this node can answer, by statuses that the query may choose.",
         ),
         Operation(
             name="sys.seal-status",

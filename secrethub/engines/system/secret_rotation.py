@@ -15,7 +15,7 @@ from secrethub.clock import from_micros
 from secrethub.engines.answers import Names, Nothing
 from secrethub.engines.engine import EMPTY, Answer, Context, Operation
 from secrethub.engines.kv.rights import Rights
-from secrethub.engines.listing import shown
+from secrethub.engines.listing import PAGES, shown
 from secrethub.engines.mounts import Mount
 from secrethub.engines.question import question_of
 from secrethub.engines.rotators.kinds import checked_options, rotator_of
@@ -88,7 +88,7 @@ def secret_rotation_operations() -> tuple[Operation, ...]:
             handler=list_rotations,
             response=Names,
             capability="list",
-            query=("after",),
+            query=PAGES,
             summary="List the secrets that are rotated.",
         ),
         Operation(
