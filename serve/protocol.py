@@ -36,7 +36,12 @@ from serve.timing import Timing
 
 _LIST = b"LIST "
 _STAND_IN = b"LINK "
+_NOT_BLANK = re.compile(rb"[^\r\n]")
+_HEAD_END = b"\r\n\r\n"
+_BEFORE = len(_HEAD_END) - 1
+"""Bytes before a piece that may begin what ends in it."""
 _NEXT_LIST = re.compile(rb"\r\n\r\n(?=LIST |LIST?\Z|LI?\Z)")
+"""Where a body in chunks may end, and LIST follow."""
 _PIECE = 16_384
 _MAX_HEAD = 65_536
 """Bytes of a request's line and headers, give or take one piece."""
@@ -79,6 +84,10 @@ class Protocol(HttpToolsProtocol):
         """The request that begins is a LIST in disguise."""
         self._peer: tuple[bytes, ...] = ()
         self._held = b""
+        self._tail = b""
+        """The last bytes that were parsed, where a head or a body in chunks goes on."""
+        self._left = 0
+        """Bytes of the body that are still to come, when its head has said how many."""
         self._framing = 0
         self._ignored = 0
         self._stopped = False
@@ -172,47 +181,62 @@ class Protocol(HttpToolsProtocol):
             self._again.keep_alive = False
 
     def _parse(self, data: bytes) -> None:
-        while data and not self._stopped:
-            if self._between:
-                data = self._beginning(data)
-            # A pipelined LIST is recognised where the request before it ends with its head.
-            found = _NEXT_LIST.search(data, 0, _PIECE)
-            cut = _PIECE if found is None else found.end()
-            self._feed(data[:cut])
-            data = data[cut:]
+        at = len(self._tail)
+        data = self._tail + data
+        while at < len(data) and not self._stopped:
+            begins = self._between
+            if begins:
+                first = _NOT_BLANK.search(data, at)
+                at = len(data) if first is None else first.start()
+                if len(data) - at < len(_LIST) and _LIST.startswith(data[at:]):
+                    self._held = data[at:]
+                    break
+            end = self._end(data, at)
+            self._feed(self._beginning(data[at:end]) if begins else data[at:end])
+            at = end
+        self._tail = b"" if self._between or self._left > 0 else data[-_BEFORE:]
         if not self._stopped:
             self._watch()
 
+    def _end(self, data: bytes, at: int) -> int:
+        """Return how far the parser shall read: to where a head or a body ends, for LIST may stand behind it.
+
+        Only the parser says whether a request has ended, so an end that is none does no harm.
+        """
+        before = at if self._between else max(0, at - _BEFORE)
+        if not self._arriving:
+            found = data.find(_HEAD_END, before)
+            return len(data) if found < 0 else found + len(_HEAD_END)
+        if self._left > 0:
+            return at + self._left
+        chunked = _NEXT_LIST.search(data, before)
+        return len(data) if chunked is None else chunked.end()
+
     def _beginning(self, data: bytes) -> bytes:
-        """Return the first bytes of a request as the parser shall see them; hold what is too short."""
-        data = data.lstrip(b"\r\n")
-        if len(data) < len(_LIST) and _LIST.startswith(data):
-            self._held = data
-            return b""
+        """Return the head of a request, or what is here of it, as the parser shall see it."""
         if data.startswith(_LIST):
             self._listing = True
             data = _STAND_IN + data[len(_LIST) :]
-        if b"pgrade:" in data:
-            head, end, rest = data.partition(b"\r\n\r\n")
-            data = _UPGRADE.sub(_NO_UPGRADE, head) + end + rest
-        return data
+        return _UPGRADE.sub(_NO_UPGRADE, data) if b"pgrade:" in data else data
 
-    def _feed(self, piece: bytes) -> None:
-        if not piece:
-            return
-        self._framing += len(piece)
-        try:
-            self.parser.feed_data(piece)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse(400, "the request is not valid HTTP/1.1")
-        limit = _MAX_FRAMING if self._arriving else _MAX_HEAD
-        if self._framing > limit and not self._between:
-            self._refuse(431, "the request's headers are too large")
+    def _feed(self, data: bytes) -> None:
+        for start in range(0, len(data), _PIECE):
+            piece = data[start : start + _PIECE]
+            self._framing += len(piece)
+            try:
+                self.parser.feed_data(piece)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                self._refuse(400, "the request is not valid HTTP/1.1")
+            limit = _MAX_FRAMING if self._arriving else _MAX_HEAD
+            if self._framing > limit and not self._between:
+                self._refuse(431, "the request's headers are too large")
+            if self._stopped:
+                return
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._between = False
-        self._framing = 0
+        self._framing = self._left = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -222,6 +246,8 @@ class Protocol(HttpToolsProtocol):
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
+        elif name == b"content-length":
+            self._left = int(value)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -271,6 +297,7 @@ class Protocol(HttpToolsProtocol):
         if self._stopped:
             return
         self._framing -= len(body)
+        self._left -= len(body)
         if self.cycle.response_complete:
             self._ignore(len(body))
         super().on_body(body)

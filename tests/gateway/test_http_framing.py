@@ -120,6 +120,45 @@ async def test_list_split_across_packets(shared_node: Node) -> None:
 
 
 @SHARING
+async def test_list_behind_a_body(shared_node: Node) -> None:
+    """LIST directly behind a body is one, whatever bounds the body and wherever TCP cuts the bytes."""
+    token = f"X-Vault-Token: {shared_node.root}"
+    body = b'{"data": {"k": "LIST /v1/"}}'
+    sized = request("/v1/secrets/behind/a", token, method="POST", body=body)
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    chunked = request("/v1/secrets/behind/a", token, CHUNKED, method="POST") + chunks
+    listed = request("/v1/secrets/behind", token, method="LIST")
+    async with wire(shared_node) as connection:
+        for first in (sized, chunked):
+            head = first.index(b"\r\n\r\n")
+            for cut in (0, *range(head, head + 6), *range(len(first) - 5, len(first) + 6)):
+                data = first + listed + listed
+                await connection.send(data[:cut], data[cut:])
+                assert (await connection.reply()).status == 200, cut
+                for _ in range(2):
+                    assert (await connection.reply()).json()["data"]["keys"] == ["a"], cut
+
+
+@SHARING
+async def test_a_request_in_a_body_is_none(shared_node: Node) -> None:
+    """A body that is a whole LIST request by its bytes is a body: it is answered once, as what it is."""
+    inner = request("/v1/sys/policies/acl", f"X-Vault-Token: {shared_node.root}", method="LIST")
+    for body in (inner, b"\r\n\r\n" + inner, b"\r\n" + inner + inner):
+        chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        for sent in (
+            request("/v1/secrets/inner", method="POST", body=body),
+            request("/v1/secrets/inner", CHUNKED, method="POST") + chunks,
+        ):
+            async with wire(shared_node) as connection:
+                await connection.send(sent + inner)
+                assert (await connection.reply()).status in {400, 403}
+                assert (await connection.reply()).json()["data"]["keys"] == ["default", "root"]
+                await connection.send(request("/v1/sys/health", "Connection: close"))
+                assert (await connection.reply()).status == 200
+                assert await connection.rest() == b""
+
+
+@SHARING
 async def test_bytes_one_by_one(shared_node: Node) -> None:
     """A request that arrives byte by byte is a request."""
     asked = request("/v1/sys/policies/acl", f"X-Vault-Token: {shared_node.root}", method="LIST")
