@@ -54,10 +54,12 @@ def certify(
     uses: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
     days: int = 10,
     extra: tuple[x509.ExtensionType, ...] = (),
+    also: tuple[str, ...] = (),
 ) -> Issued:
-    """Make a key and a certificate for it, self-signed or by an authority."""
+    """Make a key and a certificate for it, self-signed or by an authority; ``also``: more common names."""
     key = ec.generate_private_key(ec.SECP256R1())
-    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
+    issuer = key if by is None else by.key
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, one) for one in (name, *also)]
     if unit:
         attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
     subject = x509.Name(attributes)
@@ -71,6 +73,10 @@ def certify(
         .not_valid_before(end - timedelta(days=30))
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), critical=False
+        )
     )
     if not authority:
         builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
@@ -79,6 +85,6 @@ def certify(
         builder = builder.add_extension(names, critical=False)
     for extension in extra:
         builder = builder.add_extension(extension, critical=False)
-    certificate = builder.sign(key if by is None else by.key, hashes.SHA256())
+    certificate = builder.sign(issuer, hashes.SHA256())
     above = () if by is None else (by.certificate, *by.above)
     return Issued(certificate, key, above)

@@ -24,6 +24,7 @@ from secrethub.pki.profiles import AGENT
 from tests.gateway.behind import reasons, sql
 from tests.gateway.client_certificates import over_tls, showing, until_asked, until_trusted
 from tests.gateway.conftest import Node, native
+from tests.gateway.raw_http import request, wire
 from tests.gateway.test_tls import root_of, until_issued
 from tests.private_authority import Issued, certify
 
@@ -148,6 +149,67 @@ async def test_a_certificate_that_does_not_hold(node: Node, tmp_path: Path) -> N
         except (OSError, asyncio.IncompleteReadError):
             continue
         assert answer["errors"] == FAILED
+
+
+async def test_authorities_of_one_name(node: Node, tmp_path: Path) -> None:
+    """Who is certified by an authority that is called like a role's, and is another, is not let in by it."""
+    mine, other = certify("Root", authority=True), certify("Root", authority=True)
+    await write(node, "mine", certificate=mine.pem)
+    await write(node, "other", certificate=other.pem)
+    client, twin = certify("web-1", mine), certify("web-1", other)
+    for who, name, wrong in ((client, "mine", "other"), (twin, "other", "mine")):
+        await until_trusted(node, who, tmp_path)
+        assert (await login(node, who, tmp_path))["auth"]["metadata"]["cert_name"] == name
+        assert (await login(node, who, tmp_path, wrong))["errors"] == FAILED
+
+
+async def test_roles_of_one_mount_let_nobody_in_at_another(node: Node, tmp_path: Path) -> None:
+    """What a role trusts it trusts at its own mount, by name and without; each mount's tokens say which."""
+    root = certify("Root", authority=True)
+    client = certify("web-1", root)
+    await write(node, certificate=root.pem)
+    enabled = await node.call("POST", "sys/auth/machines", json={"type": "cert"})
+    assert enabled.status_code == 204, enabled.text
+    await until_trusted(node, client, tmp_path)
+
+    async def entered(name: str = "") -> Any:
+        body = {"name": name} if name else {}
+        reply = await over_tls(node, showing(client, tmp_path), "auth/machines/login", body)
+        return json.loads(reply.body)
+
+    assert "auth" in await login(node, client, tmp_path)
+    for name in ("", "web"):
+        assert (await entered(name))["errors"] == FAILED
+    role = {"certificate": root.pem, "token_policies": "there"}
+    assert (await node.call("POST", "auth/machines/certs/web", json=role)).is_success
+    for name in ("", "web"):
+        assert (await entered(name))["auth"]["policies"] == ["default", "there"]
+        assert (await login(node, client, tmp_path, name))["auth"]["policies"] == ["default"]
+
+
+async def test_a_connection_that_stays_open(node: Node, tmp_path: Path) -> None:
+    """What the listener trusted when a client connected lets nobody in once the role says otherwise."""
+    root, next_root = certify("Root", authority=True), certify("Next", authority=True)
+    client = certify("web-1", root)
+    await write(node, certificate=root.pem)
+    await until_trusted(node, client, tmp_path)
+    async with wire(node, showing(client, tmp_path)) as connection:
+
+        async def entered() -> int:
+            await connection.send(request("/v1/auth/cert/login", method="POST", body=b"{}"))
+            return (await connection.reply()).status
+
+        assert await entered() == 200
+        for change in (
+            {"certificate": next_root.pem},
+            {"certificate": root.pem, "allowed_common_names": "web-2"},
+        ):
+            await write(node, **change)
+            assert await entered() == 400, change
+        await write(node, allowed_common_names="web-1")
+        assert await entered() == 200
+        await node.call("DELETE", f"{CERTS}/web")
+        assert await entered() == 400
 
 
 async def test_names(node: Node, tmp_path: Path) -> None:

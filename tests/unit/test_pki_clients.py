@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secrethub.engines.cert.matching import _matches
+from secrethub.engines.cert.matching import _matches, objection_to_names
+from secrethub.engines.cert.role import PATTERNS, CertRole
 from secrethub.errors import PermissionDenied
 from secrethub.pki.clients import check_client_of, text_extension
 from tests.private_authority import Issued, certify
@@ -92,6 +94,63 @@ def test_text_of_extensions(der: bytes, text: str | None) -> None:
     """An extension that is one ASN.1 string is its text; anything else is none."""
     value = x509.UnrecognizedExtension(x509.ObjectIdentifier(OID), der)
     assert text_extension(certify("a", ROOT, extra=(value,)).certificate, OID) == text
+
+
+def lets_in(client: Issued, **conditions: tuple[str, ...]) -> bool:
+    role = CertRole(name="r", uuid="0", **conditions)  # type: ignore[arg-type]
+    return not objection_to_names(role, client.certificate)
+
+
+NAMED = "db.example.com"
+KINDS: dict[str, tuple[Callable[[str], x509.GeneralName], set[str]]] = {
+    "dns": (x509.DNSName, {"allowed_dns_sans", "allowed_names"}),
+    "mail": (x509.RFC822Name, {"allowed_email_sans", "allowed_names"}),
+    "uri": (x509.UniformResourceIdentifier, {"allowed_uri_sans"}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_name_of_one_kind_is_none_of_another(name: str) -> None:
+    """The same text as a common name, a unit, or an alternative name of another kind is not that name."""
+    kind, conditions = KINDS[name]
+    client = certify("web", ROOT, extra=(x509.SubjectAlternativeName([kind("other"), kind(NAMED)]),))
+    for condition in {*PATTERNS} - {"required_extensions"}:
+        assert lets_in(client, **{condition: (NAMED,)}) == (condition in conditions), condition
+    for condition in conditions:
+        assert lets_in(client, **{condition: (NAMED,), "allowed_common_names": ("w*",)})
+        assert not lets_in(client, **{condition: (NAMED,), "allowed_common_names": ("x*",)})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DB.example.com",
+        "db.example.com.",
+        " db.example.com",
+        "xdb.example.com",
+        "db.example.com.evil.org",
+        "db.example.com\x00.evil.org",
+        "d\u0431.example.com",
+        "*.example.com",
+        "*",
+    ],
+)
+def test_names_that_look_alike(name: str) -> None:
+    """A name that is nearly the one that is let in is another; a star in a certificate stands for nothing."""
+    assert not lets_in(certify(name, ROOT), allowed_common_names=(NAMED,))
+    assert not lets_in(certify(name, ROOT), allowed_names=(NAMED,))
+    if name.isascii():
+        client = certify("web", ROOT, extra=(x509.SubjectAlternativeName([x509.DNSName(name)]),))
+        assert not lets_in(client, allowed_dns_sans=(NAMED,))
+
+
+def test_several_common_names() -> None:
+    """Of two common names neither counts, in whichever order they stand."""
+    for names in ((NAMED, "web"), ("web", NAMED)):
+        client = certify(names[0], ROOT, also=names[1:])
+        assert not lets_in(client, allowed_common_names=(NAMED,))
+        assert not lets_in(client, allowed_names=(NAMED,))
+    assert lets_in(certify(NAMED, ROOT), allowed_common_names=(NAMED,))
 
 
 @given(st.lists(st.text(alphabet="ab*", max_size=4), max_size=4), st.text(alphabet="ab", max_size=8))
