@@ -16,6 +16,16 @@ from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.kv import ok
 from tests.gateway.test_tamper import put_back, reported, saved
 
+ENVELOPE = {
+    "auth",
+    "data",
+    "lease_duration",
+    "lease_id",
+    "renewable",
+    "request_id",
+    "warnings",
+    "wrap_info",
+}
 INFO = {"token", "accessor", "ttl", "creation_time", "creation_path", "wrapped_accessor"}
 INVALID = ["wrapping token is not valid or does not exist"]
 
@@ -41,7 +51,7 @@ async def kept(
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     info: dict[str, Any] = body["wrap_info"]
-    assert set(info) == INFO
+    assert (set(info), set(body)) == (INFO, ENVELOPE)
     assert body["data"] is body["auth"] is body["warnings"] is None
     return info
 
@@ -67,6 +77,30 @@ async def test_any_read(hub: Node) -> None:
         again = await hub.call("POST", f"sys/wrapping/{path}", json={"token": info["token"]})
         assert (again.status_code, again.json()["errors"]) == (400, INVALID)
     assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+
+
+async def test_any_answer(hub: Node) -> None:
+    """Lists, what ``sys`` repeats at the top, and what takes a body: each is kept as it is, and opened so."""
+    await ok(hub, "PUT", "sys/policies/acl/x", {"policy": native("secrets/app/db")})
+    await ok(hub, "POST", "cubbyhole/own", {"k": "canary-wrapped"})
+    await ok(hub, "POST", "auth/approle/role/web", {})
+    for method, path, body in (
+        ("LIST", "secrets/app", None),
+        ("GET", "secret/data/app/db?version=1", None),
+        ("GET", "secret/subkeys/app/db", None),
+        ("GET", "cubbyhole/own", None),
+        ("GET", "sys/mounts", None),
+        ("GET", "sys/policies/acl/x", None),
+        ("GET", "sys/policy/x", None),
+        ("GET", "auth/approle/role/web/role-id", None),
+        ("POST", "sys/capabilities-self", {"paths": ["a", "b"]}),
+        ("POST", "sys/tools/hash", {"input": "YQ=="}),
+    ):
+        plain = (await hub.call(method, path, json=body)).json()
+        info = await kept(hub, method, path, json=body)
+        assert info["creation_path"] == path.partition("?")[0]
+        opened = (await unwrap(hub, info["token"])).json()
+        assert opened["data"] == plain["data"] is not None, path
 
 
 async def test_opened_by_somebody_with_a_token(hub: Node) -> None:
@@ -141,6 +175,7 @@ async def test_rewrapping(hub: Node) -> None:
         assert new[name] == old[name]
     assert (await unwrap(hub, old["token"])).status_code == 403
     assert (await unwrap(hub, new["token"])).json()["auth"]["accessor"] == new["wrapped_accessor"]
+    assert (await unwrap(hub, new["token"])).status_code == 403
     text = (await hub.call("POST", "sys/wrapping/rewrap", json={"token": "hvs.none"})).json()
     assert text["errors"] == INVALID
 
@@ -181,6 +216,47 @@ async def test_one_of_many_opens_it(hub: Node) -> None:
         assert codes.count(200) == 1
         assert set(codes) <= {200, 400, 403}
         assert sum("canary-wrapped" in answer.text for answer in answers) == 1
+
+
+async def test_one_of_many_opens_it_or_wraps_it_anew(hub: Node) -> None:
+    """Of ten who open and ten who wrap anew at the same time one gets the answer, and it opens once more."""
+    for _ in range(5):
+        body = {"token": (await kept(hub, "GET", "secrets/app/db"))["token"]}
+        answers = await asyncio.gather(
+            *(
+                hub.call("POST", f"sys/wrapping/{path}", json=body)
+                for path in ("unwrap", "rewrap")
+                for _ in range(10)
+            )
+        )
+        (got,) = [answer.json() for answer in answers if answer.status_code == 200]
+        assert {answer.status_code for answer in answers} == {200, 400}
+        if got["wrap_info"] is not None:
+            got = (await unwrap(hub, got["wrap_info"]["token"])).json()
+        assert got["data"]["data"] == {"k": "canary-wrapped"}
+        assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+
+
+async def test_what_is_kept_ends_all_the_same(hub: Node) -> None:
+    """A wrapped token is worth nothing once that which it was made from is revoked."""
+    maker = await hub.token("maker", native("auth/token/create", capabilities=("update",)))
+    info = await kept(hub, "POST", "auth/token/create", maker, json={})
+    await ok(hub, "POST", "auth/token/revoke", {"token": maker})
+    inner = (await unwrap(hub, info["token"])).json()["auth"]["client_token"]
+    assert (await hub.call("GET", "auth/token/lookup-self", inner)).status_code == 403
+
+
+async def test_nobody_prolongs_it(hub: Node) -> None:
+    """Whoever may renew every token renews no wrapping token, and it stays what it is."""
+    info = await kept(hub, "GET", "secrets/app/db")
+    for path, body in (
+        ("auth/token/renew", {"token": info["token"], "increment": "10h"}),
+        ("auth/token/renew-accessor", {"accessor": info["accessor"], "increment": "10h"}),
+    ):
+        assert (await hub.call("POST", path, json=body)).status_code == 400, path
+    told = (await hub.call("POST", "auth/token/lookup", json={"token": info["token"]})).json()["data"]
+    assert (told["policies"], told["renewable"], told["orphan"]) == (["response-wrapping"], False, True)
+    assert told["ttl"] <= 60
 
 
 @SHARING
