@@ -176,6 +176,25 @@ async def test_children_are_bound_as_their_parents(hub: Running) -> None:
     assert "bound_cidrs" not in await hub.data("read", "auth/token/lookup-self", token=root)
 
 
+async def test_a_role_says_where_its_tokens_are_good(hub: Running) -> None:
+    """A role with networks of its own binds to those, as in Vault; else a child is bound as its maker."""
+    makes = native("auth/token/create/*", capabilities=("update",))
+    await hub.ask("write", "sys/policies/acl/makes", {"policy": makes})
+    allowed = {"allowed_policies": ["reader", "makes"]}
+    for name, networks in (("r", ["10.1.0.0/16"]), ("elsewhere", ["10.2.0.0/16"]), ("none", [])):
+        await hub.ask("write", f"auth/token/roles/{name}", {**allowed, "token_bound_cidrs": networks})
+    parent = (await made(hub, "create/r", policies=["reader", "makes"])).client_token
+    for name, good, bad in (("elsewhere", "10.2.0.1", "10.1.0.1"), ("none", "10.1.0.1", "10.2.0.1")):
+        answer = await hub.ask(
+            "write", f"auth/token/create/{name}", {}, token=parent, client_address="10.1.0.1"
+        )
+        assert answer.auth is not None
+        child = answer.auth.client_token
+        await hub.ask("read", "secrets/app/db", token=child, client_address=good)
+        with pytest.raises(PermissionDenied):
+            await hub.ask("read", "secrets/app/db", token=child, client_address=bad)
+
+
 async def test_batch_tokens(hub: Running) -> None:
     """A batch token reads as its policies say, tells what it says, and leaves no row."""
     before = await sql(hub.url, "SELECT count(*) AS n FROM tokens")
