@@ -16,11 +16,12 @@ from datetime import datetime
 
 from actors.sessions.condition import Condition, condition_of, report_of
 from actors.sessions.ports import Peer, Transport
-from actors.sessions.requests import Errand, answered, decide_watches, refusal, take_back
+from actors.sessions.requests import Errand, answered, refusal, take_back
 from actors.sessions.rules import Ask, End, Remind, examine, renewal_due
 from actors.sessions.showing import Showing
 from actors.sessions.standing import Standing
 from actors.sessions.surroundings import Surroundings
+from actors.sessions.watched import Watched
 from secrethub.errors import PermissionDenied, SecretHubError, TooLarge
 from secrethub.wire import messages as wire
 from secrethub.wire.close_codes import CloseCode
@@ -43,7 +44,6 @@ class AgentSession:
         "_asked_at",
         "_authority",
         "_began_at",
-        "_changed",
         "_drain",
         "_due",
         "_ended",
@@ -53,7 +53,6 @@ class AgentSession:
         "_paused",
         "_ping",
         "_protocol",
-        "_pushed",
         "_sending_since",
         "_showing",
         "_stalled_since",
@@ -61,7 +60,6 @@ class AgentSession:
         "_transport",
         "_wake",
         "_watched",
-        "_watched_text",
         "condition",
         "doubtful",
         "peer",
@@ -76,11 +74,8 @@ class AgentSession:
         self._protocol = Session("core")
         self._inbox: list[wire.Message] = []
         self._wake: asyncio.Future[None] | None = None
-        self._watched: dict[str, str] = {}
-        self._watched_text = 0
+        self._watched = Watched(self, around)
         self._standing = Standing(self, around)
-        self._changed: dict[str, tuple[int, int]] = {}
-        self._pushed: dict[str, float] = {}
         self._authority = self._ping = self._paused = False
         self._admitted = self._ended = False
         self._drain: wire.Drain | None = None
@@ -139,15 +134,12 @@ class AgentSession:
 
     def change(self, key: str, version: int, sequence: int) -> None:
         """Announce that the secret behind ``key`` changed."""
-        path = self._watched.get(key)
-        if path is not None:
-            self._changed[path] = (version, sequence)
-            self._rouse()
+        self._watched.change(key, version, sequence)
+        self._rouse()
 
     def change_all(self, sequence: int) -> None:
         """Announce that any watched secret may have changed: the stream of changes had a hole."""
-        for path in self._watched.values():
-            self._changed[path] = (0, sequence)
+        self._watched.change_all(sequence)
         self._rouse()
 
     def change_authority(self) -> None:
@@ -204,8 +196,7 @@ class AgentSession:
         self._ended = True
         self._protocol.close()
         self._inbox.clear()
-        self._changed.clear()
-        self._around.secrets.remove_all(self._watched, self)
+        self._watched.end()
         self._standing.end()
         self._rouse()
 
@@ -269,8 +260,8 @@ class AgentSession:
                 self._authority = False
                 await self._check_rights()
                 return True
-            if self._changed:
-                await self._announce()
+            if (news := self._watched.take()) is not None:
+                await self._push(news)
                 return True
             if self._ping:
                 self._ping = False
@@ -289,20 +280,12 @@ class AgentSession:
             return True
         return False
 
-    async def _announce(self) -> None:
-        path = next(iter(self._changed))
-        version, sequence = self._changed.pop(path)
-        self._pushed[path] = self._around.clock.monotonic()
-        await self._push(wire.Changed(path=path, version=version, sequence=sequence))
-
     async def _check_rights(self) -> None:
         """Look up standing and every watch again, and tell the agent when all is decided."""
         self.doubtful = False
         try:
             await self._standing.check()
-            for key, path in tuple(self._watched.items()):
-                if not await self._around.access.may_still_watch(self.peer, path):
-                    self._unwatch(key, path)
+            await self._watched.check()
         except PermissionDenied:
             self.close(CloseCode.REVOKED, "revoked")
             return
@@ -316,52 +299,18 @@ class AgentSession:
             case wire.Hello():
                 await self._send(self._around.welcome(self.peer))
             case wire.Watch():
-                await self._answer(message.id, await self._watch(message))
+                await self._answer(message.id, await self._watched.add(message))
             case _ if isinstance(message, Errand):
                 answer = await self._standing.speak_for(message)
                 answer = answer or await answered(self._around.access, self.peer, message)
                 await self._answer(message.id, answer)
             case wire.Unwatch():
-                gone = frozenset(message.paths)
-                for key, path in tuple(self._watched.items()):
-                    if path in gone:
-                        self._unwatch(key, path)
+                self._watched.remove(frozenset(message.paths))
             case wire.Status():
                 self.condition = condition_of(message)
                 self._around.access.reported(self.peer, report_of(message))
             case wire.Confirm():
-                for key in [key for key, path in self._watched.items() if path == message.path]:
-                    self._around.access.confirmed(self.peer, key, message.version)
-                since = self._pushed.pop(message.path, None)
-                if since is not None:
-                    self._around.observer.confirmed(self._around.clock.monotonic() - since)
-
-    async def _watch(self, message: wire.Watch) -> wire.CoreMessage:
-        accepted: list[str] = []
-        refused: list[wire.Refusal] = []
-        # Only where room may run out it matters which of them are watched already.
-        short = self._room() < len(message.paths)
-        held = frozenset(self._watched.values()) if short else frozenset()
-        decisions = decide_watches(self._around.access, self.peer, message.paths, held, self._room)
-        async for path, decision in decisions:
-            if isinstance(decision, SecretHubError):
-                refused.append(wire.Refusal(path=path, code=decision.code))
-            elif not self._ended:
-                if decision not in self._watched:
-                    self._watched[decision] = path
-                    self._watched_text += len(decision) + len(path)
-                    self._around.secrets.add(decision, self)
-                accepted.append(path)
-        return wire.Watching(
-            id=message.id, paths=tuple(accepted), refused=tuple(refused), sequence=self._around.sequence
-        )
-
-    def _room(self) -> int:
-        """Return how many more paths may be watched."""
-        limits = self._around.limits
-        if self._watched_text >= limits.watched_text:
-            return 0
-        return limits.watches - len(self._watched)
+                self._watched.confirm(message.path, message.version)
 
     async def _answer(self, request: int, message: wire.CoreMessage) -> None:
         try:
@@ -381,14 +330,6 @@ class AgentSession:
         self._sending_since = self._around.clock.monotonic()
         await self._transport.send(frame)
         self._sending_since = None
-
-    def _unwatch(self, key: str, path: str) -> None:
-        self._around.secrets.remove(key, self)
-        if self._watched.pop(key, None) is not None:
-            self._around.access.unwatched(self.peer, key)
-            self._watched_text -= len(key) + len(path)
-        self._changed.pop(path, None)
-        self._pushed.pop(path, None)
 
     def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
