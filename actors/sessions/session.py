@@ -96,11 +96,6 @@ class AgentSession:
         """Whether the connection is closed or closing."""
         return self._ended
 
-    @property
-    def is_open(self) -> bool:
-        """Whether hello and welcome have passed and the connection stands."""
-        return self._protocol.state == "open" and not self._ended
-
     # From outside. Nothing here waits.
 
     def deliver(self, frame: bytes) -> None:

@@ -658,7 +658,7 @@ async def _deaf(house: House, host: Host) -> tuple[asyncio.StreamWriter, AgentSe
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(_masked(wire.Hello(version="0", name="n")))
     find = house.gateway._supervisor.find
-    await until(lambda: (session := find(host.agent_id)) is not None and session.is_open)
+    await until(lambda: (session := find(host.agent_id)) is not None and session._protocol.state == "open")
     session = find(host.agent_id)
     assert session is not None
     return writer, session
