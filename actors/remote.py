@@ -60,8 +60,6 @@ _BACKOFF = 5.0
 """Seconds between giving up and leaving: a branch that cannot work is not restarted in a tight loop."""
 _ANSWER = 20.0
 """Seconds within which a fresh actor must answer for the first time."""
-_GONE = 5.0
-"""Seconds that an actor's end is waited for."""
 _GAVE_UP = 70
 
 _log = logging.getLogger(__name__)
@@ -218,25 +216,6 @@ async def start_node(node: str, *, timeout: float = 90.0) -> None:
     await _start(NodeSupervisor, actor_name(NODE_SUPERVISOR.name, node), _ray_node(), timeout)
 
 
-async def stop_tree() -> None:
-    """End the cluster's Supervisor with its children, if it runs.
-
-    Raises:
-        Unavailable: the head of the Ray cluster does not answer.
-    """
-    await _stop([actor_name(SUPERVISOR.name), *(actor_name(child.name) for child in SUPERVISOR.children)])
-
-
-async def stop_node(node: str) -> None:
-    """End a node's NodeSupervisor with its children, if it runs.
-
-    Raises:
-        Unavailable: the head of the Ray cluster does not answer.
-    """
-    kinds = (NODE_SUPERVISOR.name, *(child.name for child in NODE_SUPERVISOR.children))
-    await _stop([actor_name(kind, node) for kind in kinds])
-
-
 async def _start(cls: type, name: str, pinned: str | None, timeout: float) -> None:
     from ray.exceptions import ActorDiedError, RayError
 
@@ -265,17 +244,6 @@ async def _start(cls: type, name: str, pinned: str | None, timeout: float) -> No
                 await off_loop(functools.partial(kill, actor))
     except TimeoutError as exc:
         raise Unavailable(f"{name} did not start within {timeout:g} s") from exc
-
-
-async def _stop(names: list[str]) -> None:
-    import ray
-
-    try:
-        async with asyncio.timeout(_GONE):
-            for name in names:
-                await off_loop(functools.partial(_clear, name))
-    except (TimeoutError, ray.exceptions.RayError) as exc:
-        raise Unavailable("the head of the Ray cluster does not answer") from exc
 
 
 async def _spawn(node: str | None, spec: ChildSpec) -> RayChild:

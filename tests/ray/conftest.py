@@ -103,7 +103,7 @@ def _cluster(folder: Path, database_url: str) -> Iterator[Cluster]:
     import ray
     from ray._private.authentication_test_utils import reset_auth_token_state
 
-    from actors.remote import start_node, start_tree, stop_node, stop_tree
+    from actors.remote import start_node, start_tree
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
@@ -140,8 +140,6 @@ def _cluster(folder: Path, database_url: str) -> Iterator[Cluster]:
             )
             _run(_unseal(cluster))
             yield cluster
-            _run(stop_node(NODE))
-            _run(stop_tree())
         finally:
             ray.shutdown()
     reset_auth_token_state()
