@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
+from tests.gateway.behind import entries
 from tests.gateway.conftest import Node, native
 from tests.private_authority import certify
 
@@ -37,3 +40,26 @@ async def test_whoever_writes_them_is_told(node: Node, name: str) -> None:
             assert (await node.call("POST", path, json={"token_ttl": "1h"})).status_code == 204, path
         good = await node.call("POST", path, json={name: ["known", "default"]})
         assert good.status_code == 204, (path, good.text)
+
+
+async def test_a_warning_that_cannot_be_given(node: Node) -> None:
+    """What was written is answered as such, also where policies cannot be looked at just then."""
+    blocker = await asyncpg.connect(node.settings.database_url)
+    cut_off = """SELECT pg_terminate_backend(pid) FROM pg_locks
+                 WHERE NOT granted AND relation = 'policies'::regclass"""
+    try:
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE policies IN ACCESS EXCLUSIVE MODE")
+            body = {"token_policies": ["mispelt", "other"]}
+            writing = asyncio.create_task(node.call("POST", "auth/approle/role/web", json=body))
+            async with asyncio.timeout(30):
+                while not await blocker.fetchval(cut_off):  # noqa: ASYNC110 - a database cannot signal
+                    await asyncio.sleep(0.02)
+                answer = await writing
+    finally:
+        await blocker.close()
+    assert answer.status_code == 204, answer.text
+    kept = (await node.call("GET", "auth/approle/role/web")).json()["data"]["token_policies"]
+    assert kept == ["mispelt", "other"]
+    told = await entries(node.settings.database_url, path="auth/approle/role/web", kind="outcome")
+    assert [entry["outcome"] for entry in told] == ["done"]
