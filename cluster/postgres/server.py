@@ -30,9 +30,9 @@ from secrethub.errors import Conflict, Misconfigured, Unavailable
 DATABASE = "secrethub"
 _USER = "secrethub"
 _READY_LINE = 7
+"""Line of ``postmaster.pid``, counted from 0, that says ``ready``."""
 _SCRAM_ITERATIONS_SINCE = 16
 """The first release that has the setting."""
-"""Line of ``postmaster.pid``, counted from 0, that says ``ready``."""
 _SHUTDOWN_PATIENCE = 60.0
 """Seconds a server whose parent was killed may take for its last checkpoint."""
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
@@ -157,7 +157,8 @@ class EmbeddedPostgres:
         await _ensure_database(_url(home, sockets, "postgres"))
         url = _url(home, sockets, DATABASE)
         if self._durable:
-            self._wal = asyncio.create_task(make_ahead(url, after=self._settle), name="write-ahead-log")
+            ahead = make_ahead(url, home.data, after=self._settle)
+            self._wal = asyncio.create_task(ahead, name="write-ahead-log")
         return url
 
     def _lock(self, name: str) -> Lock:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+from pathlib import Path
 
 import asyncpg
 
@@ -16,6 +18,8 @@ KEPT_MIB = 256
 """Segments to have and to keep (``min_wal_size``), together: some 250,000 entries of the ledger."""
 _SEGMENTS = 15
 """As many, without the one that is written to."""
+_ROOM = 4 * KEPT_MIB << 20
+"""Bytes that must be free before that: PostgreSQL ends where a segment does not fit."""
 
 _AHEAD = "SELECT count(*) FROM pg_ls_waldir() WHERE name > pg_walfile_name(pg_current_wal_insert_lsn())"
 _NEXT = "SELECT pg_switch_wal() FROM pg_logical_emit_message(true, '', '')"
@@ -24,17 +28,20 @@ _NEXT = "SELECT pg_switch_wal() FROM pg_logical_emit_message(true, '', '')"
 _log = logging.getLogger(__name__)
 
 
-async def make_ahead(url: str, *, after: float) -> None:
-    """Have PostgreSQL make its segments now, if most of them are missing.
+async def make_ahead(url: str, folder: Path, *, after: float) -> None:
+    """Have PostgreSQL make its segments now, if most of them are missing and there is plenty of room.
 
     A failure is only logged: segments are made when they are needed, then.
 
     Args:
         url: the database's.
+        folder: of its data.
         after: seconds to wait first, for each segment keeps whoever commits waiting.
     """
     await asyncio.sleep(after)
     try:
+        if shutil.disk_usage(folder).free < _ROOM:
+            return
         connection = await asyncpg.connect(url)
         try:
             if await connection.fetchval(_AHEAD) >= _SEGMENTS // 2:
@@ -44,6 +51,7 @@ async def make_ahead(url: str, *, after: float) -> None:
             # It sets those free that were just left.
             await connection.execute("CHECKPOINT")
         finally:
-            await connection.close()
+            # Not in good order, for which a server that stands still would be waited for.
+            connection.terminate()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         _log.warning("the write-ahead log was not made beforehand: %s", type(exc).__name__)

@@ -17,8 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
+from socket_proxy import proxied
 
-from cluster.postgres import EmbeddedPostgres, find_binaries
+from cluster.postgres import EmbeddedPostgres, find_binaries, wal
 from cluster.postgres.account import choose_account, reaches
 from cluster.postgres.binaries import choose, copy_to
 from secrethub.errors import Conflict
@@ -26,6 +27,9 @@ from tests.folders import traversable
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARENT = Path(__file__).with_name("embedded_parent.py")
+AHEAD = """SELECT count(*) FROM pg_ls_waldir()
+           WHERE name > pg_walfile_name(pg_current_wal_insert_lsn()) AND size = 16777216"""
+"""Whole segments of the write-ahead log behind the one that is written to."""
 
 
 @pytest.fixture
@@ -86,21 +90,55 @@ async def test_data_survives_a_restart(folder: Path) -> None:
 
 async def test_segments_are_made_before_they_are_needed(folder: Path) -> None:
     """Nobody who commits waits for a segment of the write-ahead log: they are there, also after a restart."""
-    ahead = """SELECT count(*) FROM pg_ls_waldir()
-               WHERE name > pg_walfile_name(pg_current_wal_insert_lsn()) AND size = 16777216"""
     server = EmbeddedPostgres(folder / "pg", settle=0)
     try:
         url = await server.start()
         async with asyncio.timeout(30):
-            while await fetch(url, ahead) < 15:  # noqa: ASYNC110 - a database cannot signal
+            while await fetch(url, AHEAD) < 15:  # noqa: ASYNC110 - a database cannot signal
                 await asyncio.sleep(0.05)
     finally:
         await server.stop()
     again = EmbeddedPostgres(folder / "pg", settle=60)
     try:
-        assert await fetch(await again.start(), ahead) >= 14
+        assert await fetch(await again.start(), AHEAD) >= 14
     finally:
         await again.stop()
+
+
+async def test_no_segments_are_made_where_there_is_little_room(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends where a segment does not fit, so a disk is not filled with what may never be needed."""
+    server = EmbeddedPostgres(folder / "pg", settle=60)
+    try:
+        url = await server.start()
+        whole = shutil.disk_usage(server.home)
+        for free, made in ((1 << 30) - 1, False), (1 << 30, True):
+            monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: whole._replace(free=free))
+            await wal.make_ahead(url, server.home, after=0)
+            assert (await fetch(url, AHEAD) >= 15) is made
+    finally:
+        await server.stop()
+
+
+async def test_a_server_that_stands_still_is_not_waited_for(folder: Path) -> None:
+    """Whoever stops while segments are made stops, also where the server does not answer any more."""
+    server = EmbeddedPostgres(folder / "pg", settle=60)
+    try:
+        async with proxied(await server.start()) as (proxy, url):
+            proxy.delay = 0.02
+            making = asyncio.create_task(wal.make_ahead(url, server.home, after=0))
+            async with asyncio.timeout(30):
+                while proxy.asked < 10:  # noqa: ASYNC110 - a count, which nobody announces
+                    await asyncio.sleep(0.005)
+            proxy.hold()
+            await asyncio.sleep(0.1)
+            making.cancel()
+            done, _ = await asyncio.wait([making], timeout=10)
+            assert done
+            assert making.cancelled()
+    finally:
+        await server.stop()
 
 
 async def test_access_is_private(folder: Path) -> None:
