@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrethub.engines.kv.cache import SecretCache
 from secrethub.engines.kv.store import cache_of
 from tests.gateway.behind import sql
 from tests.gateway.conftest import Node
@@ -67,3 +68,20 @@ async def test_only_its_own_announcement_may_have_come(node: Node) -> None:
     assert await _value(node, "kept") == "anew, with the same revision"
     core.caches.flush()
     assert not keep(start)
+
+
+async def test_what_answers_say_takes_its_room(node: Node) -> None:
+    """Whatever is kept of secrets and their custom metadata, all of it counts."""
+    room = 200_000
+    node.process.core.engine_state["kv"] = SecretCache(node.process.core, room=room)
+    metadata = {f"name {number}": "x" * 500 for number in range(40)}
+    for number in range(8):
+        path = f"secret/metadata/s{number}"
+        assert (await node.call("POST", path, json={"custom_metadata": metadata})).status_code == 204
+        await _write(node, f"s{number}", "v")
+        for _ in range(3):
+            assert await _value(node, f"s{number}") == "v"
+    kept = cache_of(node.process.core)._entries.values()
+    told = [len(bytes(one.told)) for one in kept if one.told is not None]
+    assert min(told) > 20_000
+    assert sum(told) + sum(len(one.found[0].custom_metadata) for one in kept) < room

@@ -47,7 +47,14 @@ class Kept(msgspec.Struct):
 class SecretCache:
     """Newest versions as stored (sealed), until a change is announced. One a process."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, *, room: int = _CACHED_BYTES) -> None:
+        """Begin with nothing.
+
+        Args:
+            core: this process.
+            room: bytes that are kept at most.
+        """
+        self._room = room
         self.writer = KvWriter(core.database)
         self._caches = core.caches
         self._ledger = core.ledger
@@ -134,7 +141,7 @@ class SecretCache:
         place = None if version is None else kv.value_place(head.id, version.version)
         self._entries[key] = Kept(found, place)
         self._bytes += _size(found)
-        while self._bytes > _CACHED_BYTES or len(self._entries) > _CACHED:
+        while self._bytes > self._room or len(self._entries) > _CACHED:
             self._drop(next(iter(self._entries)))
 
     def floor(self, key: str) -> int:
@@ -180,4 +187,5 @@ def is_behind(head: kv.Head | None, floor: int) -> bool:
 def _size(entry: Found) -> int:
     head, version = entry
     value = 0 if version is None else len(version.sealed or b"")
-    return _AROUND + value + len(head.custom_metadata) + _STATE * len(head.versions)
+    # Once as it is stored, once in what answers say.
+    return _AROUND + value + 2 * len(head.custom_metadata) + _STATE * len(head.versions)
