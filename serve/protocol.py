@@ -169,7 +169,10 @@ class Protocol(HttpToolsProtocol):
             return
         self._again = None
         data, self._behind = again.data + self._behind, b""
+        # The first of them is known not to be at hand; the others wait for it.
+        take, self._take = self._take, None
         self._parse(data)
+        self._take = take
         if not again.keep_alive:
             self.shutdown()
 

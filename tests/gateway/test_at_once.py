@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
 import uvloop
 
+from secrethub.node import Listener
 from secrethub.storage.freshness import LOCK
+from serve.again import Again
+from serve.cycle import Cycle
+from serve.listeners import HttpListener
 from serve.protocol import Protocol
 from tests.gateway.behind import refusing, sql
-from tests.gateway.conftest import Node, native
-from tests.gateway.raw_http import GUARD, Reply, ask, request, wire
+from tests.gateway.conftest import Node, free_port, native
+from tests.gateway.raw_http import GUARD, Reply, Wire, ask, request, wire
 
 _READ = "/v1/secrets/at-hand"
 _DONE = "SELECT count(*) AS n FROM audit_entries WHERE operation = 'kv.read' AND outcome = 'done'"
@@ -361,6 +365,28 @@ async def test_what_is_said_again_is_not_parsed(node: Node) -> None:
             now = _parsed(node)
             assert (now is not before) is seen
             before = now
+
+
+async def test_what_is_not_at_hand_is_looked_for_once(node: Node) -> None:
+    """A read that is said again and has to go the whole way goes it at once."""
+    header = await _reader(node)
+    application, taken = node.process.application("http"), []
+
+    def take(cycle: Cycle | Again, whole_way: Callable[[], None]) -> None:
+        taken.append(type(cycle))
+        application.at_once.take(cycle, whole_way)
+
+    listener = HttpListener(application, Listener(host="127.0.0.1", port=free_port()), take=take)
+    await listener.start()
+    try:
+        connection = Wire(*await asyncio.open_connection("127.0.0.1", listener.port))
+        for _ in range(3):
+            await connection.send(request("/v1/auth/token/lookup-self", header))
+            assert (await connection.reply()).status == 200
+        connection.writer.close()
+    finally:
+        await listener.stop()
+    assert taken == [Cycle, Again, Again]
 
 
 @pytest.mark.parametrize("cut", [1, 20, 0])
