@@ -24,7 +24,7 @@ _PLAIN = re.compile(rb"GET (/(?!/)[A-Za-z0-9/._~%!$&'()*+,;=:@-]*) HTTP/1\.1(?=\
 
 
 class Said:
-    """The headers of a connection's last read at hand. Hidden in ``repr``, for a token is among them."""
+    """The headers of a connection's last read. Hidden in ``repr``, for a token is among them."""
 
     __slots__ = ("_call", "_lines")
 
