@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secrethub.pauses import growing
+
 _FAILURES = 3
 _FIRST_REST = 1.0
 _LONGEST_REST = 60.0
-_DOUBLED = 16
-"""Times that a rest is doubled: more than it takes to the longest, and no more than a number can hold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +39,7 @@ class Retries:
         """
         if attempts >= self.attempts:
             return None
-        most = min(self.first * 2.0 ** (attempts - 1), self.longest)
-        return most * (0.5 + chance / 2)
+        return growing(self.first, attempts - 1, self.longest, chance)
 
 
 USUAL = Retries()
@@ -73,5 +72,5 @@ class Breaker:
         count = self.failures + 1
         if count < _FAILURES:
             return Breaker(failures=count)
-        rest = min(_FIRST_REST * 2.0 ** min(count - _FAILURES, _DOUBLED), _LONGEST_REST)
+        rest = growing(_FIRST_REST, count - _FAILURES, _LONGEST_REST)
         return Breaker(failures=count, opens_at=now + rest)

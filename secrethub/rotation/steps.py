@@ -19,6 +19,8 @@ from typing import Literal
 
 import msgspec
 
+from secrethub.pauses import growing
+
 Step = Literal["create", "verify", "promote", "confirm", "retire", "undo"]
 Trigger = Literal["schedule", "request"]
 Outcome = Literal["done", "unconfirmed", "undone"]
@@ -133,5 +135,4 @@ def pause(run: Run, part: float) -> float:
         run: after the failure.
         part: random, from 0 to 1.
     """
-    whole: float = min(LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(run.attempts, 20))
-    return whole * (0.5 + part / 2)
+    return growing(_FIRST_PAUSE, run.attempts, LONGEST_PAUSE, part)

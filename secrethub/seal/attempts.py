@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secrethub.pauses import growing
+
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts, at most; half of it at least."""
-
-_DOUBLED = 16
-"""Times that a pause is doubled: more than it takes to the longest, and no more than a number can hold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,5 +34,5 @@ class Attempts:
             now: the instant.
             chance: 0 to 1, at random: the second half of each pause is.
         """
-        most = min(FIRST_PAUSE * 2.0 ** min(self.failures, _DOUBLED), LONGEST_PAUSE)
-        return Attempts(failures=self.failures + 1, due_at=now + most * (0.5 + chance / 2))
+        pause = growing(FIRST_PAUSE, self.failures, LONGEST_PAUSE, chance)
+        return Attempts(failures=self.failures + 1, due_at=now + pause)
