@@ -118,14 +118,15 @@ def read_node_file(path: str | None = None) -> NodeSettings:
         path: the file; by default the one named by ``SECRETHUB_NODE_FILE``.
 
     Raises:
-        Misconfigured: no variable, no file, or not a node file.
+        Misconfigured: no variable, no file, one that others can access, or not a node file.
     """
     chosen = path or os.environ.get(VARIABLE)
     if not chosen:
         raise Misconfigured(f"{VARIABLE} is not set: this process was not started by SecretHub")
+    content = _read_private(Path(chosen), "node file")
     try:
-        return msgspec.json.decode(Path(chosen).read_bytes(), type=NodeSettings)
-    except (OSError, msgspec.MsgspecError) as exc:
+        return msgspec.json.decode(content, type=NodeSettings)
+    except msgspec.MsgspecError as exc:
         raise Misconfigured(f"node file {chosen}: {exc}") from exc
 
 
@@ -137,11 +138,20 @@ def read_cluster_key(settings: NodeSettings) -> bytes:
     """
     path = Path(settings.cluster_key_file)
     try:
-        if path.stat().st_mode & 0o077:
-            raise Misconfigured(f"cluster key file {path} must not be accessible to others (0600)")
-        key = bytes.fromhex(path.read_text("ascii").strip())
-    except (OSError, ValueError) as exc:
+        key = bytes.fromhex(_read_private(path, "cluster key file").decode("ascii").strip())
+    except ValueError as exc:
         raise Misconfigured(f"cluster key file {path}: {exc}") from exc
     if len(key) != 32:
         raise Misconfigured(f"cluster key file {path} must hold 64 hexadecimal digits")
     return key
+
+
+def _read_private(path: Path, what: str) -> bytes:
+    """Return what is in a file that nobody but its owner can access."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise Misconfigured(f"{what} {path} must not be accessible to others (0600)")
+            return file.read()
+    except OSError as exc:
+        raise Misconfigured(f"{what} {path}: {exc}") from exc

@@ -92,6 +92,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_node_file(str(tmp_path / "absent"))
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o610])
+def test_a_node_file_open_to_others_is_refused(mode: int, settings: NodeSettings, tmp_path: Path) -> None:
+    """Any access for group or others, who could read the database's password or write what is imported."""
+    path = tmp_path / "node.json"
+    write_node_file(path, settings)
+    path.chmod(mode)
+    with pytest.raises(Misconfigured, match="0600") as caught:
+        read_node_file(str(path))
+    assert "canary-password" not in str(caught.value)
+
+
 @pytest.mark.parametrize("change", [{"unknown": 1}, {"node": 5}, {"http": {"host": "h"}}, {"dev": "yes"}])
 def test_unknown_and_mistyped_settings_are_refused(
     change: dict[str, object], settings: NodeSettings, tmp_path: Path
