@@ -24,6 +24,8 @@ from secrethub.storage.seal_store import load_cluster
 _IDLE_SECONDS = 1.0
 _WAITING_SECONDS = 0.25
 _FIRST_SECONDS = 2.0
+_UNKNOWN = (-1, 0.0)
+"""What the database was told when there was no answer."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +36,9 @@ class KeySync:
     def __init__(self, core: Core, name: str) -> None:
         self._core = core
         self._name = name
-        self._said_at = 0.0
-        """When the database was last told that the keys are here; 0 when it was told that they are not."""
+        self._told: tuple[int, float] | None = None
+        """The epoch whose keys the database was last told to be here, and when; None when it was told that
+        there are none."""
         self._background = Background()
         self._said = ""
         core.caches.subscribe(self._announced)
@@ -53,9 +56,8 @@ class KeySync:
     async def stop(self) -> None:
         """End."""
         await self._background.end()
-        if self._said_at:
-            with contextlib.suppress(SecretHubError):
-                await dropped_keys(self._core.database)
+        with contextlib.suppress(SecretHubError):
+            await self._say_dropped()
 
     async def _run(self) -> None:
         while True:
@@ -78,22 +80,27 @@ class KeySync:
         self._said = text
 
     async def _say_held(self, epoch: int) -> None:
+        """Say that keys of an epoch are here, or may be in a moment; but only now and then."""
         at = time.monotonic()
+        if self._told is not None and self._told[0] == epoch and at - self._told[1] < BEAT_SECONDS:
+            return
+        self._told = _UNKNOWN
         shown = f"{self._core.settings.node}/{self._name}"
         await hold_keys(self._core.database, shown, epoch)
-        self._said_at = at
+        self._told = epoch, at
+
+    async def _say_dropped(self) -> None:
+        if self._told is not None:
+            await dropped_keys(self._core.database)
+            self._told = None
 
     async def step(self) -> bool:
         """Look once; return whether something is still to come."""
         core = self._core
         if core.unsealed:
-            if time.monotonic() - self._said_at >= BEAT_SECONDS:
-                await self._say_held(core.keys.epoch)
+            await self._say_held(core.keys.epoch)
             await core.data_keys.keep_up()
             return False
-        if self._said_at and not core.keys.held:
-            await dropped_keys(core.database)
-            self._said_at = 0.0
         cluster = await load_cluster(core.database)
         if cluster is None:
             core.seal_status = SealStatus(initialised=False, sealed=True)
@@ -102,6 +109,7 @@ class KeySync:
         if cluster.sealed:
             if core.keys.held:
                 core.lock()
+            await self._say_dropped()
             return True
         # Said before, so that no seal ends in between and knows nothing of these keys.
         await self._say_held(cluster.seal_epoch)

@@ -10,9 +10,11 @@ import pytest
 
 from actors.tree import SEAL_STATE
 from secrethub.crypto.keyring import Keyring
+from secrethub.errors import Sealed
+from secrethub.storage.restore import commit_rolled_back
 from serve.wiring import Process
 from tests.gateway.behind import sql, until
-from tests.gateway.conftest import Node, node_settings
+from tests.gateway.conftest import Node, node_settings, running
 from tests.gateway.pair import healthy, second
 from tests.gateway.second_process import Second
 from tests.gateway.standstill import standing_still
@@ -68,6 +70,27 @@ async def test_no_process_has_keys_that_a_seal_knows_nothing_of(node: Node, tmp_
         assert not late.core.keys.held
     finally:
         await late.stop()
+
+
+async def test_a_process_that_waits_for_keys_does_not_write_all_the_time(node: Node) -> None:
+    """Where nobody has an open cluster's keys, who asks for them says so now and then; a seal ends it."""
+    url = node.settings.database_url
+    await node.process.stop()
+    await node.tree.stop()
+    async with running(node.settings) as again:
+        core, said, steps = again.process.core, set[str](), 20
+        for _ in range(steps):
+            with pytest.raises(Sealed):
+                await again.process._keys.step()
+            rows = await sql(url, "SELECT xmin::text FROM key_users")
+            said.update(row["xmin"] for row in rows)
+        assert 1 <= len(said) <= steps // 2
+        await commit_rolled_back(core.database, "older", known=1)
+
+        async def dropped() -> bool:
+            return not await sql(url, "SELECT 1 FROM key_users")
+
+        await until(dropped)
 
 
 def open_keyrings() -> list[Keyring]:
