@@ -182,7 +182,7 @@ async def fill(core: Core, url: str, count: int) -> None:
             chunk = [next(rows) for _ in range(min(_CHUNK, left))]
             await connection.copy_records_to_table("leases", records=chunk, columns=columns)
             left -= len(chunk)
-            await core.data_keys.count()
+            await core.data_keys.count(core.keyring())
         await connection.execute("VACUUM ANALYZE leases")
     finally:
         await connection.close()

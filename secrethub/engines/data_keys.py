@@ -63,16 +63,18 @@ class DataKeys:
     def _miss(self) -> None:
         self._missed = True
 
-    async def count(self) -> None:
+    async def count(self, keyring: Keyring) -> None:
         """Seal with the data key that is due, and reserve uses of it before it runs out of them.
 
         One that was used as often as it may be seals nothing any more.
 
+        Args:
+            keyring: this process's; one that was just received is counted before anybody can seal with it.
+
         Raises:
-            Sealed: there are no keys.
+            Sealed: it was wiped.
             Unavailable: the database does not answer.
         """
-        keyring = self._keyring()
         number, left = keyring.due(self._clock.now().timestamp(), self.spread), keyring.left
         if number == keyring.sealing and left is not None and left >= BLOCK // 2:
             return
@@ -107,7 +109,7 @@ class DataKeys:
             Unavailable: the database or the key-holder does not answer.
         """
         try:
-            await self.count()
+            await self.count(self._keyring())
         finally:
             await self.hear()
 

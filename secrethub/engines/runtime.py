@@ -290,14 +290,15 @@ class Core:
             Unavailable: the database does not answer.
             IntegrityFailure: the authority rows are not authentic.
         """
-        self.keys.install(keyring, epoch, cluster_id)
         try:
+            await self.data_keys.count(keyring)
+            self.keys.install(keyring, epoch, cluster_id)
             await self.ledger.look()
             if self.unsealed:
-                await self.data_keys.count()
                 await self.authority.load_floors()
                 await self.mounts.load()
         except BaseException:
+            keyring.wipe()
             self.lock()
             raise
         if self.unsealed:

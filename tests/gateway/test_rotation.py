@@ -14,12 +14,14 @@ from secrethub.operations.key_rotation import rotate_when_due
 from secrethub.operations.transport_ca import issue_gateway_certificate
 from secrethub.storage.data_keys import MAX_USES
 from serve.timing import Timing
+from serve.wiring import Process
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import SHARING, Node, native, node_settings
 from tests.gateway.key_steps import got, put, rotated, sealed_under, seals_with, term
 from tests.gateway.pair import healthy
 from tests.gateway.second_process import started
+from tests.gateway.standstill import standing_still
 
 MOST = 3_865_470_566
 HOUR = timedelta(hours=1)
@@ -235,6 +237,26 @@ async def test_uses_of_a_killed_process_stay_counted(node: Node, tmp_path: Path)
             process.kill()
         assert await counted() == before + killed * BLOCK
     assert await sealed_under(url, "a") == [1, 1, 1]
+
+
+async def test_nothing_is_sealed_before_it_is_counted(node: Node, tmp_path: Path) -> None:
+    """While a process that has just got its keys reserves uses of them, nothing in it can seal with them."""
+    url = node.settings.database_url
+    settings = node_settings(tmp_path / "late", url, "n1", Path(node.settings.cluster_key_file).read_text())
+    late = Process(settings, node.tree.handles, ("gateway",), "late")
+    try:
+        async with standing_still(url, "INSERT ON data_keys") as reached:
+            await late.start()
+            await reached()
+            assert not late.core.keys.held
+        await until(lambda: _open(late))
+        assert late.core.keyring().left
+    finally:
+        await late.stop()
+
+
+async def _open(process: Process) -> bool:
+    return process.core.opened.is_set()
 
 
 async def _more(counted: Any, first: int) -> bool:
