@@ -127,8 +127,8 @@ class SealOpenings(SealCeremonies):
         if not slots:
             return
         try:
-            await self._check_unsealed(row)
-            await self._open_by(await self._asked(slots), row)
+            if await self._surely_unsealed(row):
+                await self._open_by(await self._asked(slots), row)
         except SecretHubError as exc:
             now = self._clock.monotonic()
             self._attempts = self._attempts.failed(now, random.random())  # noqa: S311 - jitter
@@ -138,13 +138,16 @@ class SealOpenings(SealCeremonies):
                 async with self._turn:
                     await self._journal.record(None, "sys.auto-unseal", "failed", reason=str(exc))
 
-    async def _check_unsealed(self, row: ClusterRow) -> None:
+    async def _surely_unsealed(self, row: ClusterRow) -> bool:
         """Check that the cluster was unsealed by us, and that nothing later is known.
+
+        Returns:
+            False while no key-holder answers that could know: when everything starts, they come later.
 
         Raises:
             IntegrityFailure: somebody else wrote that it is unsealed.
             PutBack: a node has seen a later seal than the database tells of.
-            Unavailable: no key-holder could look at what its node has seen.
+            Unavailable: no key-holder can read what its node has seen.
         """
         if not is_unsealed(self._psk, row.cluster_id, row.seal_epoch, row.unsealed_mac):
             raise IntegrityFailure("cluster", "sealed", "this cluster did not write that it is unsealed")
@@ -154,8 +157,12 @@ class SealOpenings(SealCeremonies):
         refused = next((one for one in said if isinstance(one, PutBack)), None)
         if refused is not None:
             raise refused
-        if all(isinstance(one, BaseException) for one in said):
-            raise Unavailable("no key-holder can compare the database with what its node has seen")
+        if any(not isinstance(one, BaseException) for one in said):
+            return True
+        if all(isinstance(one, Unavailable) for one in said):
+            _log.info("%r asks no key service before a key-holder answers", self)
+            return False
+        raise Unavailable("no key-holder can compare the database with what its node has seen")
 
     async def _unseal_authorised(
         self, authorised: str, operation: str, origin: Origin | None, *, accepting: bool

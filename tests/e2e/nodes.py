@@ -118,7 +118,8 @@ class Node:
 class TwoNodes:
     """The cluster. What was killed is started again by :meth:`make_whole`."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str, more: str = "") -> None:
+        """Write the nodes' settings, with ``more`` at their end; nothing is started."""
         self.folder = folder
         self.shares: list[str] = []
         self.root_token = ""
@@ -132,7 +133,7 @@ class TwoNodes:
         ray, dashboard = ports.pop(), ports.pop()
         doors = {name: {door: ports.pop() for door in _DOORS} for name in (HEAD, WORKER)}
         nodes = {}
-        for name, more in ((HEAD, _HEAD), (WORKER, _WORKER)):
+        for name, own_ray in ((HEAD, _HEAD), (WORKER, _WORKER)):
             own, other = name, WORKER if name == HEAD else HEAD
             words = common | {
                 "role": "head" if name == HEAD else "worker",
@@ -143,8 +144,8 @@ class TwoNodes:
             }
             quoted = {key: json.dumps(word) for key, word in words.items()}
             config = folder / f"{name}.toml"
-            text = (_SETTINGS + more).format(**quoted, **doors[name], ray=ray, dashboard=dashboard)
-            config.write_text(text)
+            text = (_SETTINGS + own_ray).format(**quoted, **doors[name], ray=ray, dashboard=dashboard)
+            config.write_text(text + more)
             nodes[name] = Node(name, config, doors[name])
         self.head = nodes[HEAD]
         self.worker = nodes[WORKER]

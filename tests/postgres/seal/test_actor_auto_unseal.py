@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from ceremony_steps import events, given, opens_by_itself
-from seal_steps import keyring_bytes, row_of, unsealed, until
+from ceremony_steps import carried_out, events, given, opens_by_itself
+from seal_steps import NODE, keyring_bytes, row_of, unsealed, until
 
-from actors.handles import SealClient
+from actors.handles import LocalHandles, SealClient
+from actors.key_holder import KeyHolder
 from actors.local import LocalTree
+from actors.node_witness import NodeWitness
 from actors.seal_state import SealState
-from actors.tree import SEAL_STATE
+from actors.tree import KEY_HOLDER, SEAL_STATE, actor_name
 from secrethub.clock import Clock, SystemClock
+from secrethub.errors import PutBack, Unavailable
 from secrethub.node import NodeSettings
+from secrethub.seal.wishes import RemoveSlot
 from secrethub.storage.database import Database
+from secrethub.storage.restore import commit_rolled_back
 from tests.clouds import door as doors
 from tests.clouds.door import Door
 
@@ -127,6 +133,41 @@ async def test_a_service_that_comes_back_opens_the_cluster(
     assert told == [("sys.auto-unseal", outcome) for outcome in ("failed", "intent", "done")]
 
 
+async def test_no_service_is_asked_before_a_key_holder_answers(
+    tree: LocalTree,
+    settings: NodeSettings,
+    keys: tuple[bytes, ...],
+    psk: bytes,
+    database: Database,
+    door: Door,
+) -> None:
+    """When everything starts the key-holders come after SealState: it waits for one, which is no failure."""
+    assert len(keys) == 3
+    await tree.stop()
+    handles, seen = LocalHandles(NODE), Path(settings.state_dir)
+    parts: dict[str, Any] = {"node": NODE, "handles": handles, "psk": psk, "witness": NodeWitness(seen)}
+    state = SealState(
+        **parts,
+        database=Database(settings.database_url, size=2),
+        clock=SystemClock(),
+        services=doors.Services(settings.key_services),
+    )
+    holder = KeyHolder(**parts, database=Database(settings.database_url, size=2))
+    try:
+        asked = door.asked
+        for _ in range(2):
+            await state._unseal_by_itself()
+        assert (door.asked, (await state.health())["holds"]) == (asked, False)
+        await handles.enter(actor_name(KEY_HOLDER, NODE), holder)
+        await state._unseal_by_itself()
+        assert (await state.health())["holds"] is True
+    finally:
+        await state.close()
+        await holder.close()
+    told = [event for event in await events(database) if event[0] == "sys.auto-unseal"]
+    assert told == [("sys.auto-unseal", "intent"), ("sys.auto-unseal", "done")]
+
+
 async def test_shares_open_while_a_service_keeps_everybody_waiting(
     tree: LocalTree,
     settings: NodeSettings,
@@ -189,3 +230,32 @@ async def test_an_open_cluster_asks_no_service(
     assert door.asked == asked
     assert await row_of(database) == before
     assert await keyring_bytes(tree, psk, database)
+
+
+async def test_recovery_shares_accept_a_restore(
+    tree: LocalTree, client: SealClient, keys: tuple[bytes, ...], psk: bytes, database: Database, door: Door
+) -> None:
+    """No service opens a database that was put back before enough recovery shares have accepted that."""
+    before = await keyring_bytes(tree, psk, database)
+    (first, _) = await client.ceremonies.slots()
+    await carried_out(client, "slots", RemoveSlot(slot_id=first.slot_id), keys[:2])
+    await commit_rolled_back(database, "older", known=1)
+    state: Any = await tree.handles.find(SEAL_STATE)
+    asked = door.asked
+    for _ in range(2):
+        await state._unseal_by_itself()
+    assert door.asked == asked
+    with pytest.raises(PutBack):
+        await client.submit_share(keys[0])
+    for shut in (True, False):
+        door.shut = shut
+        await client.accept_restore(keys[0])
+        row = await row_of(database)
+        assert (row.sealed, row.rolled_back, (await client.status()).progress) == (True, "older", 1)
+        with pytest.raises(Unavailable) if shut else contextlib.nullcontext():
+            await client.accept_restore(keys[2])
+    row = await row_of(database)
+    assert (row.sealed, row.rolled_back, row.timeline) == (False, "", 2)
+    assert await keyring_bytes(tree, psk, database) == before
+    told = [outcome for operation, outcome in await events(database) if operation == "sys.accept-restore"]
+    assert told == ["progress", "authorised", "progress", "authorised", "intent", "done"]
