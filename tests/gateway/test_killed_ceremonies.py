@@ -18,17 +18,33 @@ from tests.gateway.whole_server import Server, mortal
 
 
 @pytest.fixture
-async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
-    """A server that three shares open, whose settings have a key of a key service."""
+async def fresh(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server without a cluster, whose settings have a key of a key service."""
     settings = msgspec.structs.replace(
         node_settings(tmp_path, database_url),
         key_services=(pocket.SETTINGS,),
         key_service_opener=pocket.OPENER,
     )
     async with mortal(settings) as started:
-        await started.initialise(3, 3)
-        await started.unseal()
         yield started
+
+
+@pytest.fixture
+async def server(fresh: Server) -> Server:
+    """A server that three shares open."""
+    await fresh.initialise(3, 3)
+    await fresh.unseal()
+    return fresh
+
+
+@pytest.fixture
+async def opened(fresh: Server) -> Server:
+    """A server that the key service opens, with three recovery shares that decide."""
+    asked = {"service": "pocket", "recovery_shares": 3, "recovery_threshold": 3}
+    made = await call(fresh, "PUT", "sys/init", asked, "")
+    fresh.root, fresh.shares = made["root_token"], made["recovery_keys_base64"]
+    await until(lambda: healthy(fresh))
+    return fresh
 
 
 async def slots(server: Server) -> int:
@@ -36,9 +52,27 @@ async def slots(server: Server) -> int:
     return int((await sql(server.settings.database_url, "SELECT count(*) AS n FROM seal_slots"))[0]["n"])
 
 
-async def one_slot_or_dead(server: Server) -> bool:
-    """Tell whether only the new shares are left, or the server is gone."""
-    return not server.alive or await slots(server) == 1
+async def left_or_dead(server: Server, number: int) -> bool:
+    """Tell whether so many slots are left, or the server is gone."""
+    return not server.alive or await slots(server) == number
+
+
+async def decided(server: Server) -> None:
+    """Have the shares decide something: they make a root token, which ends at once."""
+    begun = await call(server, "PUT", "sys/generate-root/attempt", {}, "")
+    share = await given(server, "sys/generate-root/update", begun["nonce"], server.shares)
+    done = await call(server, "PUT", "sys/generate-root/update", share, "")
+    token = decode_token(done["encoded_token"], begun["otp"])
+    await call(server, "POST", "auth/token/revoke-self", token=token)
+
+
+async def decides(server: Server, share: str) -> bool:
+    """Tell whether a share is of a set that may decide."""
+    begun = await call(server, "PUT", "sys/generate-root/attempt", {}, "")
+    body = {"key": share, "nonce": begun["nonce"]}
+    answer = await server.call("PUT", "sys/generate-root/update", "", json=body)
+    await call(server, "DELETE", "sys/generate-root/attempt", token="")
+    return answer.status_code == 200
 
 
 async def adding(server: Server) -> dict[str, str]:
@@ -69,16 +103,16 @@ async def untold(server: Server) -> int:
         server.settings.database_url,
         """SELECT seal_epoch + keyring_revision - (
                SELECT count(*) FROM audit_entries WHERE kind = 'event' AND outcome = 'intent'
-                   AND operation LIKE 'sys.%') AS n FROM cluster""",
+                   AND operation LIKE 'sys.%' AND operation <> 'sys.generate-root') AS n FROM cluster""",
     )
     return int(row["n"])
 
 
 async def swept(server: Server, attempt: Callable[[int], Awaitable[bool]], *, least: int) -> None:
     """Sweep over the ends of an attempt; see that nothing was done to the seal that was not told before."""
-    before = await untold(server)
 
     async def told(number: int) -> bool:
+        before = await untold(server)
         finished = await attempt(number)
         assert await untold(server) <= before
         return finished
@@ -98,7 +132,7 @@ async def test_rekey(server: Server) -> None:
         if made is not None:
             server.shares = made["keys_base64"]
             # It may die of letting the old ones go, too.
-            await until(lambda: one_slot_or_dead(server))
+            await until(lambda: left_or_dead(server, 1))
         if not await restarted(server):
             return True
         await server.unseal()
@@ -130,6 +164,56 @@ async def test_rekey(server: Server) -> None:
     await server.ended()
     await server.start()
     await server.unseal()
+
+
+async def test_rekey_of_recovery_shares(opened: Server) -> None:
+    """The key service opens after each end; one whole set of shares decides, and that people have."""
+    path = "sys/rekey-recovery-key"
+
+    async def rekey(number: int) -> bool:
+        """The new shares decide if anybody was told them, otherwise the old ones do."""
+        begun = await call(opened, "PUT", f"{path}/init", SHARES)
+        share = await given(opened, f"{path}/update", begun["nonce"], opened.shares)
+        opened.doom(number)
+        made = await last_words(opened, "PUT", f"{path}/update", share, "")
+        if made is not None:
+            opened.shares = made["keys_base64"]
+            # It may die of letting the old ones go, too.
+            await until(lambda: left_or_dead(opened, 2))
+        again = await restarted(opened)
+        await until(lambda: healthy(opened))
+        if again and made is not None:
+            # Whoever has a sealed cluster opened with the new ones has them.
+            await call(opened, "PUT", "sys/seal")
+            await opened.unseal()
+        assert made is None or await slots(opened) == 2
+        await decided(opened)
+        return not again
+
+    async def verified(number: int) -> bool:
+        """The new shares decide once their verification was acknowledged; before, one set or the other."""
+        begun = await call(opened, "PUT", f"{path}/init", {**SHARES, "require_verification": True})
+        share = await given(opened, f"{path}/update", begun["nonce"], opened.shares)
+        made = await call(opened, "PUT", f"{path}/update", share, "")
+        new = made["keys_base64"]
+        share = await given(opened, f"{path}/verify", made["verification_nonce"], new)
+        opened.doom(number)
+        done = await last_words(opened, "PUT", f"{path}/verify", share, "")
+        again = await restarted(opened)
+        await until(lambda: healthy(opened))
+        moved = await decides(opened, new[0])
+        assert moved is not await decides(opened, opened.shares[0])
+        assert moved or done is None
+        if moved:
+            opened.shares = new
+        await decided(opened)
+        return not again
+
+    await swept(opened, rekey, least=7)
+    await swept(opened, verified, least=4)
+    # What was sealed on purpose the service opens for these shares, and for no others.
+    await call(opened, "PUT", "sys/seal")
+    await opened.unseal()
 
 
 async def test_slots_and_data_keys(server: Server) -> None:
