@@ -10,7 +10,9 @@ import pytest
 
 from tests.gateway.approle_steps import FAILED, role, secret_id
 from tests.gateway.behind import sql
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node, native, node_settings, running
+from tests.gateway.kv import ok
+from tests.gateway.raw_http import request, wire
 
 
 @pytest.fixture
@@ -50,3 +52,32 @@ async def test_the_proxys_word_decides(behind_proxy: Node) -> None:
         "SELECT DISTINCT client FROM audit_entries WHERE operation = 'approle.login' ORDER BY client",
     )
     assert [row["client"] for row in seen] == ["", "192.0.2.7", "198.51.100.1"]
+
+
+async def test_each_request_of_a_connection_has_its_own(behind_proxy: Node) -> None:
+    """A proxy's connection has requests of many: what one of them may, decided a moment ago, no other may."""
+    node = behind_proxy
+    await ok(node, "POST", "secrets/a", {"data": {"k": "v"}})
+    await ok(node, "PUT", "sys/policies/acl/reader", {"policy": native("secrets/a")})
+    bound = {"allowed_policies": "reader", "token_bound_cidrs": "192.0.2.0/24"}
+    await ok(node, "POST", "auth/token/roles/r", bound)
+    made = await node.call("POST", "auth/token/create/r", json={})
+    token = f"X-Vault-Token: {made.json()['auth']['client_token']}"
+    async with wire(node) as connection:
+        for forwarded, status in (
+            ("192.0.2.7", 200),
+            ("192.0.2.7", 200),
+            ("192.0.2.7", 200),
+            ("198.51.100.1", 403),
+            ("::ffff:192.0.2.7", 200),
+            ("192.0.2.7, 198.51.100.1", 403),
+            ("198.51.100.1, 192.0.2.7", 200),
+            ("192.0.2.7, 127.0.0.1", 200),
+            ("192.0.2.7\r\nX-Forwarded-For: 198.51.100.1", 403),
+            ("", 403),
+            ("192.0.2.7", 200),
+        ):
+            await connection.send(request("/v1/secrets/a", token, f"X-Forwarded-For: {forwarded}"))
+            assert (await connection.reply()).status == status, forwarded
+        await connection.send(request("/v1/secrets/a", token))
+        assert (await connection.reply()).status == 403
