@@ -537,6 +537,7 @@ async def test_any_requests_in_any_pieces(node: Node, seed: int) -> None:
     """However bytes arrive, each request has the answer that it has alone, and they are in order."""
     chance = random.Random(seed)
     header = await _reader(node)
+    await node.token("reader", native("secrets/**", capabilities=("read", "list", "create", "update")))
     kinds = {
         request(_READ, header): "first",
         request(_READ, header, "Accept: */*"): "first",
@@ -544,8 +545,10 @@ async def test_any_requests_in_any_pieces(node: Node, seed: int) -> None:
         request("/v1/auth/token/lookup-self", header): None,
         request("/v1/secrets/elsewhere", header): "none",
         request("/v1/secrets/at-hand", header, method="PATCH", body=b"[]"): "none",
+        request("/v1/secrets", header, method="LIST"): None,
+        request("/v1/secrets/other", header, method="POST", body=b'{"data": {"k": "LIST /"}}'): None,
     }
-    weights = [6, 1, 1, 1, 1, 1]
+    weights = [6, 1, 1, 1, 1, 1, 2, 2]
     async with wire(node) as connection:
         for _ in range(12):
             asked = chance.choices(list(kinds), weights, k=chance.randint(1, 4))
