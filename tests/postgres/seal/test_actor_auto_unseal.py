@@ -23,8 +23,10 @@ from secrethub.clock import Clock, SystemClock
 from secrethub.errors import PutBack, Unavailable
 from secrethub.node import NodeSettings
 from secrethub.seal.wishes import RemoveSlot
+from secrethub.storage.checkpoints import newest_checkpoint
 from secrethub.storage.database import Database
 from secrethub.storage.restore import commit_rolled_back
+from secrethub.storage.witness_file import load
 from tests.clouds import door as doors
 from tests.clouds.door import Door
 
@@ -133,6 +135,32 @@ async def test_a_service_that_comes_back_opens_the_cluster(
     assert told == [("sys.auto-unseal", outcome) for outcome in ("failed", "intent", "done")]
 
 
+@contextlib.asynccontextmanager
+async def passive(
+    settings: NodeSettings, psk: bytes
+) -> AsyncIterator[tuple[LocalHandles, SealState, KeyHolder]]:
+    """A SealState and a KeyHolder, not yet to be found by it, that do what they are told and no more."""
+    handles = LocalHandles(NODE)
+    parts: dict[str, Any] = {
+        "node": NODE,
+        "handles": handles,
+        "psk": psk,
+        "witness": NodeWitness(Path(settings.state_dir)),
+    }
+    state = SealState(
+        **parts,
+        database=Database(settings.database_url, size=2),
+        clock=SystemClock(),
+        services=doors.Services(settings.key_services),
+    )
+    holder = KeyHolder(**parts, database=Database(settings.database_url, size=2))
+    try:
+        yield handles, state, holder
+    finally:
+        await state.close()
+        await holder.close()
+
+
 async def test_no_service_is_asked_before_a_key_holder_answers(
     tree: LocalTree,
     settings: NodeSettings,
@@ -144,28 +172,50 @@ async def test_no_service_is_asked_before_a_key_holder_answers(
     """When everything starts the key-holders come after SealState: it waits for one, which is no failure."""
     assert len(keys) == 3
     await tree.stop()
-    handles, seen = LocalHandles(NODE), Path(settings.state_dir)
-    parts: dict[str, Any] = {"node": NODE, "handles": handles, "psk": psk, "witness": NodeWitness(seen)}
-    state = SealState(
-        **parts,
-        database=Database(settings.database_url, size=2),
-        clock=SystemClock(),
-        services=doors.Services(settings.key_services),
-    )
-    holder = KeyHolder(**parts, database=Database(settings.database_url, size=2))
-    try:
-        asked = door.asked
+    asked = door.asked
+    async with passive(settings, psk) as (handles, state, holder):
         for _ in range(2):
             await state._unseal_by_itself()
         assert (door.asked, (await state.health())["holds"]) == (asked, False)
         await handles.enter(actor_name(KEY_HOLDER, NODE), holder)
         await state._unseal_by_itself()
         assert (await state.health())["holds"] is True
-    finally:
-        await state.close()
-        await holder.close()
     told = [event for event in await events(database) if event[0] == "sys.auto-unseal"]
     assert told == [("sys.auto-unseal", "intent"), ("sys.auto-unseal", "done")]
+
+
+async def test_no_service_opens_a_database_that_was_put_back(
+    tree: LocalTree,
+    settings: NodeSettings,
+    keys: tuple[bytes, ...],
+    psk: bytes,
+    database: Database,
+    door: Door,
+) -> None:
+    """A key-holder looks before any service is asked: what its node knows to be older stays sealed."""
+    cluster, seen = (await row_of(database)).cluster_id, Path(settings.state_dir)
+
+    async def witnessed() -> bool:
+        newest, kept = await newest_checkpoint(database), load(seen, cluster)
+        return newest is not None and kept is not None and kept.signed == newest
+
+    await until(witnessed)
+    await tree.stop()
+    async with database.write() as connection:
+        await connection.execute(
+            "DELETE FROM audit_checkpoints WHERE sequence = (SELECT max(sequence) FROM audit_checkpoints)"
+        )
+    asked = door.asked
+    async with passive(settings, psk) as (handles, state, holder):
+        await handles.enter(actor_name(KEY_HOLDER, NODE), holder)
+        for _ in range(2):
+            await state._unseal_by_itself()
+            row = await row_of(database)
+            assert (row.sealed, row.rolled_back, door.asked) == (True, "older", asked)
+        await handles.enter(SEAL_STATE, state)
+        for key in keys[:2]:
+            await SealClient(handles, psk).accept_restore(key)
+        assert (await state.health())["holds"] is True
 
 
 async def test_shares_open_while_a_service_keeps_everybody_waiting(

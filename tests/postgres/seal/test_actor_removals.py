@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from ceremony_steps import OTP, Keys, carried_out, events, given, keys_of
@@ -105,19 +107,26 @@ async def test_what_surely_opens_is_not_removed(client: SealClient) -> None:
 
 
 async def test_new_recovery_shares_that_open_end_the_old_ones(tree: LocalTree, client: SealClient) -> None:
-    """Who has a sealed cluster opened with new recovery shares has them: the old ones decide no more."""
+    """Who has a sealed cluster opened with new recovery shares has them: the old ones decide no more.
+
+    Each of the changes makes another root key.
+    """
     old = await unsealed(client, 3, 2)
     await with_service(client, old[:2])
     (first, _) = await client.ceremonies.slots()
     await carried_out(client, "slots", RemoveSlot(slot_id=first.slot_id), old[:2])
+    state: Any = await tree.handles.find(SEAL_STATE)
+    roots = [state._held.reveal()]
     made = await carried_out(client, "rekey", Rekey(shares=3, threshold=2, recovery=True), old[:2])
+    roots.append(state._held.reveal())
     assert ("recovery", True) in await kinds(client)
-    state = await tree.handles.find(SEAL_STATE)
     await client.seal()
-    await successor(tree, SEAL_STATE, state)
+    state = await successor(tree, SEAL_STATE, state)
     for share in keys_of(made)[:2]:
         await client.submit_share(share)
     assert not (await client.status()).sealed
     assert await kinds(client) == [("gcpckms", False), ("recovery", False)]
     assert not await decide(client, old[:2])
     assert await decide(client, keys_of(made)[:2])
+    roots.append(state._held.reveal())
+    assert len({*roots}) == len(roots)
