@@ -243,6 +243,29 @@ async def test_a_periodic_role(node: Node, clock: MovingClock) -> None:
     assert (await node.call("GET", "auth/token/lookup-self", token)).status_code == 403
 
 
+async def test_a_maximum_that_a_role_was_given_later(node: Node, clock: MovingClock) -> None:
+    """No renewal goes beyond what the role says now, as in Vault, nor beyond what the token was given."""
+    await role(node)
+    await role(node, "periodic", token_period="1h")
+    plain = (await made(node, policies=["default"], ttl="1h", explicit_max_ttl="3h"))["client_token"]
+    periodic = (await made(node, None, "periodic", policies=["default"]))["client_token"]
+    for name in ("r", "periodic"):
+        await role(node, name, token_explicit_max_ttl="90m")
+    clock.ahead += timedelta(minutes=50)
+    for token in (plain, periodic):
+        renewed = await node.call("POST", "auth/token/renew-self", token, json={"increment": "1h"})
+        assert 2395 < renewed.json()["auth"]["lease_duration"] <= 2400
+    await role(node, token_explicit_max_ttl="30m")
+    refused = await node.call("POST", "auth/token/renew-self", plain)
+    assert refused.json()["errors"] == ["past the max TTL, cannot renew"]
+    for name in ("r", "periodic"):
+        await role(node, name, token_explicit_max_ttl="20h")
+    renewed = await node.call("POST", "auth/token/renew-self", plain, json={"increment": "9h"})
+    assert renewed.json()["auth"]["lease_duration"] <= 130 * 60
+    renewed = await node.call("POST", "auth/token/renew-self", periodic)
+    assert renewed.json()["auth"]["lease_duration"] == 3600
+
+
 async def test_periodic_tokens(node: Node, clock: MovingClock) -> None:
     """A period outlives the system's maximum, and its own maximum ends it all the same."""
     period = {"policies": ["default"], "period": "700h"}

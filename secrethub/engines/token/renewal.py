@@ -170,6 +170,10 @@ async def _terms(context: Context, row: Row) -> Lifetime:
         found = await core.authority.get(TOKEN_ROLES, body["role"])
         if found is None:
             raise InvalidRequest(f"original token role {body['role']} could not be found, not renewing")
-        period = role_of(found).period
-        own = msgspec.structs.replace(own, period=shorter(own.period, period) if period else 0)
+        role = role_of(found)
+        own = msgspec.structs.replace(
+            own,
+            period=shorter(own.period, role.period) if role.period else 0,
+            max_ttl=shorter(own.max_ttl, role.explicit_max_ttl),
+        )
     return msgspec.structs.replace(own, period=shorter(own.period, bound) if own.period else 0)
