@@ -78,7 +78,7 @@ def give(session: Session, source: str | None, nonce: str | None, out: Path | No
             "\nThe old shares stay until enough of the new ones were given to `operator rekey verify`."
         )
     else:
-        session.say("\nThe old shares are worth nothing any more.")
+        session.say("\nThe new shares have replaced the old ones.")
 
 
 @rekey.command()

@@ -15,8 +15,18 @@ from actors.handles.keys import CEREMONY_INFO, SHARE_INFO
 from actors.local import LocalTree
 from actors.tree import KEY_HOLDER, SEAL_STATE, actor_name
 from secrethub.crypto import notary_key
+from secrethub.crypto.aead import Place
+from secrethub.crypto.keyring import Keyring, unwrap
 from secrethub.crypto.sealed_box import Recipient, proof, seal_to
-from secrethub.errors import Conflict, DecryptionFailed, IntegrityFailure, InvalidRequest, Sealed, WrongShare
+from secrethub.errors import (
+    Conflict,
+    DecryptionFailed,
+    IntegrityFailure,
+    InvalidRequest,
+    Sealed,
+    UnknownKey,
+    WrongShare,
+)
 from secrethub.node import NodeSettings
 from secrethub.seal.slots import ShamirSlot, make_shamir_slot, open_slot
 from secrethub.seal.wishes import GenerateRoot, Rekey, decode_token
@@ -61,7 +71,7 @@ async def test_new_shares_take_the_old_ones_place(
 async def test_the_former_root_key_opens_nothing_any_more(
     tree: LocalTree, client: SealClient, database: Database
 ) -> None:
-    """Whoever kept old shares and an old copy of the database cannot open what is there after a rekey."""
+    """Old shares, and the root key that an old copy has for them, open nothing that is there after a rekey."""
     old = await unsealed(client, 3, 2)
     (slot,) = await load_slots(database)
     assert isinstance(slot, ShamirSlot)
@@ -80,6 +90,29 @@ async def test_the_former_root_key_opens_nothing_any_more(
     notary_key.unwrap(new, row.wrapped_notary, row.cluster_id, row.notary_public)
     with pytest.raises(DecryptionFailed):
         notary_key.unwrap(root, row.wrapped_notary, row.cluster_id, row.notary_public)
+    with pytest.raises(DecryptionFailed):
+        unwrap(root, row.wrapped_keyring, row.cluster_id, row.keyring_revision)
+
+
+async def test_an_old_copy_has_the_data_keys_of_then(
+    tree: LocalTree, client: SealClient, psk: bytes, database: Database
+) -> None:
+    """Old shares and an old copy open what the data keys in it seal later, until those are rotated."""
+    old = await unsealed(client, 3, 2)
+    copy, (slot,) = await row_of(database), await load_slots(database)
+    assert isinstance(slot, ShamirSlot)
+    result = await carried_out(client, "rekey", Rekey(shares=3, threshold=2), old[:2])
+    await client.ceremonies.settle(result.progress.slot_id)
+    kept = unwrap(open_slot(slot, old[:2]), copy.wrapped_keyring, copy.cluster_id, copy.keyring_revision)
+    place = Place(table="t", column="c", row="r", version=1)
+
+    async def later() -> bytes:
+        return Keyring.load(await keyring_bytes(tree, psk, database)).seal(b"x", place)
+
+    assert kept.open(await later(), place) == b"x"
+    await client.rotate(1)
+    with pytest.raises(UnknownKey):
+        kept.open(await later(), place)
 
 
 async def test_verification_comes_before_the_change(
