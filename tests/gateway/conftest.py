@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -177,11 +178,22 @@ def pulses() -> Pulses:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for copies and archives of the ledger; the node may write there and beside it."""
+    made = tmp_path / "allowed" / "archive"
+    made.mkdir(parents=True, mode=0o700)
+    return made
+
+
+@pytest.fixture
 async def sealed_node(
-    database_url: str, tmp_path: Path, timing: Timing, pulses: Pulses
+    database_url: str, tmp_path: Path, folder: Path, timing: Timing, pulses: Pulses
 ) -> AsyncIterator[Node]:
     """A node on an empty database."""
-    async with running(node_settings(tmp_path, database_url), timing=timing, pulses=pulses) as node:
+    settings = msgspec.structs.replace(
+        node_settings(tmp_path, database_url), audit_dirs=(str(folder.parent),)
+    )
+    async with running(settings, timing=timing, pulses=pulses) as node:
         yield node
 
 

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,11 @@ import pytest
 
 from secrethub.operations.months import drop_months
 from tests.gateway.archives import configure, lines_of, nothing_is_lost, old_entries, run, segment
-from tests.gateway.audit_sinks import caught_up, enable, with_sinks
+from tests.gateway.audit_sinks import caught_up, enable
 from tests.gateway.behind import entries, ledger_is_good, sql, until
-from tests.gateway.conftest import Node, native, node_settings, running
+from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, status
 from tests.gateway.shell import Cli
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the archive is."""
-    made = tmp_path / "allowed" / "archive"
-    made.mkdir(parents=True, mode=0o700)
-    return made
-
-
-@pytest.fixture
-async def node(database_url: str, tmp_path: Path, folder: Path) -> AsyncIterator[Node]:
-    """A node that may write there."""
-    async with running(with_sinks(node_settings(tmp_path, database_url), folder.parent)) as one:
-        await one.initialise()
-        await one.unseal()
-        yield one
 
 
 async def test_reads_that_left(node: Node, folder: Path) -> None:

@@ -14,29 +14,11 @@ import pytest
 from tests.gateway.archives import configure, nothing_is_lost, old_entries, run, segment
 from tests.gateway.audit_sinks import with_sinks
 from tests.gateway.behind import ledger_is_good, sql, until
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node, node_settings
 from tests.gateway.kv import ok
 from tests.gateway.pair import healthy
 from tests.gateway.second_process import started
 from tests.gateway.standstill import standing_still
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the archive is."""
-    made = tmp_path / "allowed" / "archive"
-    made.mkdir(parents=True, mode=0o700)
-    return made
-
-
-@pytest.fixture
-async def node(database_url: str, tmp_path: Path, folder: Path) -> AsyncIterator[Node]:
-    """A node that may write there."""
-    async with running(with_sinks(node_settings(tmp_path, database_url), folder.parent)) as one:
-        await one.initialise()
-        await one.unseal()
-        yield one
-
 
 _MOMENTS = {
     "uploaded": ("INSERT ON audit_entries", "NEW.kind = 'prune'"),

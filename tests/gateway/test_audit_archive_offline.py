@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from secrethub.audit.export_reader import read_public_key, verify_files
 from secrethub.audit.verification import LedgerReport
 from tests.gateway.archives import configure, old_entries, run
-from tests.gateway.audit_sinks import with_sinks
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the archive is."""
-    made = tmp_path / "allowed" / "archive"
-    made.mkdir(parents=True, mode=0o700)
-    return made
-
-
-@pytest.fixture
-async def node(database_url: str, tmp_path: Path, folder: Path) -> AsyncIterator[Node]:
-    """A node that may write there."""
-    async with running(with_sinks(node_settings(tmp_path, database_url), folder.parent)) as one:
-        await one.initialise()
-        await one.unseal()
-        yield one
 
 
 async def test_the_archive_verifies_elsewhere(node: Node, folder: Path, tmp_path: Path) -> None:

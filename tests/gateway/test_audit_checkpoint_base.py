@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from actors.checkpointing import Checkpointing
 from actors.root_key import RootKey
@@ -17,22 +14,11 @@ from secrethub.operations import seal_lifecycle
 from secrethub.seal.slots import open_slot
 from secrethub.storage.seal_store import load_cluster
 from tests.gateway.archives import configure, old_entries, run
-from tests.gateway.audit_sinks import with_sinks
 from tests.gateway.behind import ledger_is_good, sql, until
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
 from tests.gateway.test_ledger_tamper import settled
 from tests.gateway.test_rolled_back import rolled_back
-
-
-@pytest.fixture
-async def node(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
-    """A node that archives into a folder."""
-    (tmp_path / "sinks" / "archive").mkdir(parents=True, mode=0o700)
-    async with running(with_sinks(node_settings(tmp_path, database_url), tmp_path / "sinks")) as one:
-        await one.initialise()
-        await one.unseal()
-        yield one
 
 
 async def pruned(node: Node) -> int:
@@ -46,9 +32,9 @@ async def pruned(node: Node) -> int:
     return await work.prune()
 
 
-async def test_archive_and_ledger_verify(node: Node, tmp_path: Path) -> None:
+async def test_archive_and_ledger_verify(node: Node, folder: Path, tmp_path: Path) -> None:
     """Online, offline, and by witnesses nothing is missed that was archived; tampering is named."""
-    url, folder = node.settings.database_url, tmp_path / "sinks" / "archive"
+    url = node.settings.database_url
     await old_entries(node, 5)
     await until(lambda: settled(url))
     await configure(node, folder)

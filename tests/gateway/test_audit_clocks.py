@@ -9,37 +9,18 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import quote
 
-import pytest
-
 from secrethub.clock import from_micros
 from secrethub.storage.database import Database
 from secrethub.storage.freshness import Caches
 from secrethub.storage.ledger import Ledger, Note
 from tests.gateway.archives import configure, nothing_is_lost, old_entries, run
-from tests.gateway.audit_sinks import caught_up, enable, paths, state, with_sinks
+from tests.gateway.audit_sinks import caught_up, enable, paths, state
 from tests.gateway.behind import entries, ledger_is_good, sql, until
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
 from tests.gateway.test_ledger_tamper import settled
 
 DAY = 86_400
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where sinks and the archive may write."""
-    made = tmp_path / "allowed" / "archive"
-    made.mkdir(parents=True, mode=0o700)
-    return made
-
-
-@pytest.fixture
-async def node(database_url: str, tmp_path: Path, folder: Path) -> AsyncIterator[Node]:
-    """A node that may write there."""
-    async with running(with_sinks(node_settings(tmp_path, database_url), folder.parent)) as one:
-        await one.initialise()
-        await one.unseal()
-        yield one
 
 
 @contextlib.asynccontextmanager

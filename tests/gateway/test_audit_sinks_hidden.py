@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from secrethub.storage import stream_ends
 from serve.timing import Timing
-from tests.gateway.audit_sinks import caught_up, delivered, enable, with_sinks
+from tests.gateway.audit_sinks import caught_up, delivered, enable
 from tests.gateway.behind import entries, integrity_failures, ledger_is_good, sql, until
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
 from tests.gateway.test_ledger_tamper import settled
 
@@ -30,35 +29,22 @@ _WRONG = """SELECT FROM audit_streams s
 SOON = Timing(streams=0.3)
 
 
-@pytest.fixture
-async def node(database_url: str, tmp_path: Path, timing: Timing) -> AsyncIterator[Node]:
-    """A node with a place for sinks."""
-    (tmp_path / "sinks").mkdir(mode=0o700)
-    settings = with_sinks(node_settings(tmp_path, database_url), tmp_path / "sinks")
-    async with running(settings, timing=timing) as one:
-        await one.initialise()
-        await one.unseal()
-        yield one
-
-
 @pytest.mark.parametrize("timing", [SOON])
 @pytest.mark.parametrize("how", _HIDING)
-async def test_hidden_entries(node: Node, tmp_path: Path, how: str) -> None:
+async def test_hidden_entries(node: Node, folder: Path, how: str) -> None:
     """Entries that somebody hides at the end of a stream reach the sink and a checkpoint, loudly."""
-    url, below = node.settings.database_url, tmp_path / "sinks" / "below"
-    below.mkdir(mode=0o700)
-    place = below / "ledger.jsonl"
+    url, place = node.settings.database_url, folder / "ledger.jsonl"
     await enable(node, "local", "file", file_path=str(place))
     await ok(node, "POST", "secret/data/a", {"data": {}})
     await caught_up(node, place)
-    below.rename(tmp_path / "away")
+    folder.rename(folder.parent / "away")
     for number in range(5):
         await node.call("GET", f"secret/data/x{number}")
     (row,) = await sql(url, "SELECT DISTINCT stream FROM audit_entries WHERE path = 'secret/data/x4'")
     await ok(node, "PUT", "sys/seal")
     await sql(url, _HIDING[how], row["stream"])
     await node.unseal()
-    (tmp_path / "away").rename(below)
+    (folder.parent / "away").rename(folder)
 
     async def there() -> bool:
         found = {entry["path"] for entry in delivered(place)}

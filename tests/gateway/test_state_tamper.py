@@ -12,9 +12,8 @@ from secrethub.engines.own_changes import present_fence
 from secrethub.storage.authority import POLICIES
 from secrethub.storage.sealed_stream import SealedStream
 from tests.gateway.archives import configure, old_entries, run
-from tests.gateway.audit_sinks import with_sinks
 from tests.gateway.behind import sql
-from tests.gateway.conftest import Node, native, node_settings, running
+from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put
 from tests.gateway.shell import Cli
 
@@ -249,41 +248,36 @@ async def test_what_is_said_without_a_key(node: Node) -> None:
     assert ("kv_secrets", row["id"], "removed") in await bad_rows(node)
 
 
-async def test_after_archiving(database_url: str, tmp_path: Path) -> None:
+async def test_after_archiving(node: Node, folder: Path) -> None:
     """What archived entries said of rows stays known: what was removed or put back since is found."""
-    folder = tmp_path / "allowed" / "archive"
-    folder.mkdir(parents=True, mode=0o700)
-    async with running(with_sinks(node_settings(tmp_path, database_url), folder.parent)) as node:
-        await node.initialise()
-        await node.unseal()
-        await _write(node, "p", "secrets/one")
-        older = await _Policies.of(node)
-        await _write(node, "p", "secrets/two")
-        now = await _Policies.of(node)
-        for path in ("kept", "gone", "taken"):
-            await put(node, path, {"k": "1"})
-        rows = {row["path"]: row for row in await run_sql(node, "SELECT * FROM kv_secrets")}
-        values = {row["id"]: row for row in await run_sql(node, "SELECT * FROM kv_versions")}
-        await ok(node, "DELETE", "secret/metadata/gone")
-        await run_sql(node, "DELETE FROM kv_secrets WHERE path = 'taken'")
-        taken = ("kv_secrets", rows["taken"]["id"], "removed")
-        await configure(node, folder)
-        for _ in range(2):
-            await old_entries(node, 3)
-            assert (await run(node))["entries"] > 0
-            left = await run_sql(node, "SELECT count(*) AS n FROM audit_entries WHERE operation = 'kv.write'")
-            assert left[0]["n"] == 0
-            assert await bad_rows(node) == [taken]
-        await run_sql(node, "DELETE FROM kv_ends")
-        for path in ("gone", "taken"):
-            for table, row in (("kv_secrets", rows[path]), ("kv_versions", values[rows[path]["id"]])):
-                places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
-                await run_sql(node, f"INSERT INTO {table} VALUES ({places})", *row.values())
-        assert await bad_rows(node) == [("kv_secrets", rows["gone"]["id"], "put back")]
-        await run_sql(node, "DELETE FROM kv_secrets WHERE path IN ('gone', 'kept')")
-        assert await bad_rows(node) == [("kv_secrets", rows["kept"]["id"], "removed")]
-        await older.put(node)
-        found = await bad_rows(node)
-        assert any(row[0] == "policies" for row in found)
-        await now.put(node)
-        assert {row[0] for row in await bad_rows(node)} == {"kv_secrets"}
+    await _write(node, "p", "secrets/one")
+    older = await _Policies.of(node)
+    await _write(node, "p", "secrets/two")
+    now = await _Policies.of(node)
+    for path in ("kept", "gone", "taken"):
+        await put(node, path, {"k": "1"})
+    rows = {row["path"]: row for row in await run_sql(node, "SELECT * FROM kv_secrets")}
+    values = {row["id"]: row for row in await run_sql(node, "SELECT * FROM kv_versions")}
+    await ok(node, "DELETE", "secret/metadata/gone")
+    await run_sql(node, "DELETE FROM kv_secrets WHERE path = 'taken'")
+    taken = ("kv_secrets", rows["taken"]["id"], "removed")
+    await configure(node, folder)
+    for _ in range(2):
+        await old_entries(node, 3)
+        assert (await run(node))["entries"] > 0
+        left = await run_sql(node, "SELECT count(*) AS n FROM audit_entries WHERE operation = 'kv.write'")
+        assert left[0]["n"] == 0
+        assert await bad_rows(node) == [taken]
+    await run_sql(node, "DELETE FROM kv_ends")
+    for path in ("gone", "taken"):
+        for table, row in (("kv_secrets", rows[path]), ("kv_versions", values[rows[path]["id"]])):
+            places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+            await run_sql(node, f"INSERT INTO {table} VALUES ({places})", *row.values())
+    assert await bad_rows(node) == [("kv_secrets", rows["gone"]["id"], "put back")]
+    await run_sql(node, "DELETE FROM kv_secrets WHERE path IN ('gone', 'kept')")
+    assert await bad_rows(node) == [("kv_secrets", rows["kept"]["id"], "removed")]
+    await older.put(node)
+    found = await bad_rows(node)
+    assert any(row[0] == "policies" for row in found)
+    await now.put(node)
+    assert {row[0] for row in await bad_rows(node)} == {"kv_secrets"}
