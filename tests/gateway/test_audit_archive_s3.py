@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -82,15 +83,22 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         server.stop()
 
 
-@pytest.fixture
-async def node(database_url: str, tmp_path: Path, cloud: Cloud) -> AsyncIterator[Node]:
-    """A node that may connect to the service."""
+@contextlib.asynccontextmanager
+async def cluster(database_url: str, folder: Path, name: str = "n1") -> AsyncIterator[Node]:
+    """A cluster of one node that may connect to the service."""
     settings = msgspec.structs.replace(
-        node_settings(tmp_path, database_url), outbound_networks=("127.0.0.0/8",)
+        node_settings(folder, database_url, name), outbound_networks=("127.0.0.0/8",)
     )
     async with running(settings) as one:
         await one.initialise()
         await one.unseal()
+        yield one
+
+
+@pytest.fixture
+async def node(database_url: str, tmp_path: Path, cloud: Cloud) -> AsyncIterator[Node]:
+    """A node that may connect to the service."""
+    async with cluster(database_url, tmp_path) as one:
         yield one
 
 
@@ -158,3 +166,26 @@ async def test_a_bucket_that_is_not_there(node: Node, cloud: Cloud) -> None:
         node.settings.database_url, "SELECT 1 FROM audit_entries WHERE path LIKE 'secret/data/old%'"
     )
     assert len(kept) == 5
+
+
+async def test_two_clusters_and_one_prefix(
+    node: Node, shared_database_url: str, cloud: Cloud, tmp_path: Path
+) -> None:
+    """Neither overwrites an object of the other's, though the numbers are the same; each verifies its own."""
+    async with cluster(shared_database_url, tmp_path, "n2") as other:
+        made: list[dict[str, bytes]] = []
+        for one in (node, other, node, other):
+            await ok(one, "PUT", "sys/audit/archive", cloud.config())
+            before = objects(cloud)
+            await old_entries(one, 5)
+            assert len((await run(one))["segments"]) == 1
+            after = objects(cloud)
+            assert before.items() <= after.items()
+            made.append({name: after[name] for name in after.keys() - before.keys()})
+        numbers = [{name[:13] for name in names} for names in made]
+        assert numbers == [{f"prod/0000000{number}"} for number in (1, 1, 2, 2)]
+        assert [len(names) for names in made] == [2] * 4
+        for one in (node, other):
+            assert (await ok(one, "POST", "sys/audit/archive/verify", {}))["ok"]
+            await ledger_is_good(one, state=True)
+        assert objects(cloud) == made[0] | made[1] | made[2] | made[3]
