@@ -148,7 +148,7 @@ def verify_files(
     """Verify what is in the files.
 
     Args:
-        paths: files, plain or compressed with gzip (``.gz``).
+        paths: at least one file, plain or compressed with gzip (``.gz``).
         public: the notary's public key, kept from when the cluster was trusted.
         tell: called now and then with the number of entries read.
         witness: what a node or an agent has seen of the ledger; the files must go on from there.
@@ -158,10 +158,11 @@ def verify_files(
             another cluster's, or no export; or they have no checkpoint.
         OSError: a file cannot be read.
     """
-    clusters = {_cluster(path) for path in paths}
-    if len(clusters) != 1:
-        raise InvalidRequest("the files are of different clusters")
-    chain = CheckpointVerifier(clusters.pop(), public)
+    cluster = _cluster(paths[0])
+    for path in paths[1:]:
+        if _cluster(path) != cluster:
+            raise InvalidRequest(f"{path}: it is of a different cluster than {paths[0]}")
+    chain = CheckpointVerifier(cluster, public)
     if witness is not None and not _is_of(witness, chain.cluster, public):
         raise InvalidRequest("the witness is one of another ledger")
     bases: list[StreamHead] = []
