@@ -6,6 +6,9 @@ Nothing is buffered across a failure: when a commit fails every waiting request 
 :class:`~secrethub.errors.Unavailable`. When it is unknown whether a commit happened, the stream ends
 there, and the next one opens with a signed ``lost`` entry that names the range. So does a stream whose
 newest entries the database does not have any more.
+
+Entries are dated by the process's clock, or by the database's where that is more than a minute ahead: what
+leaves the ledger by its age, or is left out by a sink, goes by the clock that is behind.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -28,7 +31,8 @@ from secrethub.errors import IntegrityFailure, Sealed, SecretHubError, Unavailab
 from secrethub.ids import new_uuid
 from secrethub.storage.database import FAILURES, Database, unavailable
 from secrethub.storage.freshness import Caches
-from secrethub.storage.ledger_rows import BEHIND, COMMIT, IS_DURABLE, NEWEST_OF, NOT_DURABLE, appended
+from secrethub.storage.ledger_rows import BEHIND, COMMIT, NEWEST_OF, NOT_DURABLE, WHY, appended
+from secrethub.storage.ledger_waiters import Waiter, tell
 
 _BATCH = 512
 _MOST_WAITING = 20_000
@@ -61,22 +65,6 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     client: str = ""
     door: str = ""
     detail: str = "{}"
-
-
-class Waiter(Protocol):
-    """Who waits for an entry: a future, or whatever can be told as one can; what it does then never fails."""
-
-    def done(self) -> bool:
-        """Whether nobody waits any more; an entry that is not under way yet is dropped."""
-        ...
-
-    def set_result(self, result: None, /) -> None:
-        """Take note that the entry is durable."""
-        ...
-
-    def set_exception(self, exception: SecretHubError, /) -> None:
-        """Take note that it is not, or that this is unknown."""
-        ...
 
 
 class Ledger:
@@ -119,6 +107,7 @@ class Ledger:
         self._connection: asyncpg.Connection[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._asked = 0.0
+        self._slow_clock = False
         self._busiest = 0.0
         """The most requests that were under way, or entries that waited, lately."""
         self.open = 0
@@ -240,7 +229,7 @@ class Ledger:
                 except (Unavailable, Sealed, IntegrityFailure) as exc:
                     failure = exc
                 except asyncio.CancelledError:
-                    _tell(batch, Unavailable("this process is stopping"))
+                    tell(batch, Unavailable("this process is stopping"))
                     raise
                 except Exception as exc:  # noqa: BLE001
                     # A defect of ours in one entry must not end the writer for all who come after.
@@ -249,7 +238,7 @@ class Ledger:
                 finally:
                     self._committing = 0
                 # Not here: the next group is on its way to the database while these are answered.
-                loop.call_soon(_tell, batch, failure)
+                loop.call_soon(tell, batch, failure)
 
     async def _gathered(self) -> None:
         """Let requests that are ready to run come into this group too: fewer, larger commits.
@@ -271,7 +260,7 @@ class Ledger:
         return max(_LEAST, min(_BATCH, int(self._busiest / 2)))
 
     def _refuse(self, exc: SecretHubError) -> None:
-        _tell(self._waiting, exc)
+        tell(self._waiting, exc)
         self._waiting.clear()
 
     def _own(self, kind: Kind, detail: str) -> Note:
@@ -305,17 +294,34 @@ class Ledger:
         return self._chain, first + notes
 
     async def _commit(self, notes: list[Note]) -> None:
+        """Commit ``notes`` in one transaction; the database dates them where our clock is far behind its."""
+        started = time.monotonic()
+        present = await self._written(notes)
+        if bool(present) is not self._slow_clock:
+            self._slow_clock = bool(present)
+            _log.warning("this node's clock is %s the database's", "far behind" if present else "again near")
+        if present and await self._written(notes, present):
+            raise Unavailable("the database answers too slowly")
+        self.lag = time.monotonic() - started
+
+    async def _written(self, notes: list[Note], present: int = 0) -> int:
         """Chain ``notes`` and commit them in one transaction.
 
         A rejected batch leaves the chain where it was: it is only moved on afterwards.
+
+        Args:
+            notes: without what a new stream begins with.
+            present: by the database's clock, in microseconds since the epoch; they are not dated before it.
+
+        Returns:
+            0, or the present by the database's clock if they would be dated too long before it.
         """
-        started = time.monotonic()
         try:
             chain, notes = await self._opened(notes)
         except FAILURES as exc:
             raise unavailable(exc, "the audit ledger cannot be written") from exc
         start = StreamHead(chain.stream, chain.number, chain.head)
-        at = int(self._wall() * 1_000_000)
+        at = max(int(self._wall() * 1_000_000), present)
         try:
             records = chain.extend(at, map(msgspec.structs.astuple, notes))
         except BaseException:
@@ -326,7 +332,8 @@ class Ledger:
             try:
                 assert self._connection is not None
                 rows = await self._connection.fetch(COMMIT, *appended(start, records), self._caches.cursor)
-                written = bool(rows) or await self._connection.fetchval(IS_DURABLE)
+                place = chain.stream, chain.number, chain.head
+                why = None if rows else await self._connection.fetchrow(WHY, *place)
             except BaseException as exc:
                 if getattr(exc, "sqlstate", None) == BEHIND:
                     start = await self._survived(start)
@@ -335,15 +342,17 @@ class Ledger:
                     _log.warning("the ledger could not be written: %s", type(exc).__name__)
                     raise unavailable(exc, "the audit ledger cannot be written") from exc
                 raise
-            if not written:
+            if why is not None and not why["written"]:
                 self._stay_at(start)
+                if why["durable"]:
+                    return int(why["present"])
                 _log.error(NOT_DURABLE)
                 raise Unavailable(NOT_DURABLE)
             self._lost.clear()
             self._caches.apply(rows, least=least)
             self.entries += len(records)
             self._asked = asked
-            self.lag = time.monotonic() - started
+        return 0
 
     def _stay_at(self, start: StreamHead) -> None:
         """Go on where the stream ends; one that has no entry yet is begun again, with what it opens with."""
@@ -369,20 +378,6 @@ class Ledger:
         if self._connection is not None and not isinstance(exc, asyncpg.PostgresError):
             self._connection.terminate()
             self._connection = None
-
-
-def _tell(batch: Iterable[tuple[Note, Waiter]], failure: SecretHubError | None) -> None:
-    for _, waiter in batch:
-        try:
-            if waiter.done():
-                continue
-            if failure is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(failure)
-        except Exception:  # noqa: BLE001 - nothing is expected, and no waiter may take the others' answers
-            # It promised not to; those after it have a right to their answers all the same.
-            _log.exception("one who waits for an entry could not be told")
 
 
 def _now() -> float:

@@ -8,7 +8,7 @@ streams.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import asyncpg
@@ -20,7 +20,7 @@ from secrethub.crypto.keyring import Keyring
 from secrethub.errors import Unavailable
 from secrethub.ids import new_uuid
 from secrethub.storage.database import Database
-from secrethub.storage.ledger_rows import APPEND, BEHIND, NOT_DURABLE, appended
+from secrethub.storage.ledger_rows import APPEND, BEHIND, LATER, NOT_DURABLE, appended
 
 _ITSELF = Origin()
 
@@ -28,8 +28,16 @@ _ITSELF = Origin()
 class SealedStream:
     """Writes the seal's events, one commit each."""
 
-    def __init__(self, database: Database, *, node: str, process: str = "seal-state") -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        node: str,
+        process: str = "seal-state",
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._database = database
+        self._wall = wall
         self._origin = {"node": node, "process": process}
         self._chain: Chain | None = None
         self._signed = False
@@ -92,40 +100,41 @@ class SealedStream:
         origin: Origin = _ITSELF,
     ) -> None:
         key = None if keyring is None else keyring.derived("audit-sign")
-        records = []
-        if self._chain is None or self._signed != (key is not None):
-            chain = Chain(new_uuid(), key)
-            before = StreamHead(chain.stream, 0, chain.head)
-            records.append(
-                chain.append(
-                    at=_now(),
-                    kind="open",
-                    actor="system",
-                    operation="ledger.open",
-                    outcome="done",
-                    detail=open_detail(self._origin),
-                )
-            )
-        else:
-            chain = Chain(self._chain.stream, key, self._chain.number, self._chain.head)
-            before = StreamHead(chain.stream, chain.number, chain.head)
-        records.append(
-            chain.append(
-                at=_now(),
-                kind=kind,
-                request_id=origin.request_id,
-                actor=origin.actor,
-                operation=operation,
-                path=origin.path,
-                client=origin.client,
-                door=origin.door,
-                outcome=outcome,
-                reason=reason,
-                detail=canonical_json(dict(detail or {})) if text is None else text,
-            )
-        )
         try:
             async with self._database.write() as connection:
+                at = await connection.fetchval(LATER, int(self._wall() * 1_000_000))
+                records = []
+                if self._chain is None or self._signed != (key is not None):
+                    chain = Chain(new_uuid(), key)
+                    before = StreamHead(chain.stream, 0, chain.head)
+                    records.append(
+                        chain.append(
+                            at=at,
+                            kind="open",
+                            actor="system",
+                            operation="ledger.open",
+                            outcome="done",
+                            detail=open_detail(self._origin),
+                        )
+                    )
+                else:
+                    chain = Chain(self._chain.stream, key, self._chain.number, self._chain.head)
+                    before = StreamHead(chain.stream, chain.number, chain.head)
+                records.append(
+                    chain.append(
+                        at=at,
+                        kind=kind,
+                        request_id=origin.request_id,
+                        actor=origin.actor,
+                        operation=operation,
+                        path=origin.path,
+                        client=origin.client,
+                        door=origin.door,
+                        outcome=outcome,
+                        reason=reason,
+                        detail=canonical_json(dict(detail or {})) if text is None else text,
+                    )
+                )
                 rows = [row_from(record) for record in records]
                 if not await connection.fetch(APPEND, *appended(before, rows)):
                     raise Unavailable(NOT_DURABLE)
@@ -135,7 +144,3 @@ class SealedStream:
             raise Unavailable("the database has lost entries of the audit ledger") from exc
         # Only now: an entry that was not stored leaves the chain where it was.
         self._chain, self._signed = chain, key is not None
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

@@ -1,4 +1,4 @@
-"""Clocks that are ahead: nothing leaves the ledger too early, is left out, lost, or kept for ever."""
+"""Clocks that are wrong: nothing leaves the ledger too early, is left out, lost, or kept for ever."""
 
 from __future__ import annotations
 
@@ -119,6 +119,22 @@ async def test_a_clock_that_was_ahead(node: Node, folder: Path) -> None:
     await ledger_is_good(node, state=True)
     assert (await ok(node, "POST", "sys/audit/archive/verify", {}))["ok"]
     assert await nothing_is_lost(node, folder) > 80
+
+
+async def test_a_clock_that_is_months_behind(node: Node, folder: Path) -> None:
+    """What such a process writes is given to every sink, and stays in the ledger for as long as the rest."""
+    url, place = node.settings.database_url, folder.parent / "ledger.jsonl"
+    await enable(node, "local", "file", file_path=str(place), max_lag="1h")
+    await configure(node, folder, "1h")
+    async with another(node, lambda: time.time() - 200 * DAY) as slow:
+        for _ in range(2):
+            await _write(slow, "secret/data/slow", 30)
+    assert paths(await caught_up(node, place), "secret/data/slow") == ["secret/data/slow"] * 60
+    assert (await state(node, "local"))["skipped"] == 0
+    assert (await run(node))["entries"] == 0
+    assert len(await entries(url, path="secret/data/slow")) == 60
+    assert len((await ok(node, "GET", "sys/audit/entries?since=1h&path=secret/data/slow"))["entries"]) == 60
+    await ledger_is_good(node, state=True)
 
 
 async def test_more_entries_of_an_instant_than_a_segment_has(node: Node, folder: Path) -> None:

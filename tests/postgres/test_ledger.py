@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -199,6 +200,41 @@ async def test_a_database_that_confirms_too_early(office: Office, keyring: Keyri
     await sealed.record("sys.test", "done", keyring=keyring)
     paths = [path for _, _, kind, path in await stored(office) if kind == "request"]
     assert paths == ["before", "after"]
+    assert (await verdict(office.url, keyring)).ok
+
+
+async def test_whose_clock_dates_entries(
+    office: Office, keyring: Keyring, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process's own, unless that is more than a minute behind the database's; the stream goes on."""
+    began, ahead = time.time(), 0.0
+    ledger = Ledger(
+        office.database,
+        Caches(),
+        node="n",
+        process="odd",
+        key=lambda: keyring.derived("audit-sign"),
+        wall=lambda: began + ahead,
+    )
+    ledger.start()
+    own = []
+    try:
+        for ahead in (-1e7, -1.0, -1e9, -1e9, 0.0, 1e7):
+            await ledger.append(note("p"))
+            (row,) = await office.sql("SELECT at FROM audit_entries ORDER BY number DESC LIMIT 1")
+            own.append(row["at"] == int((began + ahead) * 1_000_000))
+            assert own[-1] or row["at"] > began * 1_000_000
+    finally:
+        await ledger.stop()
+    assert own == [False, True, False, False, True, True]
+    assert [text for text in caplog.messages if "clock" in text] == [
+        f"this node's clock is {how} the database's" for how in ("far behind", "again near") * 2
+    ]
+    sealed = SealedStream(office.database, node="n", wall=lambda: 0.0)
+    await sealed.record("sys.test", "done", keyring=keyring)
+    (row,) = await office.sql("SELECT at FROM audit_entries WHERE operation = 'sys.test'")
+    assert row["at"] > began * 1_000_000
+    assert len({stream for stream, *_ in await stored(office)}) == 2
     assert (await verdict(office.url, keyring)).ok
 
 
