@@ -28,7 +28,7 @@ from secrethub.engines.system.ledger_entries import shown
 from secrethub.errors import IntegrityFailure, SecretHubError, Unavailable
 from secrethub.ids import new_uuid
 from secrethub.operations.note import note
-from secrethub.storage import locks, sinks
+from secrethub.storage import locks, sinks, stream_ends
 from secrethub.storage.ledger_read import present
 from secrethub.storage.ledger_search import Found
 from secrethub.wire.durations import parse_duration
@@ -110,6 +110,7 @@ class Delivery:
         self._renewed = 0.0
         self._target: Target | None = None
         self._pause = 0.0
+        self._missing = 0
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -148,6 +149,9 @@ class Delivery:
         async with core.database.read() as connection:
             page = await sinks.following(connection, key, places, _PAGE)
             behind = await sinks.behind_of(connection, places)
+            # A whole page says nothing of what comes after it.
+            if len(page) < _PAGE:
+                self._miss(await sinks.missing_of(connection, places) if behind > len(page) else 0)
         self._tell(page, behind)
         for piece in _pieces(page):
             if not await self._claimed():
@@ -270,6 +274,13 @@ class Delivery:
         oldest = min((one.record.entry.at for one in page), default=None)
         lag = 0.0 if oldest is None else max(0.0, (micros(core.clock.now()) - oldest) / 1_000_000)
         core.metrics.sink_lag.labels(name).set(lag)
+
+    def _miss(self, missing: int) -> None:
+        """Tell once of entries that the sink waits for in vain."""
+        if missing > self._missing:
+            self._core.metrics.integrity_failures.labels(stream_ends.TABLE).inc(missing - self._missing)
+            _log.error("the sink %s of the ledger waits in vain: " + sinks.MISSING, self._sink.name, missing)
+        self._missing = missing
 
     def _untell(self) -> None:
         for metric in (self._core.metrics.sink_behind, self._core.metrics.sink_lag):

@@ -25,6 +25,7 @@ from secrethub.storage.ledger_search import Found, Integrity, integrity_of
 
 TABLE = "audit_sink_positions"
 EDITED = "its place in the ledger was edited: entries come again"
+MISSING = "%d entries are gone from the ledger, or never were: audit verify tells"
 _PURPOSE = "audit-sinks"
 _BEHIND = """FROM audit_streams s
              LEFT JOIN unnest($1::text[], $2::bigint[], $3::bytea[]) AS p(stream, number, hash)
@@ -127,11 +128,13 @@ def claim_of(sink: str) -> str:
 async def state_of(connection: asyncpg.Connection[Any], keyring: Keyring, sink: str) -> SinkState:
     """Return how a sink fares."""
     places = await places_of(connection, keyring, sink)
-    behind = await behind_of(connection, places)
+    behind, missing = await behind_of(connection, places), await missing_of(connection, places)
     row = await connection.fetchrow("SELECT * FROM audit_sinks WHERE sink = $1", sink)
-    names = ("node", "delivered", "skipped", "delivered_at", "failed_at", "error")
+    names = ("node", "delivered", "skipped", "delivered_at", "failed_at")
     told = {} if row is None else {name: row[name] for name in names}
-    return SinkState(behind=behind, **told | ({"error": EDITED} if places.edited else {}))
+    error = EDITED if places.edited else "" if row is None else row["error"]
+    errors = (error, MISSING % missing if missing else "")
+    return SinkState(behind=behind, error="; ".join(filter(None, errors)), **told)
 
 
 async def behind_of(connection: asyncpg.Connection[Any], places: Places) -> int:
@@ -139,6 +142,21 @@ async def behind_of(connection: asyncpg.Connection[Any], places: Places) -> int:
     found = await connection.fetchval(
         f"""SELECT COALESCE(sum(s.number - LEAST(s.number, GREATEST(p.number, g.number, 0))), 0)::bigint
             {_BEHIND}""",
+        *places.columns,
+    )
+    return int(found)
+
+
+async def missing_of(connection: asyncpg.Connection[Any], places: Places) -> int:
+    """Return how many entries a sink waits for in vain: beyond the last one that the ledger has of a stream.
+
+    Somebody removed a stream's newest entries, or edited how far it goes.
+    """
+    found = await connection.fetchval(
+        f"""SELECT COALESCE(sum(s.number - LEAST(s.number, GREATEST(s.known, e.number))), 0)::bigint
+            FROM (SELECT s.stream, s.number, GREATEST(p.number, g.number, 0) AS known {_BEHIND}) AS s
+            LEFT JOIN LATERAL (SELECT number FROM audit_entries WHERE stream = s.stream
+                               ORDER BY number DESC LIMIT 1) AS e ON true""",  # noqa: S608 - constants of ours
         *places.columns,
     )
     return int(found)

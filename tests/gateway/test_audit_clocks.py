@@ -39,7 +39,8 @@ async def another(node: Node, wall: Callable[[], float]) -> AsyncIterator[Ledger
         await database.close()
 
 
-async def _write(ledger: Ledger, path: str, count: int = 1) -> None:
+async def write(ledger: Ledger, path: str, count: int = 1) -> None:
+    """Write down so many reads of a path."""
     note = Note(kind="request", request_id="", actor="a", operation="kv.read", path=path, outcome="missing")
     await asyncio.gather(*(ledger.append(note) for _ in range(count)))
 
@@ -76,7 +77,7 @@ async def test_a_clock_that_is_months_ahead(node: Node, folder: Path) -> None:
     url, place = node.settings.database_url, folder.parent / "ledger.jsonl"
     await enable(node, "local", "file", file_path=str(place))
     async with another(node, lambda: time.time() + 200 * DAY) as ahead:
-        await _write(ahead, "secret/data/ahead", 30)
+        await write(ahead, "secret/data/ahead", 30)
     (row,) = await sql(url, "SELECT count(*) AS n FROM audit_entries_other WHERE path = 'secret/data/ahead'")
     assert row["n"] == 30
     await ok(node, "POST", "secret/data/a", {"data": {"k": "v"}})
@@ -104,9 +105,9 @@ async def test_a_clock_that_was_ahead(node: Node, folder: Path) -> None:
     clock = {"ahead": 3.0}
     await configure(node, folder, segment_entries=10)
     async with another(node, lambda: time.time() + clock["ahead"]) as odd:
-        await _write(odd, "secret/data/odd")
+        await write(odd, "secret/data/odd")
         clock["ahead"] = 0.0
-        await _write(odd, "secret/data/odd", 60)
+        await write(odd, "secret/data/odd", 60)
     await old_entries(node, 20)
     await run(node)
     assert len(await entries(url, path="secret/data/odd")) == 61
@@ -128,7 +129,7 @@ async def test_a_clock_that_is_months_behind(node: Node, folder: Path) -> None:
     await configure(node, folder, "1h")
     async with another(node, lambda: time.time() - 200 * DAY) as slow:
         for _ in range(2):
-            await _write(slow, "secret/data/slow", 30)
+            await write(slow, "secret/data/slow", 30)
     assert paths(await caught_up(node, place), "secret/data/slow") == ["secret/data/slow"] * 60
     assert (await state(node, "local"))["skipped"] == 0
     assert (await run(node))["entries"] == 0
@@ -143,7 +144,7 @@ async def test_more_entries_of_an_instant_than_a_segment_has(node: Node, folder:
     await old_entries(node, 0)
     assert (await run(node))["segments"]
     async with another(node, time.time) as other:
-        await _write(other, "secret/data/x", 30)
+        await write(other, "secret/data/x", 30)
     await old_entries(node, 1)
     await run(node)
     assert not await entries(node.settings.database_url, path="secret/data/x")

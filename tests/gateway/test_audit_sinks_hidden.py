@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
-from secrethub.storage import stream_ends
+from secrethub.storage import sinks, stream_ends
 from serve.timing import Timing
-from tests.gateway.audit_sinks import caught_up, delivered, enable
+from tests.gateway.audit_sinks import caught_up, delivered, enable, state
 from tests.gateway.behind import entries, integrity_failures, ledger_is_good, sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
+from tests.gateway.test_audit_clocks import another, write
 from tests.gateway.test_ledger_tamper import settled
 
 _HIDING = {
@@ -21,6 +23,11 @@ _HIDING = {
                   WHERE s.stream = $1 AND p.stream = $1""",
     "another": "UPDATE audit_streams SET hash = sha256(hash) WHERE stream = $1",
 }
+_IN_VAIN = (
+    "UPDATE audit_streams SET number = number + 5 WHERE stream = $1",
+    """DELETE FROM audit_entries
+       WHERE stream = $1 AND number > (SELECT number - 5 FROM audit_streams WHERE stream = $1)""",
+)
 _WRONG = """SELECT FROM audit_streams s
             FULL JOIN (SELECT DISTINCT ON (stream) * FROM audit_entries
                        ORDER BY stream, number DESC) e USING (stream)
@@ -63,6 +70,35 @@ async def test_hidden_entries(node: Node, folder: Path, how: str) -> None:
     assert not await sql(url, _WRONG)
     assert (await ledger_is_good(node, state=True))["unproven"] < 10
     assert "audit.stream.mend" in {entry["operation"] for entry in await caught_up(node, place)}
+
+
+@pytest.mark.parametrize("statement", _IN_VAIN)
+async def test_entries_that_are_not_there(node: Node, folder: Path, statement: str) -> None:
+    """A sink that waits for entries which the ledger does not have says so, and is given all others."""
+    url, place = node.settings.database_url, folder / "ledger.jsonl"
+    await enable(node, "local", "file", file_path=str(place))
+    await caught_up(node, place)
+    folder.rename(folder.parent / "away")
+    async with another(node, time.time) as other:
+        await write(other, "secret/data/x", 9)
+    (row,) = await sql(url, "SELECT DISTINCT stream FROM audit_entries WHERE path = 'secret/data/x'")
+    await sql(url, statement, row["stream"])
+    (folder.parent / "away").rename(folder)
+    await node.call("GET", "secret/data/later")
+
+    async def told(error: str) -> bool:
+        return bool((await state(node, "local"))["error"] == error)
+
+    async def counted() -> bool:
+        return (await integrity_failures(node)).get("audit_streams") == 5
+
+    await until(lambda: told(sinks.MISSING % 5))
+    await until(counted)
+    assert (await state(node, "local"))["behind"] >= 5
+    assert {"secret/data/x", "secret/data/later"} <= {entry["path"] for entry in delivered(place)}
+    last = "(SELECT max(number) FROM audit_entries WHERE stream = $1)"
+    await sql(url, f"UPDATE audit_streams SET number = {last} WHERE stream = $1", row["stream"])
+    await until(lambda: told(""))
 
 
 @pytest.mark.parametrize("timing", [SOON])
