@@ -139,10 +139,13 @@ class Checkpointing:
         self.last = signed
         return signed
 
-    async def prune(self) -> int:
+    async def prune(self, most: int = _PRUNED) -> int:
         """Let a signed base stand for the oldest checkpoints, where all that they speak of was archived.
 
         Nothing is signed that was not verified, from the base before on.
+
+        Args:
+            most: how many go at once.
 
         Returns:
             How many went.
@@ -154,7 +157,7 @@ class Checkpointing:
         """
         async with self._database.write() as connection:
             await checkpoints.check_epoch(connection, self._epoch)
-            old = await checkpoints.prunable(connection, _PRUNED)
+            old = await checkpoints.prunable(connection, most)
             if not old:
                 return 0
             verifier = await _verifier(connection, self._cluster, self._public)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -87,18 +86,23 @@ async def beside(
 async def prunable(connection: asyncpg.Connection[Any], limit: int) -> list[Signed]:
     """Return the oldest checkpoints that speak of no entry that the ledger still has; never the newest.
 
-    Whoever moves the instants of entries can only have them leave early, and their base vouches for the same.
+    Those are older than every entry. So are all before one that is, whatever they are dated: the database's
+    clock may have been ahead. Whoever moves the instants of entries can only have them leave early, and their
+    base vouches for the same.
 
     Raises:
         IntegrityFailure: one cannot be read.
     """
-    oldest = await connection.fetchval("SELECT min(at) FROM audit_entries")
     rows = await connection.fetch(
-        f"""{_SELECT} WHERE p.sequence < (SELECT max(sequence) FROM audit_checkpoints)
+        f"""{_SELECT} WHERE p.sequence <= (
+                SELECT sequence FROM audit_checkpoints
+                WHERE at < (SELECT min(at) FROM audit_entries)
+                    AND sequence < (SELECT max(sequence) FROM audit_checkpoints)
+                ORDER BY at DESC LIMIT 1)
             ORDER BY p.sequence LIMIT $1""",  # noqa: S608 - a constant of ours
         limit,
     )
-    return [_signed(row) for row in itertools.takewhile(lambda row: row["at"] < (oldest or 0), rows)]
+    return [_signed(row) for row in rows]
 
 
 async def put_base(connection: asyncpg.Connection[Any], signed: SignedBase) -> None:

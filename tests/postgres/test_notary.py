@@ -312,5 +312,43 @@ async def test_checkpoints_of_what_was_archived_go(cluster: Founded, office: Off
         await cluster.begin()
 
 
+async def test_checkpoints_that_are_dated_ahead(cluster: Founded, office: Office, database_url: str) -> None:
+    """Those of a time in which the database's clock was years ahead go with what was archived then."""
+
+    async def made(one: Founded, count: int) -> None:
+        work = await one.begin()
+        for _ in range(count):
+            await office.ledger.append(note())
+            assert await work.step() is not None
+
+    await made(cluster, 1)
+    await office.sql(
+        """CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+           $$ SELECT pg_catalog.clock_timestamp() + interval '30 years' $$"""
+    )
+    (row,) = await office.sql("SELECT current_database() AS name")
+    await office.sql(f'ALTER DATABASE "{row["name"]}" SET search_path = public, pg_catalog')
+    ahead = Founded(Database(database_url, size=2), cluster.root, cluster.keyring)
+    await made(ahead, 3)
+    await ahead.database.close()
+    await office.sql("DROP FUNCTION clock_timestamp()")
+    await made(cluster, 3)
+    all_ = [signed.checkpoint for signed in await cluster.checkpoints()]
+    assert all(one.at > all_[-1].at + 10**14 for one in all_[1:4])
+    (head,) = all_[4].heads
+    await office.ledger.append(msgspec.structs.replace(note(), kind="prune", detail=prune_detail([head], {})))
+    await office.sql("INSERT INTO audit_pruned VALUES ($1, $2, $3)", *msgspec.structs.astuple(head))
+    # While entries of that time are there, so are their checkpoints: nothing tells how old they are.
+    await office.sql("DELETE FROM audit_entries WHERE number <= $1", all_[1].heads[0].number)
+    work = await cluster.begin()
+    assert [await work.prune(2) for _ in range(2)] == [1, 0]
+    await office.sql("DELETE FROM audit_entries WHERE number <= $1", head.number)
+    assert [await work.prune(2) for _ in range(3)] == [2, 2, 0]
+    assert [signed.checkpoint.sequence for signed in await cluster.checkpoints()] == [6, 7]
+    assert await work.step() is not None
+    report = await cluster.verdict()
+    assert report.ok, report
+
+
 def _other(signed: Signed) -> Signed:
     return Signed(msgspec.structs.replace(signed.checkpoint, at=0), signed.signature)
