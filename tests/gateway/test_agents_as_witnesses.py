@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from actors.wiring import Pulses
 from agent.backoff import Backoff
 from agent.connection import Connection
 from agent.conversation import converse
@@ -29,14 +30,26 @@ from secrethub.storage.checkpoints import newest_checkpoint
 from tests.gateway.behind import sql, until
 from tests.gateway.conftest import Node, native, node_settings, running
 from tests.gateway.kv import ok
-from tests.gateway.test_rolled_back import accept, healthy, rolled_back, root_of, written
+from tests.gateway.test_rolled_back import (
+    Backup,
+    accept,
+    backup,
+    healthy,
+    pulses,
+    refused,
+    rolled_back,
+    root_of,
+    written,
+)
+
+__all__ = ["backup", "pulses"]  # the fixtures
 
 
-async def enrolled(node: Node) -> Identity:
-    """Enrol a host."""
+async def enrolled(node: Node, name: str = "web-1", *policies: str) -> Identity:
+    """Enrol a host, whose agent has these policies, too."""
     policy = native("agents/enroll", "agents/enroll/begin", capabilities=("update",))
     await ok(node, "PUT", "sys/policies/acl/host", {"policy": policy})
-    await ok(node, "POST", "auth/approle/role/host", {"token_policies": ["host"]})
+    await ok(node, "POST", "auth/approle/role/host", {"token_policies": ["host", *policies]})
     login = {
         "role_id": (await ok(node, "GET", "auth/approle/role/host/role-id"))["role_id"],
         "secret_id": (await ok(node, "POST", "auth/approle/role/host/secret-id"))["secret_id"],
@@ -45,7 +58,7 @@ async def enrolled(node: Node) -> Identity:
     token = answer["auth"]["client_token"]
     key = keys.generate("ecdsa-p256")
     begun = (await node.call("POST", "agents/enroll/begin", token, json={})).json()["data"]
-    body = {"csr": make_request(key, begun["nonce"]), "name": "web-1"}
+    body = {"csr": make_request(key, begun["nonce"]), "name": name}
     made = (await node.call("POST", "agents/enroll", token, json=body)).json()["data"]
     return certified(key, made["certificate"], made["ca_chain"], made["root_sha256"], datetime.now(UTC))
 
@@ -87,6 +100,30 @@ def kept(folder: Path) -> Signed | None:
     return None
 
 
+async def known_to(node: Node) -> int:
+    """Return the number of the newest checkpoint that the node's process knows of, 0 for none."""
+    text = (await node.call("GET", "sys/metrics")).text
+    told = re.search(r"\nsecrethub_audit_checkpoint{.*} (\d+)", text)
+    return int(told[1]) if told else 0
+
+
+async def shown_the_newest(node: Node, identity: Identity, folder: Path) -> None:
+    """Hold an agent's connection until it keeps the newest checkpoint that there is now, or one after it."""
+    newest = await newest_checkpoint(node.process.core.database)
+    assert newest is not None
+
+    async def seen() -> bool:
+        found = kept(folder)
+        return found is not None and found.checkpoint.sequence >= newest.checkpoint.sequence
+
+    async def known() -> bool:
+        return await known_to(node) >= newest.checkpoint.sequence
+
+    await until(known)
+    async with connected(node, identity, folder):
+        await until(seen)
+
+
 async def reachable(node: Node, identity: Identity) -> bool:
     """Tell whether agents can connect."""
     with contextlib.suppress(Unavailable):
@@ -102,33 +139,28 @@ async def lied_to(node: Node, identity: Identity, lie: bytes) -> None:
         await asyncio.sleep(0.6)
 
 
-async def test_a_database_that_was_put_back(database_url: str, tmp_path: Path) -> None:
+async def test_a_database_that_was_put_back(
+    database_url: str, tmp_path: Path, backup: Backup, pulses: Pulses
+) -> None:
     """An agent that has seen more seals it where no node has, lies do not, and once accepted all go on."""
     settings, folder = node_settings(tmp_path, database_url), tmp_path / "agent"
-    async with running(settings) as node:
+    async with running(settings, pulses=pulses) as node:
         await node.initialise()
         await node.unseal()
         identity = await enrolled(node)
         await written(node, "old")
-        (row,) = await sql(database_url, "SELECT max(sequence) AS n FROM audit_checkpoints")
+        await backup.make()
+        await until(lambda: healthy(node))
         await written(node, "new")
-        newest = await newest_checkpoint(node.process.core.database)
-        assert newest is not None
-
-        async def seen() -> bool:
-            found = kept(folder)
-            return found is not None and found.checkpoint.sequence >= newest.checkpoint.sequence
-
-        async with connected(node, identity, folder):
-            await until(seen)
+        await shown_the_newest(node, identity, folder)
         shares, root = node.shares, node.root
     for path in Path(settings.state_dir).glob("witness-*"):
         path.unlink()
-    await sql(database_url, "DELETE FROM audit_checkpoints WHERE sequence > $1", row["n"])
+    await backup.restore()
     signed = kept(folder)
     assert signed is not None
     forged = msgspec.structs.replace(signed.checkpoint, sequence=10**9)
-    async with running(settings) as node:
+    async with running(settings, pulses=pulses) as node:
         node.shares, node.root = shares, root
         await node.unseal()
         await until(lambda: healthy(node))
@@ -141,6 +173,7 @@ async def test_a_database_that_was_put_back(database_url: str, tmp_path: Path) -
         assert not await rolled_back(node)
         async with connected(node, identity, folder):
             await until(lambda: rolled_back(node))
+            await until(lambda: refused(node))
             # Whoever edits the row gets no further, also with shares: the node has seen it, too, by now.
             await sql(database_url, "UPDATE cluster SET rolled_back = ''")
             for share in node.shares[:3]:
@@ -148,15 +181,13 @@ async def test_a_database_that_was_put_back(database_url: str, tmp_path: Path) -
             await until(lambda: rolled_back(node))
         await accept(node, node.shares[:3])
         node.root = await root_of(node)
+        assert (await node.call("GET", "secrets/a")).json()["data"]["data"] == {"k": "old"}
 
         async def begun() -> bool:
             found = await sql(
                 database_url, "SELECT sequence FROM audit_checkpoints WHERE timeline > 1 ORDER BY 1 LIMIT 1"
             )
-            told = re.search(
-                r"\nsecrethub_audit_checkpoint{.*} (\d+)", (await node.call("GET", "sys/metrics")).text
-            )
-            return bool(found and told and int(told[1]) >= found[0]["sequence"])
+            return bool(found) and await known_to(node) >= found[0]["sequence"]
 
         async def in_the_new_timeline() -> bool:
             found = kept(folder)
