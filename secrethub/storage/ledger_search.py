@@ -57,6 +57,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         until: entries before it.
         actor: ``token:<36 characters of its digest>``, ``agent:<uuid>``, or a word such as ``anonymous``.
         name: a token's display name, or an agent's name.
+        by: ``token`` or ``agent``: whose name it is.
         path: of the request; ``*`` stands for any text within a segment, ``**`` for any text.
         operation: such as ``kv.read``.
         outcome: such as ``denied``.
@@ -69,6 +70,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     until: int | None = None
     actor: str | None = None
     name: str | None = None
+    by: str | None = None
     path: str | None = None
     operation: str | None = None
     outcome: str | None = None
@@ -197,6 +199,8 @@ def _conditions(wanted: Filter, values: list[Any]) -> str:
             f"hashtextextended(substr(actor, 44), 0) = hashtextextended({text}, 0)"
             f" AND substr(actor, 44) = {text} AND substr(actor, 44) <> ''"
         )
+    if wanted.by is not None:
+        parts.append(f"starts_with(actor, {parameter(f'{wanted.by}:')})")
     if wanted.request_id is not None:
         text = parameter(wanted.request_id)
         parts.append(f"hashtextextended(request_id, 0) = hashtextextended({text}, 0) AND request_id = {text}")

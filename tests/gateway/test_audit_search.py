@@ -9,14 +9,21 @@ from typing import Any, get_args
 from urllib.parse import quote, urlencode
 
 import asyncpg
+import pytest
 
+from agent.conversation import converse
 from secrethub.audit.event import Outcome
 from secrethub.engines.system import ledger_entries
+from secrethub.errors import PermissionDenied, Unavailable
 from secrethub.storage.ledger_search import Place, place_text
-from tests.gateway.behind import fill_ledger, integrity_failures, sql
+from secrethub.wire import messages as wire
+from tests.gateway.behind import fill_ledger, integrity_failures, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, put, status
-from tests.gateway.test_cli_tokens import Cli, cli  # noqa: F401 - a fixture
+from tests.gateway.shell import Cli, cli
+from tests.gateway.test_agents_as_witnesses import enrolled, reachable
+
+__all__ = ["cli"]  # the fixture
 
 
 async def found(node: Node, **query: Any) -> list[dict[str, Any]]:
@@ -73,7 +80,7 @@ async def test_by_everything_an_entry_has(node: Node) -> None:
     assert await found(node, name="token-billing", until="1h") == []
 
 
-async def test_by_role_and_agent_name(node: Node) -> None:
+async def test_by_role(node: Node) -> None:
     """What tokens of a role did is found by the role's name."""
     await ok(node, "POST", "auth/approle/role/web", {"token_policies": ["default"]})
     role_id = (await ok(node, "GET", "auth/approle/role/web/role-id"))["role_id"]
@@ -84,7 +91,43 @@ async def test_by_role_and_agent_name(node: Node) -> None:
     assert await status(node, "GET", "secret/data/x", token=login.json()["auth"]["client_token"]) == 403
     assert [entry["path"] for entry in await found(node, role="web")] == ["secret/data/x"]
     assert await found(node, role="we") == []
-    assert await found(node, agent="nobody") == []
+
+
+async def test_by_agent(cli: Cli) -> None:
+    """What an agent asked over its connection is found by its id, and by its name, and nothing of others."""
+    node = cli.node
+    await put(node, "app/db", {"n": 1})
+    await ok(node, "PUT", "sys/policies/acl/app", {"policy": native("secrets/app/*")})
+    wanted: dict[str, list[dict[str, Any]]] = {}
+    # One is called as the display name of a token is.
+    for number, name in enumerate(("web-1", "root"), 1):
+        identity = await enrolled(node, name, "app")
+        await until(lambda identity=identity: reachable(node, identity))
+        async with converse(identity, node.settings.agent_urls[0], name) as conversation:
+            listening = asyncio.create_task(conversation.listen(lambda _: None))
+            for _ in range(number):
+                await conversation.ask(lambda at: wire.Read(id=at, path="secrets/app/db"), wire.Result)
+            with pytest.raises(PermissionDenied):
+                await conversation.ask(lambda at: wire.Read(id=at, path="secrets/other"), wire.Result)
+        with contextlib.suppress(Unavailable):
+            await listening
+        mine = await found(node, agent=identity.agent_id)
+        assert {entry["actor"] for entry in mine} == {f"agent:{identity.agent_id}:{name}"}
+        reads = [(entry["path"], entry["outcome"]) for entry in mine if entry["operation"] == "kv.read"]
+        assert reads == [("secret/data/other", "denied"), *[("secret/data/app/db", "done")] * number]
+        wanted[identity.agent_id] = wanted[name] = mine
+    for agent, entries in wanted.items():
+        kept = await sql(
+            node.settings.database_url,
+            "SELECT stream, number FROM audit_entries WHERE actor = $1",
+            entries[0]["actor"],
+        )
+        assert {(entry["stream"], entry["number"]) for entry in entries} == {tuple(row) for row in kept}
+        assert await found(node, agent=agent) == entries
+        assert (await cli.json("audit", "search", "--agent", agent))["entries"] == entries
+    assert await found(node, agent="nobody") == await found(node, agent="web") == []
+    everything = await cli.json("audit", "search", "--name", "root", "--limit", "1000")
+    assert {entry["actor"].partition(":")[0] for entry in everything["entries"]} == {"agent", "token"}
 
 
 async def test_pages_are_stable_while_others_write(node: Node) -> None:
@@ -260,7 +303,7 @@ async def _flushed(node: Node) -> None:
             await lent.execute("SELECT pg_stat_force_next_flush()")
 
 
-async def test_the_command(cli: Cli) -> None:  # noqa: F811
+async def test_the_command(cli: Cli) -> None:
     """The command shows entries as a table and as JSON, and says how to go on."""
     await put(cli.node, "a", {"n": 1})
     for _ in range(3):

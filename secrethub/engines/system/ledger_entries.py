@@ -182,12 +182,13 @@ async def filter_of(context: Context, body: Criteria) -> Filter:
     for name, values in _CLOSED.items():
         if getattr(body, name) and getattr(body, name) not in values:
             raise InvalidRequest(f"{name} is one of {', '.join(values)}")
-    actor, display_name = await _who(context, body)
+    actor, named, by = await _who(context, body)
     return Filter(
         since=instant_of(body.since, context.now, "since"),
         until=instant_of(body.until, context.now, "until"),
         actor=actor,
-        name=display_name,
+        name=named,
+        by=by,
         path=body.path or None,
         operation=body.operation or None,
         outcome=body.outcome or None,
@@ -197,9 +198,10 @@ async def filter_of(context: Context, body: Criteria) -> Filter:
     )
 
 
-async def _who(context: Context, body: Criteria) -> tuple[str | None, str | None]:
+async def _who(context: Context, body: Criteria) -> tuple[str | None, str | None, str | None]:
+    """Return the actor, or the name and whose that is."""
     actors: list[str] = [body.actor] if body.actor else []
-    names: list[str] = [body.name] if body.name else []
+    names: list[tuple[str, str | None]] = [(body.name, None)] if body.name else []
     if body.accessor:
         row = await context.core.authority.get(
             ACCESSORS, accessor_digest(context.core.keyring(), body.accessor)
@@ -212,12 +214,13 @@ async def _who(context: Context, body: Criteria) -> tuple[str | None, str | None
         if known is not None:
             actors.append(f"agent:{known.key}")
         else:
-            names.append(body.agent)
+            names.append((body.agent, "agent"))
     if body.role:
-        names.append(f"approle-{body.role}")
+        names.append((f"approle-{body.role}", "token"))
     if len(actors) > 1 or len(names) > 1:
         raise InvalidRequest("give one of actor, name, accessor, agent and role")
-    return (actors[0] if actors else None), (names[0] if names else None)
+    name, by = names[0] if names else (None, None)
+    return (actors[0] if actors else None), name, by
 
 
 def instant_of(text: str | None, now: datetime, name: str) -> int | None:
