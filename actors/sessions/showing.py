@@ -1,6 +1,7 @@
 """When an agent is shown the newest checkpoint of the ledger, so that it can bear witness to it later.
 
-At once when it comes, a little later if it has seen more than this process has; then about once a minute.
+At once when it comes, or a little later if it has seen more than this process has, or this one has none; then
+about once a minute.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _SOON = 3.0
 class Showing:
     """Of one session. Made when the agent says hello."""
 
-    __slots__ = ("_around", "_at", "_seen", "_shown", "_wanted")
+    __slots__ = ("_around", "_asked", "_at", "_seen", "_shown", "_wanted")
 
     def __init__(self, around: Surroundings, witness: bytes) -> None:
         """Begin.
@@ -31,6 +32,7 @@ class Showing:
         self._seen = witness
         self._shown: Checkpoint | None = None
         self._wanted = True
+        self._asked = False
         self._later(around.clock.monotonic())
         if witness:
             around.access.witnessed(witness)
@@ -49,10 +51,10 @@ class Showing:
             return None
         self._wanted = False
         newest = self._around.access.checkpoint(self._seen)
-        if newest is None and self._seen:
+        if newest is None and not self._asked:
             # This process may be a moment behind another; or the database is, and then the agent shall know.
             self._at = self._around.clock.monotonic() + _SOON
-        self._seen = b""
+        self._seen, self._asked = b"", True
         if newest is None or newest is self._shown:
             return None
         self._shown = newest

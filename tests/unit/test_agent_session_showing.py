@@ -45,14 +45,32 @@ async def test_the_newest_checkpoint_is_shown_now_and_then(hall: Hall) -> None:
 
 async def test_many_agents_are_not_shown_it_together(hall: Hall) -> None:
     """Agents that came together are shown it at different times."""
-    agents = [await hall.welcome(f"agent-{number}") for number in range(20)]
     hall.house.newest = ONE
+    agents = [await hall.welcome(f"agent-{number}") for number in range(20)]
+    for agent in agents:
+        assert await agent.hear(wire.Checkpoint) == ONE
+    hall.house.newest = TWO
     hall.clock.passed += 45
     for agent in agents:
         pass_time(hall, agent, 0)
     told = [await settled(agent) for agent in agents]
     assert [] in told
-    assert [b"one"] in told
+    assert [b"two"] in told
+
+
+async def test_a_process_that_has_seen_none_yet(hall: Hall) -> None:
+    """An agent that comes while there is nothing to show is shown it a little later, or in its time."""
+    agents = [await hall.welcome(f"agent-{number}") for number in range(2)]
+    assert [await settled(agent) for agent in agents] == [[], []]
+    pass_time(hall, agents[0], 3)
+    assert await settled(agents[0]) == []
+    hall.house.newest = ONE
+    pass_time(hall, agents[0], 3)
+    assert await settled(agents[0]) == []
+    pass_time(hall, agents[1], 0)
+    assert await agents[1].hear(wire.Checkpoint) == ONE
+    pass_time(hall, agents[0], 57)
+    assert await agents[0].hear(wire.Checkpoint) == ONE
 
 
 async def test_an_agent_that_has_seen_more_is_heard(hall: Hall) -> None:
