@@ -37,11 +37,10 @@ from serve.timing import Timing
 _LIST = b"LIST "
 _STAND_IN = b"LINK "
 _NOT_BLANK = re.compile(rb"[^\r\n]")
-_HEAD_END = b"\r\n\r\n"
-_BEFORE = len(_HEAD_END) - 1
+_END = b"\r\n\r\n"
+"""Of a head, and of a body in chunks."""
+_BEFORE = len(_END) - 1
 """Bytes before a piece that may begin what ends in it."""
-_NEXT_LIST = re.compile(rb"\r\n\r\n(?=LIST |LIST?\Z|LI?\Z)")
-"""Where a body in chunks may end, and LIST follow."""
 _PIECE = 16_384
 _MAX_HEAD = 65_536
 """Bytes of a request's line and headers, give or take one piece."""
@@ -197,7 +196,7 @@ class Protocol(HttpToolsProtocol):
             end = self._end(data, at)
             self._feed(self._beginning(data[at:end]) if begins else data[at:end])
             at = end
-        self._tail = b"" if self._between or self._left > 0 else data[-_BEFORE:]
+        self._tail = b"" if self._between or self._sized else data[-_BEFORE:]
         if not self._stopped:
             self._watch()
 
@@ -206,14 +205,15 @@ class Protocol(HttpToolsProtocol):
 
         Only the parser says whether a request has ended, so an end that is none does no harm.
         """
-        before = at if self._between else max(0, at - _BEFORE)
-        if not self._arriving:
-            found = data.find(_HEAD_END, before)
-            return len(data) if found < 0 else found + len(_HEAD_END)
-        if self._left > 0:
+        if self._sized:
             return at + self._left
-        chunked = _NEXT_LIST.search(data, before)
-        return len(data) if chunked is None else chunked.end()
+        found = data.find(_END, at if self._between else max(0, at - _BEFORE))
+        return len(data) if found < 0 else found + len(_END)
+
+    @property
+    def _sized(self) -> bool:
+        """Whether a body goes on whose length is known."""
+        return self._arriving and self._left > 0
 
     def _beginning(self, data: bytes) -> bytes:
         """Return the head of a request, or what is here of it, as the parser shall see it."""

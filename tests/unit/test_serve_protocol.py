@@ -80,11 +80,13 @@ async def answered(pieces: list[bytes], count: int) -> list[bytes]:
 
 
 SIZED = (b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", b"POST /a {}")
+CHUNKED = (b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"PUT /a ")
 LISTED = (b"LIST /a HTTP/1.1\r\nHost: a\r\n\r\n", b"LIST /a ")
 
 
 @given(st.lists(requests(), min_size=1, max_size=6), st.lists(st.integers(0, 1500), max_size=8))
 @example([SIZED, LISTED, SIZED, LISTED], [])
+@example([CHUNKED, SIZED, LISTED], [])
 @example([SIZED, LISTED], [45, 46, 47, 48, 49, 50, 51, 52, 53, 54])
 @settings(max_examples=150, deadline=None)
 def test_each_is_seen_as_it_was_sent(sent: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
