@@ -41,6 +41,8 @@ _END = b"\r\n\r\n"
 """Of a head, and of a body in chunks."""
 _BEFORE = len(_END) - 1
 """Bytes before a piece that may begin what ends in it."""
+_CUT = 16
+"""Bytes of framing that an end within a body counts for: a body may be full of them."""
 _PIECE = 16_384
 _MAX_HEAD = 65_536
 """Bytes of a request's line and headers, give or take one piece."""
@@ -208,7 +210,11 @@ class Protocol(HttpToolsProtocol):
         if self._sized:
             return at + self._left
         found = data.find(_END, at if self._between else max(0, at - _BEFORE))
-        return len(data) if found < 0 else found + len(_END)
+        if found < 0:
+            return len(data)
+        if self._arriving:
+            self._framing += _CUT
+        return found + len(_END)
 
     @property
     def _sized(self) -> bool:

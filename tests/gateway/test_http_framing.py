@@ -356,6 +356,17 @@ async def test_trailers_and_extensions_have_a_limit(shared_node: Node) -> None:
             assert (await connection.reply()).status == 431
 
 
+@SHARING
+async def test_ends_that_are_none_have_a_limit(shared_node: Node) -> None:
+    """Each place in a body where it might end costs work: a few are none of our business, very many are."""
+    for count, status in ((1_000, 403), (100_000, 431)):
+        body = b"\r\n" * count
+        async with wire(shared_node) as connection:
+            chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            await connection.send(request("/v1/secrets/a", CHUNKED, method="POST"), chunk)
+            assert (await connection.reply()).status == status
+
+
 @pytest.mark.parametrize("timing", [Timing(head=0.3)])
 async def test_a_slow_head_is_not_waited_for(sealed_node: Node) -> None:
     """Silence and half a head each end the connection; the latter is told so."""
