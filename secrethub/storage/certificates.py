@@ -1,7 +1,8 @@
 """The inventory of issued certificates: what they are, never their private keys.
 
-Nothing is decided by these rows, so they carry no authentication of their own: who is admitted
-stands in authority rows.
+No right comes from these rows, so they carry no authentication of their own: who is admitted stands in
+authority rows. What is missing here, or revoked, does not log in (``engines/cert/trust.py``); nothing that
+``pki/`` issues can be revoked yet, and whatever brings that must authenticate it.
 """
 
 from __future__ import annotations

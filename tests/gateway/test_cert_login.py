@@ -263,6 +263,8 @@ async def test_our_own_authority(node: Node, tmp_path: Path) -> None:
     assert any("has revoked" in reason for reason in await reasons(node.settings.database_url))
     # Nor does what it was let in by before live longer by it.
     assert (await over_tls(node, context, "auth/token/renew-self", token=token)).status == 400
+    await sql(node.settings.database_url, "DELETE FROM certificates WHERE mount = 'pki/'")
+    assert (await login(node, found["web-1"], tmp_path))["errors"] == FAILED
 
 
 async def test_transport_certificates_never_log_in(node: Node, tmp_path: Path) -> None:
