@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
@@ -42,6 +42,18 @@ def note(path: str, **fields: Any) -> Note:
     return Note(
         kind="request", request_id="", actor="a", operation="test.read", path=path, outcome="done", **fields
     )
+
+
+@contextlib.asynccontextmanager
+async def odd(office: Office, keyring: Keyring, wall: Callable[[], float]) -> AsyncIterator[Ledger]:
+    """Another process's ledger, by a clock of its own."""
+    key = keyring.derived("audit-sign")
+    ledger = Ledger(office.database, Caches(), node="n", process="odd", key=lambda: key, wall=wall)
+    ledger.start()
+    try:
+        yield ledger
+    finally:
+        await ledger.stop()
 
 
 async def verdict(url: str, keyring: Keyring) -> LedgerReport:
@@ -98,6 +110,22 @@ async def test_streams_of_two_processes(database_url: str, keyring: Keyring, off
     cut = await verdict(database_url, keyring)
     assert cut.first_bad is not None
     assert (cut.first_bad.stream, cut.first_bad.reason) == (follows["stream"], "truncated")
+
+
+async def test_what_a_clock_dated_ahead(database_url: str, keyring: Keyring, office: Office) -> None:
+    """A new stream names the newest entry there is, and not one that a clock dated far ahead."""
+    async with odd(office, keyring, lambda: time.time() + 1e7) as ahead:
+        await ahead.append(note("ahead"))
+        await office.ledger.append(note("last"))
+        async with opened(database_url, keyring) as other:
+            await other.ledger.append(note("next"))
+    (follows,) = await office.sql(
+        """SELECT l.stream, l.number, o.detail FROM audit_entries n
+           JOIN audit_entries o ON o.stream = n.stream AND o.kind = 'open'
+           JOIN audit_entries l ON l.path = 'last' WHERE n.path = 'next'"""
+    )
+    said = json.loads(follows["detail"])["follows"]
+    assert (said["stream"], said["number"]) == (follows["stream"], follows["number"])
 
 
 async def test_a_failed_group_leaves_no_gap(office: Office, keyring: Keyring) -> None:
@@ -208,24 +236,13 @@ async def test_whose_clock_dates_entries(
 ) -> None:
     """A process's own, unless that is more than a minute behind the database's; the stream goes on."""
     began, ahead = time.time(), 0.0
-    ledger = Ledger(
-        office.database,
-        Caches(),
-        node="n",
-        process="odd",
-        key=lambda: keyring.derived("audit-sign"),
-        wall=lambda: began + ahead,
-    )
-    ledger.start()
     own = []
-    try:
+    async with odd(office, keyring, lambda: began + ahead) as ledger:
         for ahead in (-1e7, -1.0, -1e9, -1e9, 0.0, 1e7):
             await ledger.append(note("p"))
             (row,) = await office.sql("SELECT at FROM audit_entries ORDER BY number DESC LIMIT 1")
             own.append(row["at"] == int((began + ahead) * 1_000_000))
             assert own[-1] or row["at"] > began * 1_000_000
-    finally:
-        await ledger.stop()
     assert own == [False, True, False, False, True, True]
     assert [text for text in caplog.messages if "clock" in text] == [
         f"this node's clock is {how} the database's" for how in ("far behind", "again near") * 2
