@@ -71,7 +71,7 @@ async def test_new_shares_take_the_old_ones_place(
 async def test_the_former_root_key_opens_nothing_any_more(
     tree: LocalTree, client: SealClient, database: Database
 ) -> None:
-    """Old shares, and the root key that an old copy has for them, open nothing that is there after it."""
+    """Old shares, and the root key that they open in an old copy, open nothing that a rekey leaves."""
     old = await unsealed(client, 3, 2)
     (slot,) = await load_slots(database)
     assert isinstance(slot, ShamirSlot)
