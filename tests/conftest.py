@@ -32,7 +32,7 @@ _CLUSTERS = (
     # What shares a cluster stands together.
     *(
         f"tests/e2e/test_{name}.py"
-        for name in ("canaries", "chaos", "leases_history", "dev", "demo", "two_nodes")
+        for name in ("canaries", "chaos", "leases_history", "dev", "demo", "two_nodes", "key_service")
     ),
 )
 
