@@ -25,7 +25,7 @@ from tests.shared import end_unused
 
 T = TypeVar("T")
 
-_TEMPLATE = "migrated"
+TEMPLATE = "migrated"
 
 _CLUSTERS = (
     "tests/ray/",
@@ -92,9 +92,9 @@ def postgres_url() -> Iterator[str]:
 def _template(postgres_url: str) -> str:
     from secrethub.storage.migrate import upgrade
 
-    _run(_execute(postgres_url, f'CREATE DATABASE "{_TEMPLATE}"'))
-    _run(upgrade(on_database(postgres_url, _TEMPLATE)))
-    return _TEMPLATE
+    _run(_execute(postgres_url, f'CREATE DATABASE "{TEMPLATE}"'))
+    _run(upgrade(on_database(postgres_url, TEMPLATE)))
+    return TEMPLATE
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def shared_database_url(postgres_url: str, _template: str) -> Iterator[str]:
 @contextlib.contextmanager
 def _database(postgres_url: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
-    _run(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{_TEMPLATE}" STRATEGY FILE_COPY'))
+    _run(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY FILE_COPY'))
     try:
         yield on_database(postgres_url, name)
     finally:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from secrethub.seal.wishes import decode_token
 from tests.clouds import pocket
-from tests.gateway.behind import sql, until
+from tests.conftest import TEMPLATE
+from tests.gateway.behind import ledger_is_good, sql, until
 from tests.gateway.conftest import node_settings
 from tests.gateway.key_steps import term
 from tests.gateway.killing import SHARES, call, given, last_words, restarted, sweep
 from tests.gateway.whole_server import Server, mortal
+
+RECOVERY = {"service": "pocket", "recovery_shares": 3, "recovery_threshold": 3}
 
 
 @pytest.fixture
@@ -40,8 +45,7 @@ async def server(fresh: Server) -> Server:
 @pytest.fixture
 async def opened(fresh: Server) -> Server:
     """A server that the key service opens, with three recovery shares that decide."""
-    asked = {"service": "pocket", "recovery_shares": 3, "recovery_threshold": 3}
-    made = await call(fresh, "PUT", "sys/init", asked, "")
+    made = await call(fresh, "PUT", "sys/init", RECOVERY, "")
     fresh.root, fresh.shares = made["root_token"], made["recovery_keys_base64"]
     await until(lambda: healthy(fresh))
     return fresh
@@ -118,6 +122,51 @@ async def swept(server: Server, attempt: Callable[[int], Awaitable[bool]], *, le
         return finished
 
     await sweep(server, told, least=least)
+
+
+@pytest.mark.parametrize("service", [False, True], ids=["shares", "key service"])
+async def test_init(fresh: Server, database_url: str, postgres_url: str, *, service: bool) -> None:
+    """There is a whole cluster or none, which can be made then; what was handed over opens and decides."""
+    asked = RECOVERY if service else SHARES
+    tables = ("cluster", "seal_slots", "mounts", "policies", "tokens", "certificate_authorities")
+    counted = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
+
+    async def emptied() -> None:
+        """Give the server an empty database."""
+        name = urlsplit(database_url).path[1:]
+        await sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+        await sql(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE {TEMPLATE}')
+
+    async def made_at(number: int) -> bool:
+        """Make the cluster; the server dies before that commit. Tell whether it had come to its end."""
+        fresh.doom(number)
+        made = await last_words(fresh, "PUT", "sys/init", asked, "")
+        [there] = await sql(database_url, f"SELECT {counted}")
+        assert any(there) is all(there)
+        again = await restarted(fresh)
+        if not (await call(fresh, "GET", "sys/init", token=""))["initialized"]:
+            assert (made, await slots(fresh)) == (None, 0)
+            made = await call(fresh, "PUT", "sys/init", asked, "")
+        if made is not None:
+            fresh.root = made["root_token"]
+            fresh.shares = made["keys_base64"] or made["recovery_keys_base64"]
+            if not service:
+                await fresh.unseal()
+        if made is not None or service:
+            await until(lambda: healthy(fresh))
+        if made is not None:
+            await decided(fresh)
+            await ledger_is_good(fresh, state=True)
+        return not again
+
+    for number in itertools.count(1):
+        if await made_at(number):
+            assert number > 3
+            break
+        fresh.kill()
+        await fresh.ended()
+        await emptied()
+        await fresh.start()
 
 
 async def test_rekey(server: Server) -> None:
