@@ -34,6 +34,7 @@ from secrethub.engines.ceremonies import Progress
 from secrethub.errors import (
     Conflict,
     DecryptionFailed,
+    IntegrityFailure,
     InvalidRequest,
     NotInitialised,
     Sealed,
@@ -179,6 +180,7 @@ class SealCeremonies(SealCore):
             InvalidRequest: no attempt of this kind, or another one than ``nonce`` names, is under way; or
                 these shares cannot authorise it, but others may.
             WrongShare: malformed, unknown, or given already; the other shares stay given.
+            IntegrityFailure: a slot's row is not authentic.
             Unavailable: the database does not answer.
         """
         check_proof(self._psk, recipient_public, CEREMONY_INFO, proof)
@@ -198,7 +200,7 @@ class SealCeremonies(SealCore):
                 if isinstance(after, Quorum) and isinstance(ceremony.wish, RemoveSlot):
                     found = await load_authentic_slots(self._database, root.reveal())
                     without(found, ceremony.wish.slot_id, after.slot)
-            except (InvalidRequest, DecryptionFailed) as exc:
+            except (InvalidRequest, DecryptionFailed, IntegrityFailure) as exc:
                 reason = exc.reason if isinstance(exc, WrongShare) else exc.code
                 await self._journal.record(origin, f"sys.{purpose}", "refused", reason=reason)
                 raise

@@ -12,7 +12,7 @@ from seal_steps import successor, unsealed
 from actors.handles import SealClient
 from actors.local import LocalTree
 from actors.tree import SEAL_STATE
-from secrethub.errors import InvalidRequest, WrongShare
+from secrethub.errors import IntegrityFailure, InvalidRequest, WrongShare
 from secrethub.node import NodeSettings
 from secrethub.seal.wishes import GenerateRoot, Rekey, RemoveSlot
 from secrethub.storage.database import Database
@@ -88,6 +88,19 @@ async def test_old_shares_do_not_take_themselves_away(client: SealClient, databa
     assert (await given(client, "slots", begun.nonce, keys_of(made))).progress.complete
     assert await kinds(client) == [("shamir", False)]
     assert not await decide(client, old[:2])
+
+
+async def test_a_slot_that_was_edited_is_not_decided_about(client: SealClient, database: Database) -> None:
+    """Where a slot's row is another one than this cluster wrote, the last share does nothing and is noted."""
+    shares = await unsealed(client, 3, 2)
+    service = await with_service(client, shares[:2])
+    begun = await client.ceremonies.start("slots", RemoveSlot(slot_id=service))
+    await client.ceremonies.give("slots", shares[0], begun.nonce)
+    async with database.write() as connection:
+        await connection.execute("UPDATE seal_slots SET mac = sha256(mac) WHERE slot_id = $1", service)
+    with pytest.raises(IntegrityFailure):
+        await client.ceremonies.give("slots", shares[1], begun.nonce)
+    assert (await events(database))[-1] == ("sys.slots", "refused")
 
 
 async def test_what_surely_opens_is_not_removed(client: SealClient) -> None:
