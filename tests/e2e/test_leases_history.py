@@ -126,7 +126,12 @@ async def target(postgres_url: str, door: Door) -> AsyncIterator[TargetDatabase]
             await door.sure("POST", f"{MOUNT}/roles/{name}", role)
         yield made
         await door.sure("PUT", f"sys/leases/revoke-prefix/{MOUNT}/creds", {"sync": True})
-        await door.sure("DELETE", f"{MOUNT}/config/db", None)
+
+        async def deleted() -> bool:
+            return (await door.call("DELETE", f"{MOUNT}/config/db")).is_success
+
+        # What a gateway died of making is undone by itself, after a minute.
+        await soon(deleted, 120)
 
 
 async def die(development: Development, target: TargetDatabase, what: str) -> None:
