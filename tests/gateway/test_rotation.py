@@ -239,7 +239,7 @@ async def test_uses_of_a_killed_process_stay_counted(node: Node, tmp_path: Path)
     assert await sealed_under(url, "a") == [1, 1, 1]
 
 
-async def test_nothing_is_sealed_before_it_is_counted(node: Node, tmp_path: Path) -> None:
+async def test_uses_are_counted_first(node: Node, tmp_path: Path) -> None:
     """While a process that has just got its keys reserves uses of them, nothing in it can seal with them."""
     url = node.settings.database_url
     settings = node_settings(tmp_path / "late", url, "n1", Path(node.settings.cluster_key_file).read_text())
