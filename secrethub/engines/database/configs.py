@@ -33,6 +33,7 @@ from secrethub.engines.target_health import HealthOfTarget
 from secrethub.errors import InvalidRequest, Unavailable
 from secrethub.storage import leases
 from secrethub.storage.authority import ENGINE_CONFIGS
+from secrethub.storage.lease_makings import GRACE_SECONDS
 from secrethub.wire.durations import parse_duration
 
 _CONFIG = "config/{name}"
@@ -59,6 +60,10 @@ _PLACE = ("connection_url", "username", "tls_ca")
 """What decides whom a password is shown to."""
 
 
+_LEFT = (
+    "leases of this connection could not be ended without it: revoke them first; "
+    f"one that was not finished ends by itself, within {GRACE_SECONDS:.0f} seconds or so"
+)
 _MOVED = (
     "there are leases of this connection: they are ended at the new place from now on; "
     "if that is another server their users stay at the old one"
@@ -280,7 +285,7 @@ async def delete_connection(context: Context, _body: None) -> Answer:
     async with alone(core, key), core.authority.change(context.fence) as change:
         # No lease is begun meanwhile: that holds the fence, which this transaction moves.
         if await leases.any_of(change.connection, context.mount_id, context.params["name"]):
-            raise InvalidRequest("leases of this connection could not be ended without it: revoke them first")
+            raise InvalidRequest(_LEFT)
         if not await change.delete(ENGINE_CONFIGS, key):
             return EMPTY
     targets_of(core).forget(key)
