@@ -35,6 +35,8 @@ class Collector:
     """Whether it answers at all; until then a request waits."""
     most: int = 1 << 30
     """Bytes of a body that it takes."""
+    refused: int = 0
+    """Bodies that were too large."""
     heads: list[str] = field(default_factory=list)
     found: list[dict[str, Any]] = field(default_factory=list)
 
@@ -50,6 +52,7 @@ class Collector:
                 self.heads.append(head)
                 await self.answers.wait()
                 answer = self.answer if len(body) <= self.most else 413
+                self.refused += answer == 413
                 extra = "location: http://127.0.0.1:1/\r\n" if answer == 302 else ""
                 if answer == 200:
                     self.found += [json.loads(line) for line in body.splitlines()]
@@ -176,12 +179,14 @@ async def test_large_entries(node: Node, collector: Collector, authority: trustm
     """However large entries are, a collector behind a proxy gets no more than that takes at once."""
     collector.most = 1 << 20
     await ok(node, "PUT", "sys/audit/collector", {"type": "http", "options": options(collector, authority)})
-    await fill_ledger(node, 12, detail=json.dumps({"long": "x" * 200_000}))
+    for size in (200_000, 500_000, 600_000):
+        await fill_ledger(node, 4, detail=json.dumps({"long": "x" * size}))
 
     async def all_there() -> bool:
         return sum(len(entry["detail"].get("long", "")) > 0 for entry in collector.found) == 12
 
     await until(all_there)
+    assert not collector.refused
     assert not (await state(node, "collector"))["error"]
 
 
