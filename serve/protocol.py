@@ -238,7 +238,8 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(400, "the request is not valid HTTP/1.1")
             limit = _MAX_FRAMING if self._arriving else _MAX_HEAD
             if self._framing > limit and not self._between:
-                self._refuse(431, "the request's headers are too large")
+                what = "body has too much framing" if self._arriving else "headers are too large"
+                self._refuse(431, f"the request's {what}")
             if self._stopped:
                 return
 
