@@ -44,6 +44,8 @@ class SealOpenings(SealCeremonies):
 
     _attempts = Attempts()
     """To unseal by key services."""
+    _alone = False
+    """Whether it was said that no key-holder answers."""
 
     async def slots(self) -> list[SlotInfo]:
         """Return the slots, oldest first.
@@ -158,9 +160,12 @@ class SealOpenings(SealCeremonies):
         if refused is not None:
             raise refused
         if any(not isinstance(one, BaseException) for one in said):
+            self._alone = False
             return True
         if all(isinstance(one, Unavailable) for one in said):
-            _log.info("%r asks no key service before a key-holder answers", self)
+            if not self._alone:
+                _log.info("%r asks no key service before a key-holder answers", self)
+            self._alone = True
             return False
         raise Unavailable("no key-holder can compare the database with what its node has seen")
 
