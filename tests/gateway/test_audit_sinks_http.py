@@ -225,12 +225,15 @@ async def test_an_entry_that_a_collector_never_takes(
         return str((await state(node, "siem"))["error"])
 
     said = await until(failing)
-    (row,) = await sql(
+    # A sink begins at the end of the ledger, which may be known up to just before the intent of its enabling.
+    rows = await sql(
         node.settings.database_url,
-        "SELECT stream, max(number) AS n FROM audit_entries WHERE "
-        "operation = 'sys.audit.sinks.enable' GROUP BY stream",
+        "SELECT stream, number FROM audit_entries WHERE operation = 'sys.audit.sinks.enable'",
     )
-    assert said == f"localhost answered 413 to entry {row['n']} of stream {row['stream']} alone"
+    told = [
+        f"localhost answered 413 to entry {row['number']} of stream {row['stream']} alone" for row in rows
+    ]
+    assert said in told
 
 
 async def test_an_answer_that_trickles(node: Node) -> None:
