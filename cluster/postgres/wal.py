@@ -18,7 +18,7 @@ KEPT_MIB = 256
 """Segments to have and to keep (``min_wal_size``), together: some 250,000 entries of the ledger."""
 _SEGMENTS = 15
 """As many, without the one that is written to."""
-_ROOM = 4 * KEPT_MIB << 20
+ROOM = 4 * KEPT_MIB << 20
 """Bytes that must be free before that: PostgreSQL ends where a segment does not fit."""
 
 _AHEAD = "SELECT count(*) FROM pg_ls_waldir() WHERE name > pg_walfile_name(pg_current_wal_insert_lsn())"
@@ -28,7 +28,7 @@ _NEXT = "SELECT pg_switch_wal() FROM pg_logical_emit_message(true, '', '')"
 _log = logging.getLogger(__name__)
 
 
-async def make_ahead(url: str, folder: Path, *, after: float) -> None:
+async def make_ahead(url: str, folder: Path, *, after: float, room: int = ROOM) -> None:
     """Have PostgreSQL make its segments now, if most of them are missing and there is plenty of room.
 
     A failure is only logged: segments are made when they are needed, then.
@@ -37,10 +37,11 @@ async def make_ahead(url: str, folder: Path, *, after: float) -> None:
         url: the database's.
         folder: of its data.
         after: seconds to wait first, for each segment keeps whoever commits waiting.
+        room: bytes that must be free.
     """
     await asyncio.sleep(after)
     try:
-        if shutil.disk_usage(folder).free < _ROOM:
+        if shutil.disk_usage(folder).free < room:
             return
         connection = await asyncpg.connect(url)
         try:

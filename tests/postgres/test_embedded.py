@@ -105,17 +105,14 @@ async def test_segments_are_made_before_they_are_needed(folder: Path) -> None:
         await again.stop()
 
 
-async def test_no_segments_are_made_where_there_is_little_room(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_segments_are_made_where_there_is_little_room(folder: Path) -> None:
     """PostgreSQL ends where a segment does not fit, so a disk is not filled with what may never be needed."""
     server = EmbeddedPostgres(folder / "pg", settle=60)
     try:
         url = await server.start()
-        whole = shutil.disk_usage(server.home)
-        for free, made in ((1 << 30) - 1, False), (1 << 30, True):
-            monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: whole._replace(free=free))
-            await wal.make_ahead(url, server.home, after=0)
+        assert wal.ROOM == 1 << 30
+        for room, made in (shutil.disk_usage(server.home).total, False), (1 << 20, True):
+            await wal.make_ahead(url, server.home, after=0, room=room)
             assert (await fetch(url, AHEAD) >= 15) is made
     finally:
         await server.stop()
