@@ -198,15 +198,23 @@ async def sealed_node(
 
 
 @pytest.fixture
-async def node(sealed_node: Node) -> Node:
-    """A node that is initialised and unsealed."""
+async def own(sealed_node: Node) -> Node:
+    """A node of one test alone that is initialised and unsealed."""
     await sealed_node.initialise()
     await sealed_node.unseal()
     return sealed_node
 
 
+@pytest.fixture
+def node(own: Node) -> Node:
+    """A node that is initialised and unsealed; modules whose tests share one have it otherwise."""
+    return own
+
+
 SHARING = pytest.mark.asyncio(loop_scope="module")
 """For tests that ask a ``shared_node``: they run in the loop in which it does."""
+ALONE = pytest.mark.asyncio(loop_scope="function")
+"""For a test that asks for its ``own`` node, in a module whose other tests share one."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -29,7 +29,7 @@ async def beside(node: Node, folder: Path, database_url: str) -> AsyncIterator[S
 
 
 @pytest.fixture
-async def second(node: Node, tmp_path: Path) -> AsyncIterator[Second]:
+async def second(own: Node, tmp_path: Path) -> AsyncIterator[Second]:
     """A second process of the node's cluster, with its keys."""
-    async with beside(node, tmp_path, node.settings.database_url) as process:
+    async with beside(own, tmp_path, own.settings.database_url) as process:
         yield process

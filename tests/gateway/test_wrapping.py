@@ -7,15 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from secrethub.auth.digests import token_digest
 from secrethub.storage.authority import CUBBYHOLES, TOKENS
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import entries, ledger_is_good, sql
-from tests.gateway.conftest import SHARING, Node, native
+from tests.gateway.conftest import ALONE, SHARING, Node, native
 from tests.gateway.kv import ok
 from tests.gateway.test_tamper import put_back, reported, saved
 
+pytestmark = SHARING
 ENVELOPE = {
     "auth",
     "data",
@@ -30,11 +32,21 @@ INFO = {"token", "accessor", "ttl", "creation_time", "creation_path", "wrapped_a
 INVALID = ["wrapping token is not valid or does not exist"]
 
 
-@pytest.fixture
-async def hub(node: Node) -> Node:
-    """A node with a secret."""
-    await node.call("POST", "secrets/app/db", json={"data": {"k": "canary-wrapped"}})
+async def with_a_secret(node: Node) -> Node:
+    await ok(node, "POST", "secrets/app/db", {"data": {"k": "canary-wrapped"}})
     return node
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hub(shared_node: Node) -> Node:
+    """A node of all tests here with a secret, which none of them changes."""
+    return await with_a_secret(shared_node)
+
+
+@pytest.fixture
+async def own_hub(own: Node) -> Node:
+    """A node of one test alone, with a secret."""
+    return await with_a_secret(own)
 
 
 async def wrap(
@@ -56,12 +68,18 @@ async def kept(
     return info
 
 
+async def holes(node: Node) -> set[str]:
+    """Return which tokens' cubbyholes have anything, wrapped answers among it."""
+    return {row["key"] for row in await sql(node.settings.database_url, "SELECT key FROM cubbyholes")}
+
+
 async def unwrap(node: Node, wrapping: str) -> Any:
     return await node.call("POST", "sys/wrapping/unwrap", wrapping)
 
 
 async def test_any_read(hub: Node) -> None:
     """The answer to a read is kept, found out about, and opened once, with the token as the caller's own."""
+    before = await holes(hub)
     info = await kept(hub, "GET", "secrets/app/db", ttl="5m")
     assert info["token"].startswith("hvs.")
     assert (info["ttl"], info["creation_path"], info["wrapped_accessor"]) == (300, "secrets/app/db", "")
@@ -76,7 +94,7 @@ async def test_any_read(hub: Node) -> None:
     for path in ("unwrap", "rewrap", "lookup"):
         again = await hub.call("POST", f"sys/wrapping/{path}", json={"token": info["token"]})
         assert (again.status_code, again.json()["errors"]) == (400, INVALID)
-    assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+    assert await holes(hub) <= before
 
 
 async def test_any_answer(hub: Node) -> None:
@@ -180,28 +198,30 @@ async def test_rewrapping(hub: Node) -> None:
     assert text["errors"] == INVALID
 
 
-async def test_it_expires(hub: Node) -> None:
+@ALONE
+async def test_it_expires(own_hub: Node) -> None:
     """After its time nothing is opened, and tidying removes it."""
     clock = MovingClock()
-    hub.process.core.clock = clock
+    own_hub.process.core.clock = clock
     clock.ahead = timedelta(minutes=-10)
-    info = await kept(hub, "GET", "secrets/app/db")
+    info = await kept(own_hub, "GET", "secrets/app/db")
     clock.ahead = timedelta(minutes=-9, seconds=1)
     for path in ("unwrap", "rewrap", "lookup"):
-        answer = await hub.call("POST", f"sys/wrapping/{path}", json={"token": info["token"]})
+        answer = await own_hub.call("POST", f"sys/wrapping/{path}", json={"token": info["token"]})
         assert answer.json()["errors"] == INVALID
     clock.ahead = timedelta()
-    assert (await hub.call("POST", "auth/token/tidy")).status_code == 202
-    assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+    assert (await own_hub.call("POST", "auth/token/tidy")).status_code == 202
+    assert await sql(own_hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
 
 
 async def test_it_can_be_taken_back(hub: Node) -> None:
     """Whoever wrapped an answer revokes it by the accessor of its token."""
+    before = await holes(hub)
     info = await kept(hub, "GET", "secrets/app/db")
     revoked = await hub.call("POST", "auth/token/revoke-accessor", json={"accessor": info["accessor"]})
     assert revoked.status_code == 204
     assert (await unwrap(hub, info["token"])).status_code == 403
-    assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+    assert await holes(hub) <= before
 
 
 async def test_one_of_many_opens_it(hub: Node) -> None:
@@ -220,6 +240,7 @@ async def test_one_of_many_opens_it(hub: Node) -> None:
 
 async def test_one_of_many_opens_it_or_wraps_it_anew(hub: Node) -> None:
     """Of ten who open and ten who wrap anew at the same time one gets the answer, and it opens once more."""
+    before = await holes(hub)
     for _ in range(5):
         body = {"token": (await kept(hub, "GET", "secrets/app/db"))["token"]}
         answers = await asyncio.gather(
@@ -234,7 +255,7 @@ async def test_one_of_many_opens_it_or_wraps_it_anew(hub: Node) -> None:
         if got["wrap_info"] is not None:
             got = (await unwrap(hub, got["wrap_info"]["token"])).json()
         assert got["data"]["data"] == {"k": "canary-wrapped"}
-        assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+        assert await holes(hub) <= before
 
 
 async def test_what_is_kept_ends_all_the_same(hub: Node) -> None:
@@ -259,21 +280,17 @@ async def test_nobody_prolongs_it(hub: Node) -> None:
     assert told["ttl"] <= 60
 
 
-@SHARING
 @pytest.mark.parametrize("ttl", ["0", "0s", ""])
-async def test_no_time_is_no_wrapping(shared_node: Node, ttl: str) -> None:
+async def test_no_time_is_no_wrapping(hub: Node, ttl: str) -> None:
     """A time of nothing asks for nothing."""
-    await ok(shared_node, "POST", "secrets/app/db", {"data": {"k": "canary-wrapped"}})
-    answer = await wrap(shared_node, "GET", "secrets/app/db", ttl=ttl)
+    answer = await wrap(hub, "GET", "secrets/app/db", ttl=ttl)
     assert answer.json()["data"]["data"] == {"k": "canary-wrapped"}
 
 
-@SHARING
 @pytest.mark.parametrize("ttl", ["-1", "soon", "769h", "1.5", "true", "500ms"])
-async def test_times_that_cannot_be(shared_node: Node, ttl: str) -> None:
+async def test_times_that_cannot_be(hub: Node, ttl: str) -> None:
     """A time that is none is refused, for the answer must not come in clear."""
-    await ok(shared_node, "POST", "secrets/app/db", {"data": {"k": "canary-wrapped"}})
-    answer = await wrap(shared_node, "GET", "secrets/app/db", ttl=ttl)
+    answer = await wrap(hub, "GET", "secrets/app/db", ttl=ttl)
     assert answer.status_code == 400
     assert "canary" not in answer.text
 
@@ -303,28 +320,31 @@ async def test_what_cannot_be_wrapped(hub: Node) -> None:
 
 async def test_what_needs_no_token(hub: Node) -> None:
     """Strangers have nothing kept: an answer that anybody may read is not wrapped."""
+    before = await holes(hub)
     for path, body in (("pki/cert/ca", None), ("sys/wrapping/lookup", {"token": "x"})):
         answer = await wrap(hub, "POST" if body else "GET", path, "", json=body)
         assert answer.status_code == 400, path
         assert "cannot be wrapped" in answer.json()["errors"][0]
-    assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+    assert await holes(hub) <= before
 
 
 async def test_answers_without_content(hub: Node) -> None:
     """A write that says nothing, a refusal and an error are answered as they are."""
+    before = await holes(hub)
     written = await wrap(hub, "PUT", "sys/policies/acl/x", json={"policy": native("secrets/a")})
     assert written.status_code == 204
     missing = await wrap(hub, "GET", "secrets/none")
     assert (missing.status_code, missing.json()["errors"]) == (404, [])
     token = await hub.token("reader", native("secrets/other"))
     assert (await wrap(hub, "GET", "secrets/app/db", token)).status_code == 403
-    assert await sql(hub.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+    assert await holes(hub) <= before
 
 
 async def test_a_deleted_version(hub: Node) -> None:
     """What is answered with 404 and data is kept, and opened as it was."""
-    await hub.call("DELETE", "secrets/app/db")
-    info = await kept(hub, "GET", "secrets/app/db")
+    await ok(hub, "POST", "secrets/gone", {"data": {"k": "v"}})
+    await hub.call("DELETE", "secrets/gone")
+    info = await kept(hub, "GET", "secrets/gone")
     opened = await unwrap(hub, info["token"])
     assert opened.status_code == 404
     assert opened.json()["data"]["metadata"]["deletion_time"]
@@ -351,15 +371,16 @@ async def test_policies_see_the_time(hub: Node) -> None:
         assert (await wrap(hub, "GET", "secrets/app/db", clear)).status_code == 403
 
 
-async def test_the_ledger_tells_of_it(hub: Node) -> None:
+@ALONE
+async def test_the_ledger_tells_of_it(own_hub: Node) -> None:
     """Wrapping and opening have their intents and outcomes, and neither tokens nor values are in them."""
-    url = hub.settings.database_url
-    info = await kept(hub, "POST", "sys/wrapping/wrap", json={"secret": "canary-body"})
-    await hub.call("POST", "sys/wrapping/unwrap", json={"token": info["token"]})
+    url = own_hub.settings.database_url
+    info = await kept(own_hub, "POST", "sys/wrapping/wrap", json={"secret": "canary-body"})
+    await own_hub.call("POST", "sys/wrapping/unwrap", json={"token": info["token"]})
     wrapped = await entries(url, operation="sys.wrapping.wrap")
     assert [entry["kind"] for entry in wrapped] == ["intent", "outcome"]
     assert wrapped[0]["detail"]["wrap_ttl"] == 60
-    digest = token_digest(hub.process.core.keyring(), info["token"])[:16]
+    digest = token_digest(own_hub.process.core.keyring(), info["token"])[:16]
     assert wrapped[1]["detail"]["answer"]["wrapped"]["token"] == digest
     opened = await entries(url, operation="sys.wrapping.unwrap")
     assert [(entry["kind"], entry["outcome"]) for entry in opened] == [
@@ -368,13 +389,13 @@ async def test_the_ledger_tells_of_it(hub: Node) -> None:
     ]
     assert opened[1]["detail"]["answer"]["token"] == digest
     assert opened[1]["detail"]["answer"]["creation_path"] == "sys/wrapping/wrap"
-    await hub.call("POST", "sys/wrapping/unwrap", json={"token": info["token"]})
+    await own_hub.call("POST", "sys/wrapping/unwrap", json={"token": info["token"]})
     assert (await entries(url, operation="sys.wrapping.unwrap"))[-1]["outcome"] == "failed"
     for table in ("audit_entries", "tokens", "accessors", "cubbyholes", "changes"):
         text = str([tuple(row) for row in await sql(url, f"SELECT * FROM {table}")])
         for secret in (info["token"], info["accessor"], "canary-body"):
             assert secret not in text
-    await ledger_is_good(hub)
+    await ledger_is_good(own_hub)
 
 
 async def test_rights(hub: Node) -> None:
@@ -416,31 +437,33 @@ async def test_the_policy_of_wrapping_tokens_cannot_be_written(hub: Node) -> Non
     assert "built in" in refused.json()["errors"][0]
 
 
-async def test_a_used_token_put_back(hub: Node) -> None:
+@ALONE
+async def test_a_used_token_put_back(own_hub: Node) -> None:
     """Rows of an opened answer that a database writer puts back do not open again."""
-    url = hub.settings.database_url
-    info = await kept(hub, "GET", "secrets/app/db")
-    digest = token_digest(hub.process.core.keyring(), info["token"])
+    url = own_hub.settings.database_url
+    info = await kept(own_hub, "GET", "secrets/app/db")
+    digest = token_digest(own_hub.process.core.keyring(), info["token"])
     before = [(table, await saved(url, table, digest)) for table in (TOKENS, CUBBYHOLES)]
-    assert (await unwrap(hub, info["token"])).status_code == 200
+    assert (await unwrap(own_hub, info["token"])).status_code == 200
     for with_bucket in (False, True):
         for table, (row, bucket) in before:
             await put_back(url, table, row, bucket if with_bucket else None)
-        answer = await hub.call("POST", "sys/wrapping/unwrap", json={"token": info["token"]})
+        answer = await own_hub.call("POST", "sys/wrapping/unwrap", json={"token": info["token"]})
         assert answer.status_code == 500
         assert "canary" not in answer.text
-    await reported(hub, TOKENS, digest, "an older state was put back")
+    await reported(own_hub, TOKENS, digest, "an older state was put back")
 
 
-async def test_a_prolonged_wrapping_token(hub: Node) -> None:
+@ALONE
+async def test_a_prolonged_wrapping_token(own_hub: Node) -> None:
     """A wrapping token whose end a database writer moves opens nothing."""
-    info = await kept(hub, "GET", "secrets/app/db")
-    digest = token_digest(hub.process.core.keyring(), info["token"])
+    info = await kept(own_hub, "GET", "secrets/app/db")
+    digest = token_digest(own_hub.process.core.keyring(), info["token"])
     await sql(
-        hub.settings.database_url,
+        own_hub.settings.database_url,
         "UPDATE tokens SET expires_at = expires_at + interval '1 year' WHERE key = $1",
         digest,
     )
-    assert (await unwrap(hub, info["token"])).status_code in {403, 500}
-    answer = await hub.call("POST", "sys/wrapping/unwrap", json={"token": info["token"]})
+    assert (await unwrap(own_hub, info["token"])).status_code in {403, 500}
+    answer = await own_hub.call("POST", "sys/wrapping/unwrap", json={"token": info["token"]})
     assert answer.status_code == 500
