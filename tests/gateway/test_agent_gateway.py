@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import ssl
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import asyncpg
 import msgspec
 import pytest
+import pytest_asyncio
 import uvloop
 from authority_core import Running, running
 from cryptography import x509
@@ -40,6 +42,7 @@ from secrethub.wire.codec import TO_CORE_LIMIT
 from secrethub.wire.session import Session
 from serve.agent_gateway import AgentGateway
 from serve.agent_gateway.connection import AgentConnection
+from tests.gateway.conftest import SHARING
 
 M = TypeVar("M")
 NO_TLS = (ssl.SSLError, ConnectionError, EOFError, ConnectionClosed, InvalidHandshake)
@@ -125,10 +128,12 @@ class House:
         self, hub: Running, gateway: AgentGateway, directory: SessionDirectory, folder: Path
     ) -> None:
         self.hub, self.gateway, self.directory, self.folder = hub, gateway, directory, folder
+        self._turns = itertools.count(1)
 
-    async def enrol(self, name: str = "web-1") -> Host:
-        """Enrol a host under the role ``web``."""
-        token = await self.hub.login(*await self.hub.role("web", "web", "enrolling"))
+    async def enrol(self, name: str = "", role: str = "web") -> Host:
+        """Enrol a host, of a new name by default, under a role that has the policy of its name."""
+        name = name or f"web-{next(self._turns)}"
+        token = await self.hub.login(*await self.hub.role(role, role, "enrolling"))
         nonce = (await self.hub.data("write", "agents/enroll/begin", {}, token=token))["nonce"]
         key = keys.generate("ecdsa-p256")
         body = {"csr": request(key, nonce), "name": name}
@@ -166,8 +171,16 @@ class House:
         """Write a secret and return its version."""
         return int((await self.hub.data("write", f"secret/data/{path}", {"data": data}))["version"])
 
-    async def ledger(self, operation: str) -> list[dict[str, Any]]:
-        """Return the entries of an operation."""
+    async def nobody(self) -> None:
+        """Wait until no agent is connected, nor known to be."""
+
+        async def none() -> bool:
+            return (await self.gateway.health())["agents"] == 0 and await self.directory.count() == 0
+
+        await until(none)
+
+    async def ledger(self, operation: str, host: Host | None = None) -> list[dict[str, Any]]:
+        """Return the entries of an operation, of all agents or of one."""
         connection = await asyncpg.connect(self.hub.url)
         try:
             rows = await connection.fetch(
@@ -175,14 +188,16 @@ class House:
             )
         finally:
             await connection.close()
-        return [dict(row) for row in rows]
+        actor = "" if host is None else f"agent:{host.agent_id}"
+        return [dict(row) for row in rows if row["actor"].startswith(actor)]
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return a metric's value, 0 before there is one."""
+        return self.hub.core.metrics.registry.get_sample_value(f"secrethub_{name}", labels) or 0.0
 
     def refusals(self, reason: str) -> float:
         """Return how many connections were refused for ``reason``."""
-        value = self.hub.core.metrics.registry.get_sample_value(
-            "secrethub_agent_refusals_total", {"reason": reason}
-        )
-        return value or 0.0
+        return self.value("agent_refusals_total", reason=reason)
 
 
 def request(key: Any, challenge: str = "") -> str:
@@ -233,32 +248,45 @@ async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
         assert house.gateway.healthy
 
 
-async def test_an_agent_reads_what_its_policy_allows(house: House) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_house(
+    shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    """A house for tests that change nothing which others of their module see."""
+    folder = tmp_path_factory.mktemp("shared")
+    async with opened(shared_database_url, folder, AgentGateway()) as house:
+        yield house
+        assert house.gateway.healthy
+
+
+@SHARING
+async def test_an_agent_reads_what_its_policy_allows(shared_house: House) -> None:
     """Over mutual TLS a permitted secret is read, in any version, and the reads are in the ledger."""
-    await house.put("web/db", password="one")
-    await house.put("web/db", password="two")
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        newest = await agent.read("secrets/web/db")
+    await shared_house.put("web/versions", password="one")
+    await shared_house.put("web/versions", password="two")
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
+        newest = await agent.read("secrets/web/versions")
         assert isinstance(newest, wire.Result)
         assert (newest.data, newest.version) == ({"password": "two"}, 2)
-        older = await agent.read("secrets/web/db", version=1)
+        older = await agent.read("secrets/web/versions", version=1)
         assert isinstance(older, wire.Result)
         assert older.data == {"password": "one"}
-    entries = [e for e in await house.ledger("kv.read") if e["door"] == "agent"]
+    entries = [e for e in await shared_house.ledger("kv.read", host) if e["door"] == "agent"]
     assert [(e["outcome"], e["path"], e["client"]) for e in entries] == [
-        ("done", "secret/data/web/db", "127.0.0.1")
+        ("done", "secret/data/web/versions", "127.0.0.1")
     ] * 2
     assert entries[0]["actor"].startswith(f"agent:{host.agent_id}:")
-    connects = await house.ledger("agents.connect")
+    connects = await shared_house.ledger("agents.connect", host)
     assert [(e["outcome"], e["path"]) for e in connects] == [("done", f"agents/{host.agent_id}")]
 
 
-async def test_what_is_not_allowed_is_refused_and_recorded(house: House) -> None:
+@SHARING
+async def test_what_is_not_allowed_is_refused_and_recorded(shared_house: House) -> None:
     """A path of another agent is denied without a reason to the agent and with one in the ledger."""
-    await house.put("db/root", password="canary")
-    host = await house.enrol()
-    async with house.agent(host) as agent:
+    await shared_house.put("db/root", password="canary")
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
         assert await agent.read("secrets/db/root") == wire.Error(
             id=7, code="permission_denied", message="permission denied"
         )
@@ -280,210 +308,238 @@ async def test_what_is_not_allowed_is_refused_and_recorded(house: House) -> None
             "sys/mounts": "invalid_path",
             "secrets/web/db/": "invalid_path",
         }
-    reads = [e for e in await house.ledger("kv.read") if e["outcome"] == "denied"]
+    reads = [e for e in await shared_house.ledger("kv.read", host) if e["outcome"] == "denied"]
     assert [e["path"] for e in reads] == ["secret/data/db/root"]
     assert reads[0]["reason"]
-    others = [e for e in await house.ledger("kv.read") if e["outcome"] == "refused"]
+    others = [e for e in await shared_house.ledger("kv.read", host) if e["outcome"] == "refused"]
     assert [e["path"] for e in others] == ["sys/mounts", "auth/token/lookup-self", "nowhere"]
-    watches = await house.ledger("kv.watch")
+    watches = await shared_house.ledger("kv.watch", host)
     assert {(e["path"], e["outcome"]) for e in watches} == {
         ("secret/data/web/db", "done"),
         ("secret/data/db/root", "denied"),
     }
 
 
-async def test_a_change_is_pushed_without_its_value(house: House) -> None:
+@SHARING
+async def test_a_change_is_pushed_without_its_value(shared_house: House) -> None:
     """A watched secret's new version is announced, its deletion too; the value has to be read."""
-    await house.put("web/db", password="one")
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        await agent.watch("secrets/web/db", "secrets/web/new")
-        assert await house.put("web/db", password="canary") == 2
+    await shared_house.put("web/pushed", password="one")
+    host = await shared_house.enrol()
+    confirmed = shared_house.value("agent_confirm_seconds_count")
+    pushed = shared_house.value("agent_pushes_total", kind="changed")
+    async with shared_house.agent(host) as agent:
+        await agent.watch("secrets/web/pushed", "secrets/web/new")
+        assert await shared_house.put("web/pushed", password="canary") == 2
         frame = await agent.socket.recv(decode=False)
         assert b"canary" not in frame
         changed = agent.protocol.receive(frame)
         assert isinstance(changed, wire.Changed)
-        assert (changed.path, changed.version) == ("secrets/web/db", 2)
-        result = await agent.read("secrets/web/db")
+        assert (changed.path, changed.version) == ("secrets/web/pushed", 2)
+        result = await agent.read("secrets/web/pushed")
         assert isinstance(result, wire.Result)
         assert result.data == {"password": "canary"}
-        await agent.say(wire.Confirm(path="secrets/web/db", version=2))
-        await house.put("web/new", first="x")
+        await agent.say(wire.Confirm(path="secrets/web/pushed", version=2))
+        await shared_house.put("web/new", first="x")
         assert (await agent.hear(wire.Changed)).path == "secrets/web/new"
-        await house.hub.ask("delete", "secret/data/web/new")
+        await shared_house.hub.ask("delete", "secret/data/web/new")
         assert (await agent.hear(wire.Changed)).path == "secrets/web/new"
         gone = await agent.read("secrets/web/new")
         assert isinstance(gone, wire.Error)
         assert gone.code == "not_found"
-    registry = house.hub.core.metrics.registry
-    assert registry.get_sample_value("secrethub_agent_confirm_seconds_count") == 1
-    assert registry.get_sample_value("secrethub_agent_pushes_total", {"kind": "changed"}) == 3
+    assert shared_house.value("agent_confirm_seconds_count") == confirmed + 1
+    assert shared_house.value("agent_pushes_total", kind="changed") == pushed + 3
 
 
-async def test_a_connection_without_a_certificate_is_refused(house: House) -> None:
+@SHARING
+async def test_a_connection_without_a_certificate_is_refused(shared_house: House) -> None:
     """TLS without a client certificate fails, and so does no TLS at all; both are counted."""
-    host = await house.enrol()
+    host = await shared_house.enrol()
     without = ssl.create_default_context(cafile=host.folder / "ca.pem")
+    certless, plain = shared_house.refusals("no_certificate"), shared_house.refusals("no_tls")
     with pytest.raises(NO_TLS):
-        async with house.socket(without):
+        async with shared_house.socket(without):
             pass
-    await until(lambda: house.refusals("no_certificate") == 1)
+    await until(lambda: shared_house.refusals("no_certificate") == certless + 1)
     with pytest.raises(NO_TLS):
-        async with house.socket(None):
+        async with shared_house.socket(None):
             pass
-    await until(lambda: house.refusals("no_tls") == 1)
+    await until(lambda: shared_house.refusals("no_tls") == plain + 1)
 
 
-async def test_only_the_transport_authority_makes_agents(house: House) -> None:
+@SHARING
+async def test_only_the_transport_authority_makes_agents(shared_house: House) -> None:
     """A certificate of another authority, the PKI mount's included, does not get in."""
-    host = await house.enrol()
-    issued = await house.hub.data(
+    host = await shared_house.enrol()
+    issued = await shared_house.hub.data(
         "write", "pki/issue/default", {"common_name": "agent.example.com", "ttl": "1h"}
     )
     (host.folder / "cert.pem").write_text(issued["certificate"] + "\n" + "\n".join(issued["ca_chain"]))
     (host.folder / "key.pem").write_text(issued["private_key"])
+    before = shared_house.refusals("bad_certificate")
     with pytest.raises(NO_TLS):
-        async with house.socket(host.tls()):
+        async with shared_house.socket(host.tls()):
             pass
-    await until(lambda: house.refusals("bad_certificate") == 1)
+    await until(lambda: shared_house.refusals("bad_certificate") == before + 1)
 
 
-async def test_a_gateway_is_not_an_agent(house: House) -> None:
+@SHARING
+async def test_a_gateway_is_not_an_agent(shared_house: House) -> None:
     """The transport authority's own gateway certificate does not open a session."""
-    host = await house.enrol()
-    chain, key = await issue_gateway_certificate(house.hub.core, "n1", ("localhost",), ("127.0.0.1",))
+    host = await shared_house.enrol()
+    chain, key = await issue_gateway_certificate(shared_house.hub.core, "n1", ("localhost",), ("127.0.0.1",))
     (host.folder / "cert.pem").write_bytes(chain)
     (host.folder / "key.pem").write_bytes(key)
+    await shared_house.nobody()
+    before = shared_house.refusals("bad_certificate") + shared_house.refusals("not_an_agent")
     with pytest.raises(NO_TLS):
-        async with house.socket(host.tls()):
+        async with shared_house.socket(host.tls()):
             pass
-    await until(lambda: house.refusals("bad_certificate") + house.refusals("not_an_agent") == 1)
-    assert (await house.gateway.health())["agents"] == 0
+    await until(
+        lambda: shared_house.refusals("bad_certificate") + shared_house.refusals("not_an_agent") == before + 1
+    )
+    assert (await shared_house.gateway.health())["agents"] == 0
 
 
-async def test_revocation_ends_the_live_connection_and_all_others(house: House) -> None:
+@SHARING
+async def test_revocation_ends_the_live_connection_and_all_others(shared_house: House) -> None:
     """A revoked agent is cut off at once, does not come back, and both are on record."""
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        await house.hub.ask("write", f"agents/{host.agent_id}/revoke", {})
+    host = await shared_house.enrol()
+    before = shared_house.refusals("permission_denied")
+    async with shared_house.agent(host) as agent:
+        await shared_house.hub.ask("write", f"agents/{host.agent_id}/revoke", {})
         assert await agent.closed() == CloseCode.REVOKED
-    async with house.socket(host.tls()) as socket:
+    async with shared_house.socket(host.tls()) as socket:
         again = Agent(socket)
         await again.say(wire.Hello(version="0", name="n"))
         assert await again.closed() == CloseCode.REVOKED
-    refused = [e for e in await house.ledger("agents.connect") if e["outcome"] == "denied"]
+    refused = [e for e in await shared_house.ledger("agents.connect", host) if e["outcome"] == "denied"]
     assert [e["actor"] for e in refused] == [f"agent:{host.agent_id}"]
     assert "revoked" in refused[0]["reason"]
-    assert house.refusals("permission_denied") == 1
+    assert shared_house.refusals("permission_denied") == before + 1
 
 
-async def test_an_agent_whose_role_is_gone_may_do_nothing_but_is_not_revoked(house: House) -> None:
+@SHARING
+async def test_an_agent_whose_role_is_gone_may_do_nothing_but_is_not_revoked(shared_house: House) -> None:
     """When its role is deleted an agent is refused everything, and a role made anew is another one."""
-    await house.put("web/db", password="one")
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        await agent.watch("secrets/web/db")
-        await house.hub.ask("delete", "auth/approle/role/web")
+    await shared_house.put("web/gone", password="one")
+    await shared_house.hub.ask("write", "sys/policies/acl/gone", {"policy": POLICY})
+    host = await shared_house.enrol(role="gone")
+    async with shared_house.agent(host) as agent:
+        await agent.watch("secrets/web/gone")
+        await shared_house.hub.ask("delete", "auth/approle/role/gone")
         await agent.hear(wire.PolicyChanged)
-        refused = await agent.read("secrets/web/db")
+        refused = await agent.read("secrets/web/gone")
         assert isinstance(refused, wire.Error)
         assert refused.code == "permission_denied"
-        await house.put("web/db", password="two")
-        await house.hub.role("web", "web")
+        await shared_house.put("web/gone", password="two")
+        await shared_house.hub.role("gone", "gone")
         await agent.hear(wire.PolicyChanged)
-        assert isinstance(await agent.read("secrets/web/db"), wire.Error)
+        assert isinstance(await agent.read("secrets/web/gone"), wire.Error)
 
 
-async def test_a_certificate_that_is_not_the_agents_any_more_is_refused(house: House) -> None:
+@SHARING
+async def test_a_certificate_that_is_not_the_agents_any_more_is_refused(shared_house: House) -> None:
     """After enrolling anew, the earlier certificate of the same agent opens nothing."""
-    host = await house.enrol()
-    await house.hub.ask("write", f"agents/{host.agent_id}/approve", {})
-    kept = Host(agent_id=host.agent_id, serial=host.serial, folder=host.folder.rename(house.folder / "old"))
-    newer = await house.enrol()
+    host = await shared_house.enrol("twice")
+    await shared_house.hub.ask("write", f"agents/{host.agent_id}/approve", {})
+    kept = Host(
+        agent_id=host.agent_id, serial=host.serial, folder=host.folder.rename(host.folder.with_suffix(".old"))
+    )
+    newer = await shared_house.enrol("twice")
     assert newer.agent_id == host.agent_id
-    async with house.agent(newer):
-        async with house.socket(kept.tls()) as socket:
+    async with shared_house.agent(newer):
+        async with shared_house.socket(kept.tls()) as socket:
             assert await Agent(socket).closed() == CloseCode.REVOKED
-        entries = await house.ledger("agents.connect")
+        entries = await shared_house.ledger("agents.connect", newer)
         assert "not one of the agent's present ones" in entries[-1]["reason"]
 
 
-async def test_a_refused_certificate_does_not_push_out_the_good_one(house: House) -> None:
+@SHARING
+async def test_a_refused_certificate_does_not_push_out_the_good_one(shared_house: House) -> None:
     """Whoever is refused on connecting leaves the agent's living session alone."""
-    host = await house.enrol()
-    await house.hub.ask("write", f"agents/{host.agent_id}/approve", {})
-    old = Host(agent_id=host.agent_id, serial=host.serial, folder=host.folder.rename(house.folder / "old"))
-    newer = await house.enrol()
-    async with house.agent(newer) as agent:
-        async with house.socket(old.tls()) as socket:
+    host = await shared_house.enrol("good")
+    await shared_house.hub.ask("write", f"agents/{host.agent_id}/approve", {})
+    old = Host(
+        agent_id=host.agent_id, serial=host.serial, folder=host.folder.rename(host.folder.with_suffix(".old"))
+    )
+    newer = await shared_house.enrol("good")
+    async with shared_house.agent(newer) as agent:
+        async with shared_house.socket(old.tls()) as socket:
             assert await Agent(socket).closed() == CloseCode.REVOKED
-        await house.put("web/db", password="one")
-        assert isinstance(await agent.read("secrets/web/db"), wire.Result)
+        await shared_house.put("web/good", password="one")
+        assert isinstance(await agent.read("secrets/web/good"), wire.Result)
 
 
-async def test_a_newer_connection_replaces_the_older(house: House) -> None:
+@SHARING
+async def test_a_newer_connection_replaces_the_older(shared_house: House) -> None:
     """One agent, one session: the newest; the directory knows which."""
-    host = await house.enrol()
-    async with house.agent(host) as older, house.agent(host) as newer:
+    await shared_house.nobody()
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as older, shared_house.agent(host) as newer:
         assert await older.closed() == CloseCode.REPLACED
         await newer.watch("secrets/web/db")
 
         async def known() -> bool:
-            return await house.directory.count() == 1
+            return await shared_house.directory.count() == 1
 
         await until(known)
-        assert (await house.gateway.health())["agents"] == 1
+        assert (await shared_house.gateway.health())["agents"] == 1
 
     async def forgotten() -> bool:
-        return await house.directory.count() == 0
+        return await shared_house.directory.count() == 0
 
     await until(forgotten)
 
 
-async def test_connected_agents_are_counted(house: House) -> None:
+@SHARING
+async def test_connected_agents_are_counted(shared_house: House) -> None:
     """The metric is the number of agents that are connected: not of connections, and without who left."""
 
     def counted() -> float | None:
-        return house.hub.core.metrics.registry.get_sample_value("secrethub_agents_connected")
+        return shared_house.hub.core.metrics.registry.get_sample_value("secrethub_agents_connected")
 
-    one, other = await house.enrol("web-1"), await house.enrol("web-2")
+    await shared_house.nobody()
+    one, other = await shared_house.enrol(), await shared_house.enrol()
     assert counted() == 0
-    async with house.agent(one):
+    async with shared_house.agent(one):
         assert counted() == 1
-        async with house.agent(one) as newer, house.agent(other):
+        async with shared_house.agent(one) as newer, shared_house.agent(other):
             await until(lambda: counted() == 2)
             assert isinstance(await newer.read("secrets/web/none"), wire.Error)
-            await house.hub.ask("write", f"agents/{other.agent_id}/revoke")
+            await shared_house.hub.ask("write", f"agents/{other.agent_id}/revoke")
             await until(lambda: counted() == 1)
         await until(lambda: counted() == 0)
 
 
-async def test_a_changed_policy_is_told_and_takes_effect(house: House) -> None:
+@SHARING
+async def test_a_changed_policy_is_told_and_takes_effect(shared_house: House) -> None:
     """When a policy takes a path away, the agent hears of it, reads it no more and is told no more."""
-    await house.put("web/db", password="one")
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        await agent.watch("secrets/web/db", "secrets/web/open")
-        only = {**POLICY, "statements": [{**POLICY["statements"][0], "paths": ["secrets/web/open"]}]}  # type: ignore[dict-item]
-        await house.hub.ask("write", "sys/policies/acl/web", {"policy": only})
+    await shared_house.put("web/changing", password="one")
+    await shared_house.hub.ask("write", "sys/policies/acl/changing", {"policy": POLICY})
+    host = await shared_house.enrol(role="changing")
+    async with shared_house.agent(host) as agent:
+        await agent.watch("secrets/web/changing", "secrets/web/changing-open")
+        only = {**POLICY, "statements": [{**POLICY["statements"][0], "paths": ["secrets/web/changing-open"]}]}  # type: ignore[dict-item]
+        await shared_house.hub.ask("write", "sys/policies/acl/changing", {"policy": only})
         await agent.hear(wire.PolicyChanged)
-        refused = await agent.read("secrets/web/db")
+        refused = await agent.read("secrets/web/changing")
         assert isinstance(refused, wire.Error)
         assert refused.code == "permission_denied"
-        await house.put("web/db", password="two")
-        await house.put("web/open", password="x")
-        assert (await agent.hear(wire.Changed)).path == "secrets/web/open"
+        await shared_house.put("web/changing", password="two")
+        await shared_house.put("web/changing-open", password="x")
+        assert (await agent.hear(wire.Changed)).path == "secrets/web/changing-open"
 
 
-async def test_missed_changes_are_made_up_for(house: House) -> None:
+@SHARING
+async def test_missed_changes_are_made_up_for(shared_house: House) -> None:
     """When changes may have been missed agents are told to look at everything again."""
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        await agent.watch("secrets/web/db")
-        house.hub.core.caches.flush()
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
+        await agent.watch("secrets/web/missed")
+        shared_house.hub.core.caches.flush()
         await agent.hear(wire.PolicyChanged)
         changed = await agent.hear(wire.Changed)
-        assert (changed.path, changed.version) == ("secrets/web/db", 0)
+        assert (changed.path, changed.version) == ("secrets/web/missed", 0)
 
 
 async def test_connections_that_say_nothing_hold_nobody_up(house: House) -> None:
@@ -516,31 +572,34 @@ async def test_a_sealed_core_keeps_its_agents_and_tells_them(house: House) -> No
         assert isinstance(await agent.read("secrets/web/db"), wire.Result)
 
 
-async def test_a_certificate_is_renewed_over_the_connection(house: House) -> None:
+@SHARING
+async def test_a_certificate_is_renewed_over_the_connection(shared_house: House) -> None:
     """A new key gets a new certificate, and it connects."""
-    host = await house.enrol()
+    host = await shared_house.enrol()
     key = keys.generate("ecdsa-p256")
-    async with house.agent(host) as agent:
+    async with shared_house.agent(host) as agent:
         await agent.say(wire.RenewCertificate(id=1, csr=request(key)))
         issued = await agent.hear(wire.Certificate)
         await agent.say(wire.RenewCertificate(id=2, csr="no csr"))
         assert (await agent.hear(wire.Error)).code == "invalid_request"
     (host.folder / "cert.pem").write_text(issued.certificate + issued.ca_chain[0])
     (host.folder / "key.pem").write_bytes(keys.private_pem(key))
-    async with house.agent(host):
+    async with shared_house.agent(host):
         pass
 
 
-async def test_fragments_are_joined(house: House) -> None:
+@SHARING
+async def test_fragments_are_joined(shared_house: House) -> None:
     """A message in several frames is one message."""
-    await house.put("web/db", password="one")
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        frame = agent.protocol.send(wire.Read(id=1, path="secrets/web/db")).decode()
+    await shared_house.put("web/fragments", password="one")
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
+        frame = agent.protocol.send(wire.Read(id=1, path="secrets/web/fragments")).decode()
         await agent.socket.send([frame[:5], "", frame[5:9], frame[9:]])
         assert (await agent.hear(wire.Result)).data == {"password": "one"}
 
 
+@SHARING
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
@@ -552,15 +611,16 @@ async def test_fragments_are_joined(house: House) -> None:
     ids=["binary", "no-message", "cut-off", "too-big"],
 )
 async def test_what_is_no_message_ends_the_connection(
-    house: House, sent: bytes | str, code: CloseCode
+    shared_house: House, sent: bytes | str, code: CloseCode
 ) -> None:
     """Binary, malformed and oversized messages close the connection with a telling code."""
-    host = await house.enrol()
-    async with house.agent(host) as agent:
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
         await agent.socket.send(sent)
         assert await agent.closed() == code
 
 
+@SHARING
 @pytest.mark.parametrize(
     ("how", "status"),
     [
@@ -570,11 +630,13 @@ async def test_what_is_no_message_ends_the_connection(
     ],
     ids=["no-subprotocol", "other-subprotocol", "browser"],
 )
-async def test_what_is_no_agent_gets_no_websocket(house: House, how: dict[str, Any], status: int) -> None:
+async def test_what_is_no_agent_gets_no_websocket(
+    shared_house: House, how: dict[str, Any], status: int
+) -> None:
     """Other subprotocols and browsers are turned away before the WebSocket opens."""
-    host = await house.enrol()
+    host = await shared_house.enrol()
     with pytest.raises(InvalidStatus) as caught:
-        async with house.socket(host.tls(), **how):
+        async with shared_house.socket(host.tls(), **how):
             pass
     assert caught.value.response.status_code == status
 
@@ -693,20 +755,21 @@ async def test_stopping_closes_those_who_stay(house: House) -> None:
         await stopping
 
 
-async def test_the_gateway_names_itself_by_uri(house: House) -> None:
+@SHARING
+async def test_the_gateway_names_itself_by_uri(shared_house: House) -> None:
     """The listener shows a gateway's certificate of this cluster, and TLS 1.3 only."""
-    host = await house.enrol()
-    async with house.agent(host) as agent:
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
         tls = agent.socket.transport.get_extra_info("ssl_object")
         assert tls.version() == "TLSv1.3"
         uris = [value for kind, value in tls.getpeercert()["subjectAltName"] if kind == "URI"]
-        cluster = (await load_trust(house.hub.core)).cluster
+        cluster = (await load_trust(shared_house.hub.core)).cluster
         assert uris == [f"secrethub://{cluster}/gateway/n1"]
     older = host.tls()
     older.minimum_version = ssl.TLSVersion.TLSv1_2
     older.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(NO_TLS):
-        async with house.socket(older):
+        async with shared_house.socket(older):
             pass
 
 
