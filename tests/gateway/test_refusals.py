@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from authority_core import Running, running
 from enrolled_hosts import certificate_of, host_of
 
@@ -26,17 +28,32 @@ from secrethub.errors import (
 from secrethub.operations.call import AgentCertificate
 from secrethub.operations.tidy import tidy
 from tests.gateway.behind import entries, sql, until
-from tests.gateway.conftest import native
+from tests.gateway.conftest import SHARING, native
 
 READER = native("secrets/app/**")
+
+
+@asynccontextmanager
+async def _started(url: str, folder: Path) -> AsyncIterator[Running]:
+    async with running(url, folder) as started:
+        await started.ask("write", "sys/policies/acl/reader", {"policy": READER})
+        await started.ask("write", "secret/data/app/db", {"data": {"k": "canary"}})
+        yield started
 
 
 @pytest.fixture
 async def hub(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
     """One process with a secret and a policy that reads it."""
-    async with running(database_url, tmp_path) as started:
-        await started.ask("write", "sys/policies/acl/reader", {"policy": READER})
-        await started.ask("write", "secret/data/app/db", {"data": {"k": "canary"}})
+    async with _started(database_url, tmp_path) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_hub(
+    shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Running]:
+    """The same for tests that change nothing which others see."""
+    async with _started(shared_database_url, tmp_path_factory.mktemp("shared")) as started:
         yield started
 
 
@@ -63,11 +80,18 @@ async def _refused(hub: Running, reason: str, **how: Any) -> dict[str, Any]:
     return entry
 
 
-async def test_nobody_and_unknown_tokens(hub: Running) -> None:
+@SHARING
+async def test_nobody_and_unknown_tokens(shared_hub: Running) -> None:
     """Without a token, or with one that was never given out, the answer is no, by name of the path."""
-    assert (await _refused(hub, "no token was given", token=None))["actor"] == "anonymous"
-    for unknown in ("hvs.wrong", "x" * 300, hub.root[:-1], hub.root + "x", hub.root.lower()):
-        await _refused(hub, "unknown token", token=unknown)
+    assert (await _refused(shared_hub, "no token was given", token=None))["actor"] == "anonymous"
+    for unknown in (
+        "hvs.wrong",
+        "x" * 300,
+        shared_hub.root[:-1],
+        shared_hub.root + "x",
+        shared_hub.root.lower(),
+    ):
+        await _refused(shared_hub, "unknown token", token=unknown)
 
 
 async def test_an_expired_token(hub: Running) -> None:
@@ -130,99 +154,109 @@ def _acl(*paths: str) -> dict[str, Any]:
     return {path: {"capabilities": ["read"]} for path in paths}
 
 
-async def test_a_token_without_a_grant(hub: Running) -> None:
+@SHARING
+async def test_a_token_without_a_grant(shared_hub: Running) -> None:
     """What no policy grants is refused, and the entry names the token and the ground."""
-    token = await _token(hub)
+    token = await _token(shared_hub)
     with pytest.raises(PermissionDenied):
-        await hub.ask("read", "secrets/other", token=token)
-    entry = await _newest(hub)
-    digest = token_digest(hub.core.keyring(), token)
+        await shared_hub.ask("read", "secrets/other", token=token)
+    entry = await _newest(shared_hub)
+    digest = token_digest(shared_hub.core.keyring(), token)
     assert entry["actor"] == f"token:{digest[:36]}:token"
     assert entry["path"] == "secret/data/other"
     assert entry["reason"]
     with pytest.raises(PermissionDenied):
-        await hub.ask("write", "secrets/app/db", {"data": {}}, token=token)
+        await shared_hub.ask("write", "secrets/app/db", {"data": {}}, token=token)
     with pytest.raises(PermissionDenied):
-        await hub.ask("list", "secrets/app", token=token)
+        await shared_hub.ask("list", "secrets/app", token=token)
     with pytest.raises(PermissionDenied):
-        await hub.ask("write", "sys/seal", token=token)
-    assert (await _newest(hub))["operation"] == "sys.seal"
+        await shared_hub.ask("write", "sys/seal", token=token)
+    assert (await _newest(shared_hub))["operation"] == "sys.seal"
 
 
-async def test_a_refused_write_changes_nothing(hub: Running) -> None:
+@SHARING
+async def test_a_refused_write_changes_nothing(shared_hub: Running) -> None:
     """A write without a grant leaves the secret as it was, and has no intent in the ledger."""
-    token = await _token(hub)
+    token = await _token(shared_hub)
+    await shared_hub.ask("write", "secrets/app/kept", {"data": {"k": "mine"}})
     with pytest.raises(PermissionDenied):
-        await hub.ask("write", "secrets/app/db", {"data": {"k": "theirs"}}, token=token)
-    found = await hub.data("read", "secrets/app/db")
+        await shared_hub.ask("write", "secrets/app/kept", {"data": {"k": "theirs"}}, token=token)
+    found = await shared_hub.data("read", "secrets/app/kept")
     assert found["metadata"]["version"] == 1
-    kinds = [entry["kind"] for entry in await entries(hub.url, operation="kv.write")]
+    written = await entries(shared_hub.url, operation="kv.write", path="secret/data/app/kept")
+    kinds = [entry["kind"] for entry in written]
     assert kinds == ["intent", "outcome", "request"]
 
 
-async def test_paths_that_nobody_serves_tell_nothing_to_strangers(hub: Running) -> None:
+@SHARING
+async def test_paths_that_nobody_serves_tell_nothing_to_strangers(shared_hub: Running) -> None:
     """Unknown paths are denied to who may not ask, and missing or unsupported to who may."""
-    token = await _token(hub)
+    token = await _token(shared_hub)
     for path in ("nowhere/at/all", "sys/nothing", "secret/undocumented"):
         with pytest.raises(PermissionDenied):
-            await hub.ask("read", path, token=token)
+            await shared_hub.ask("read", path, token=token)
         with pytest.raises(PermissionDenied):
-            await hub.ask("read", path, token=None)
+            await shared_hub.ask("read", path, token=None)
         with pytest.raises(NotFound):
-            await hub.ask("read", path)
+            await shared_hub.ask("read", path)
     with pytest.raises(UnsupportedOperation):
-        await hub.ask("patch", "sys/mounts")
-    assert {entry["path"] for entry in await entries(hub.url, operation="unknown")} >= {"nowhere/at/all"}
+        await shared_hub.ask("patch", "sys/mounts")
+    assert {entry["path"] for entry in await entries(shared_hub.url, operation="unknown")} >= {
+        "nowhere/at/all"
+    }
 
 
-async def test_bad_input_is_on_record(hub: Running) -> None:
+@SHARING
+async def test_bad_input_is_on_record(shared_hub: Running) -> None:
     """A request that is allowed but cannot be read is refused with the reason, and nothing happens."""
     with pytest.raises(InvalidRequest):
-        await hub.ask("write", "secrets/app/db", {"data": "no object"})
-    entry = await _newest(hub)
+        await shared_hub.ask("write", "secrets/app/db", {"data": "no object"})
+    entry = await _newest(shared_hub)
     assert entry["outcome"] == "refused"
     assert entry["reason"].startswith("invalid_request: ")
     for text in ("\x00", "a\x00b"):
         with pytest.raises(InvalidRequest):
-            await hub.ask("write", "auth/token/create", {"meta": {"k": text}})
+            await shared_hub.ask("write", "auth/token/create", {"meta": {"k": text}})
         with pytest.raises(SecretHubError) as caught:
-            await hub.ask("list", "secrets", query={"after": text})
+            await shared_hub.ask("list", "secrets", query={"after": text})
         assert caught.value.code == "invalid_request"
 
 
-async def test_an_agent_on_another_agents_path(hub: Running) -> None:
+@SHARING
+async def test_an_agent_on_another_agents_path(shared_hub: Running) -> None:
     """An agent reads what its role grants, nothing of others, and nothing at all once revoked."""
-    await hub.ask("write", "sys/policies/acl/enrolling", {"policy": native("secrets/app/web/**")})
-    await hub.ask("write", "secret/data/app/web/db", {"data": {"k": "v"}})
-    host = await host_of(hub, "web")
+    await shared_hub.ask("write", "sys/policies/acl/enrolling", {"policy": native("secrets/app/web/**")})
+    await shared_hub.ask("write", "secret/data/app/web/db", {"data": {"k": "v"}})
+    host = await host_of(shared_hub, "web")
     agent = certificate_of(await host.enroll())
-    await hub.ask("read", "secrets/app/web/db", agent=agent)
-    entry = await _refused(hub, "", agent=agent)
+    await shared_hub.ask("read", "secrets/app/web/db", agent=agent)
+    entry = await _refused(shared_hub, "", agent=agent)
     assert entry["actor"] == f"agent:{agent.agent_id}:web-1"
     assert entry["reason"]
     await _refused(
-        hub, "is not one of the agent's", agent=AgentCertificate(agent_id=agent.agent_id, serial="ff")
+        shared_hub, "is not one of the agent's", agent=AgentCertificate(agent_id=agent.agent_id, serial="ff")
     )
     nobody = AgentCertificate(agent_id="00000000-0000-8000-8000-000000000000", serial=agent.serial)
-    assert (await _refused(hub, "is unknown", agent=nobody))["actor"] == f"agent:{nobody.agent_id}"
+    assert (await _refused(shared_hub, "is unknown", agent=nobody))["actor"] == f"agent:{nobody.agent_id}"
     with pytest.raises(PermissionDenied):
-        await hub.ask("write", "auth/token/create", {}, agent=agent)
-    await hub.ask("write", f"agents/{agent.agent_id}/revoke", {})
+        await shared_hub.ask("write", "auth/token/create", {}, agent=agent)
+    await shared_hub.ask("write", f"agents/{agent.agent_id}/revoke", {})
     with pytest.raises(PermissionDenied):
-        await hub.ask("read", "secrets/app/web/db", agent=agent)
-    assert (await _newest(hub))["reason"] == f"agent {agent.agent_id} is revoked"
+        await shared_hub.ask("read", "secrets/app/web/db", agent=agent)
+    assert (await _newest(shared_hub))["reason"] == f"agent {agent.agent_id} is revoked"
 
 
-async def test_an_agent_whose_role_is_gone(hub: Running) -> None:
+@SHARING
+async def test_an_agent_whose_role_is_gone(shared_hub: Running) -> None:
     """An agent's rights are those of its role now, and none without it."""
-    await hub.ask("write", "sys/policies/acl/enrolling", {"policy": native("secrets/app/**")})
-    host = await host_of(hub, "web")
-    agent = certificate_of(await host.enroll())
-    await hub.ask("read", "secrets/app/db", agent=agent)
-    await hub.ask("write", "auth/approle/role/web", {"token_policies": []})
-    await _refused(hub, "", agent=agent)
-    await hub.ask("delete", "auth/approle/role/web")
-    await _refused(hub, "no longer exists", agent=agent)
+    await shared_hub.ask("write", "sys/policies/acl/enrolling", {"policy": native("secrets/app/**")})
+    host = await host_of(shared_hub, "gone")
+    agent = certificate_of(await host.enroll("gone-1"))
+    await shared_hub.ask("read", "secrets/app/db", agent=agent)
+    await shared_hub.ask("write", "auth/approle/role/gone", {"token_policies": []})
+    await _refused(shared_hub, "", agent=agent)
+    await shared_hub.ask("delete", "auth/approle/role/gone")
+    await _refused(shared_hub, "no longer exists", agent=agent)
 
 
 async def _fails(hub: Running, role_id: str, secret_id: str, reason: str) -> None:
