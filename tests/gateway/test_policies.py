@@ -16,10 +16,27 @@ from secrethub.operations.call import Call, Token
 from secrethub.operations.perform import perform
 from secrethub.sensitive import Sensitive
 from tests.gateway.behind import reasons
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.test_doors import through
 
+pytestmark = SHARING
+ALONE = pytest.mark.asyncio(loop_scope="function")
+
 ACL = {"path": {"secret/data/app/*": {"capabilities": ["read"]}}}
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """A node of all tests here that are not marked otherwise, each of which has names of its own."""
+    return shared_node
+
+
+@pytest.fixture
+async def own_node(sealed_node: Node) -> Node:
+    """A node of one test."""
+    await sealed_node.initialise()
+    await sealed_node.unseal()
+    return sealed_node
 
 
 async def write(node: Node, name: str, policy: Any, *, legacy: bool = False) -> Any:
@@ -37,9 +54,11 @@ async def test_both_languages_as_text_and_object(node: Node, legacy: bool) -> No
         json.dumps(ACL, indent=4),
         json.dumps(native("secrets/app/**")),
     )
+    before = (await node.call("LIST", "sys/policies/acl")).json()["data"]["keys"]
+    assert {"default", "root"} <= set(before)
+    names = [f"kept-{'legacy' if legacy else 'acl'}{number}" for number in range(len(documents))]
     await node.call("POST", "secrets/app/db", json={"data": {}})
-    for number, document in enumerate(documents):
-        name = f"p{number}"
+    for name, document in zip(names, documents, strict=True):
         assert (await write(node, name, document, legacy=legacy)).status_code == 204
         new = (await node.call("GET", f"sys/policies/acl/{name}")).json()
         old = (await node.call("GET", f"sys/policy/{name}")).json()
@@ -52,7 +71,7 @@ async def test_both_languages_as_text_and_object(node: Node, legacy: bool) -> No
         assert (await node.call("GET", "secrets/app/db", token)).status_code == 200
         assert (await node.call("GET", "secrets/other/db", token)).status_code == 403
     listed = (await node.call("LIST", "sys/policies/acl")).json()["data"]
-    assert listed["keys"] == listed["policies"] == ["default", "p0", "p1", "p2", "p3", "root"]
+    assert listed["keys"] == listed["policies"] == sorted([*before, *names])
     assert (await node.call("GET", "sys/policy")).json()["policies"] == listed["keys"]
     assert (await node.call("GET", "sys/policies/acl?list=true")).json()["keys"] == listed["keys"]
     assert (await node.call("LIST", "sys/policies/acl/")).json()["keys"] == listed["keys"]
@@ -65,7 +84,7 @@ async def test_documents_in_base64(node: Node, legacy: bool) -> None:
     await node.call("POST", "secrets/app/db", json={"data": {}})
     for number, text in enumerate((hcl, json.dumps(ACL), json.dumps(native("secrets/app/**")))):
         for encode in (base64.b64encode, base64.encodebytes):
-            name = f"p{number}"
+            name = f"encoded{number}"
             written = await write(node, name, encode(text.encode()).decode(), legacy=legacy)
             assert written.status_code == 204, written.text
             assert (await node.call("GET", f"sys/policies/acl/{name}")).json()["data"]["policy"] == text
@@ -78,8 +97,8 @@ async def test_documents_in_base64(node: Node, legacy: bool) -> None:
         base64.b64encode(b"\xfe\xff").decode(),
         "AAAA",
     ):
-        assert (await write(node, "p0", wrong, legacy=legacy)).status_code == 400, wrong
-    assert (await node.call("GET", "sys/policies/acl/p0")).json()["data"]["policy"] == hcl
+        assert (await write(node, "encoded0", wrong, legacy=legacy)).status_code == 400, wrong
+    assert (await node.call("GET", "sys/policies/acl/encoded0")).json()["data"]["policy"] == hcl
 
 
 async def test_invalid_documents_say_where(node: Node) -> None:
@@ -127,9 +146,9 @@ async def test_bodies_are_strict(node: Node) -> None:
         {"policy": []},
         {"polic": ACL},
     ):
-        refused = await node.call("PUT", "sys/policies/acl/p", json=body)
+        refused = await node.call("PUT", "sys/policies/acl/strict", json=body)
         assert refused.status_code == 400, body
-    assert (await node.call("PUT", "sys/policy/p", json={"rules": json.dumps(ACL)})).status_code == 204
+    assert (await node.call("PUT", "sys/policy/strict", json={"rules": json.dumps(ACL)})).status_code == 204
 
 
 async def test_root_and_default(node: Node) -> None:
@@ -162,7 +181,8 @@ async def test_root_and_default(node: Node) -> None:
         "sys/wrapping/unwrap",
         "sys/wrapping/wrap",
     ]
-    assert (await write(node, "default", ACL)).status_code == 204
+    for policy in (ACL, kept):
+        assert (await write(node, "default", policy)).status_code == 204
 
 
 async def test_names_of_policies(node: Node) -> None:
@@ -220,7 +240,7 @@ async def test_rules_about_policies_have_no_case(node: Node, language: str) -> N
                 "sys/policies/acl/Team-Root": {"capabilities": ["deny"]},
             }
         }
-    token = await node.token("author", rules)
+    token = await node.token("author-of-teams", rules)
     for name, status in (("Team-A", 204), ("team-a", 204), ("team-root", 403), ("TEAM-ROOT", 403)):
         answer = await node.call("PUT", f"sys/policies/acl/{name}", token, json={"policy": ACL})
         assert answer.status_code == status, name
@@ -231,31 +251,31 @@ async def test_missing_and_deleted(node: Node) -> None:
     """A missing policy is missing; deleting one twice is no error; writing again replaces it."""
     assert (await node.call("GET", "sys/policies/acl/none")).json()["errors"] == []
     assert (await node.call("DELETE", "sys/policies/acl/none")).status_code == 204
-    await write(node, "p", ACL)
-    await write(node, "p", native("secrets/b"))
-    assert json.loads((await node.call("GET", "sys/policy/p")).json()["rules"]) == native("secrets/b")
-    assert (await node.call("DELETE", "sys/policies/acl/p")).status_code == 204
-    assert (await node.call("GET", "sys/policies/acl/p")).status_code == 404
+    await write(node, "gone", ACL)
+    await write(node, "gone", native("secrets/b"))
+    assert json.loads((await node.call("GET", "sys/policy/gone")).json()["rules"]) == native("secrets/b")
+    assert (await node.call("DELETE", "sys/policies/acl/gone")).status_code == 204
+    assert (await node.call("GET", "sys/policies/acl/gone")).status_code == 404
 
 
 async def test_both_languages_together(node: Node) -> None:
     """One language's denial holds against the other's grant; silence of one takes nothing from the other."""
-    for path in ("app/a", "app/b", "app/c"):
+    for path in ("both/a", "both/b", "both/c"):
         await node.call("POST", f"secrets/{path}", json={"data": {}})
-    await write(node, "acl", {"path": {"secret/data/app/*": {"capabilities": ["read"]}}})
-    await write(node, "acl-deny", {"path": {"secret/data/app/b": {"capabilities": ["deny"]}}})
-    await write(node, "native", native("secrets/app/*", capabilities=("read", "delete")))
-    await write(node, "native-deny", native("secrets/app/c", capabilities=("*",), effect="deny"))
+    await write(node, "acl", {"path": {"secret/data/both/*": {"capabilities": ["read"]}}})
+    await write(node, "acl-deny", {"path": {"secret/data/both/b": {"capabilities": ["deny"]}}})
+    await write(node, "native", native("secrets/both/*", capabilities=("read", "delete")))
+    await write(node, "native-deny", native("secrets/both/c", capabilities=("*",), effect="deny"))
     made = await node.call(
         "POST", "auth/token/create", json={"policies": ["acl", "acl-deny", "native", "native-deny"]}
     )
     token = made.json()["auth"]["client_token"]
-    for path, status in (("app/a", 200), ("app/b", 403), ("app/c", 403), ("other", 403)):
+    for path, status in (("both/a", 200), ("both/b", 403), ("both/c", 403), ("other", 403)):
         assert (await node.call("GET", f"secrets/{path}", token)).status_code == status
         assert (await node.call("GET", f"secret/data/{path}", token)).status_code == status
-    assert (await node.call("DELETE", "secrets/app/a", token)).status_code == 204
-    assert (await node.call("DELETE", "secrets/app/c", token)).status_code == 403
-    assert (await node.call("POST", "secrets/app/a", token, json={"data": {}})).status_code == 403
+    assert (await node.call("DELETE", "secrets/both/a", token)).status_code == 204
+    assert (await node.call("DELETE", "secrets/both/c", token)).status_code == 403
+    assert (await node.call("POST", "secrets/both/a", token, json={"data": {}})).status_code == 403
 
 
 async def test_create_and_update_are_different_rights(node: Node) -> None:
@@ -270,8 +290,8 @@ async def test_create_and_update_are_different_rights(node: Node) -> None:
 
 async def test_creating_is_not_updating_in_a_race(node: Node) -> None:
     """Of writers that may only create one makes the secret, and none of them writes over it."""
-    creates = await node.token("creates", {"path": {"secret/data/*": {"capabilities": ["create"]}}})
-    both = await node.token("both", native("secrets/**", capabilities=("create", "update")))
+    creates = await node.token("race", {"path": {"secret/data/*": {"capabilities": ["create"]}}})
+    both = await node.token("race-both", native("secrets/**", capabilities=("create", "update")))
     for number in range(3):
         path = f"secrets/race{number}"
         answers = await asyncio.gather(
@@ -285,8 +305,10 @@ async def test_creating_is_not_updating_in_a_race(node: Node) -> None:
         assert (await node.call("GET", path)).json()["data"]["metadata"]["version"] == 8
 
 
-async def test_sudo_is_asked_for(node: Node) -> None:
+@ALONE
+async def test_sudo_is_asked_for(own_node: Node) -> None:
     """Sealing and verifying the ledger need sudo beside the capability; mounting does not, as in Vault."""
+    node = own_node
     rules = {"path": {"sys/*": {"capabilities": ["create", "update", "read"]}}}
     plain = await node.token("plain", rules)
     for path in ("sys/seal", "sys/audit/verify"):
@@ -301,26 +323,26 @@ async def test_sudo_is_asked_for(node: Node) -> None:
 
 async def test_a_list_leaves_out_what_is_denied(node: Node) -> None:
     """A list that is allowed tells nothing of names that a more specific rule denies."""
-    for path in ("app/a", "app/hidden/x", "app/hidden/y", "app/b", "app/c/d"):
+    for path in ("tree/a", "tree/hidden/x", "tree/hidden/y", "tree/b", "tree/c/d"):
         await node.call("POST", f"secrets/{path}", json={"data": {}})
     full = ["a", "b", "c/", "hidden/"]
-    assert (await node.call("LIST", "secrets/app")).json()["data"]["keys"] == full
+    assert (await node.call("LIST", "secrets/tree")).json()["data"]["keys"] == full
     both = native("secrets/**", capabilities=("list",))
     both["statements"] += native(
-        "secrets/app/hidden/**", "secrets/app/b", capabilities=("*",), effect="deny"
+        "secrets/tree/hidden/**", "secrets/tree/b", capabilities=("*",), effect="deny"
     )["statements"]
     acl = {
         "path": {
             "secret/metadata/*": {"capabilities": ["list"]},
-            "secret/metadata/app/hidden/*": {"capabilities": ["deny"]},
-            "secret/metadata/app/b": {"capabilities": ["deny"]},
+            "secret/metadata/tree/hidden/*": {"capabilities": ["deny"]},
+            "secret/metadata/tree/b": {"capabilities": ["deny"]},
         }
     }
-    for name, policy in (("native", both), ("acl", acl)):
+    for name, policy in (("native-list", both), ("acl-list", acl)):
         token = await node.token(name, policy)
-        for path in ("secrets/app", "secret/metadata/app", "secret/metadata/app/"):
+        for path in ("secrets/tree", "secret/metadata/tree", "secret/metadata/tree/"):
             assert (await node.call("LIST", path, token)).json()["data"]["keys"] == ["a", "c/"], (name, path)
-        inside = await node.call("LIST", "secrets/app/hidden", token)
+        inside = await node.call("LIST", "secrets/tree/hidden", token)
         assert inside.status_code in {403, 404}
         assert inside.json().get("data") is None
 
@@ -345,8 +367,10 @@ async def test_a_list_is_filled_up_after_what_is_denied(node: Node) -> None:
     assert seen == ["6", "7", "8", "9"]
 
 
-async def test_the_top_of_a_store_is_listed_by_its_name(node: Node) -> None:
+@ALONE
+async def test_the_top_of_a_store_is_listed_by_its_name(own_node: Node) -> None:
     """Native rules name the top of a store as a person writes it, in the flat view and in other stores."""
+    node = own_node
     await node.call("POST", "sys/mounts/team", json={"type": "kv-v2"})
     for path in ("secrets/a", "team/data/b"):
         await node.call("POST", path, json={"data": {}})
@@ -409,7 +433,7 @@ async def test_hcl_means_what_its_json_form_means(node: Node) -> None:
     """A policy in HCL is kept as written, and decides on capabilities and parameters."""
     source = """
 # of the application
-path "secret/data/app/*" {
+path "secret/data/hcl/*" {
   capabilities       = ["create", "update", "read"]
   allowed_parameters = { "data" = [], "options" = [] }
   denied_parameters  = { "options" = [{ cas = 0 }] }
@@ -420,17 +444,17 @@ path "secret/data/app/*" {
     made = await node.call("POST", "auth/token/create", json={"policies": ["hcl"]})
     token = made.json()["auth"]["client_token"]
     for path, body, status in (
-        ("secret/data/app/a", {"data": {"k": 1}}, 200),
-        ("secret/data/app/a", {"data": {"k": 1}, "options": {"cas": 1}}, 200),
-        ("secret/data/app/b", {"data": {"k": 1}, "options": {"cas": 0}}, 403),
-        ("secret/data/app/a", {"data": {"k": 1}, "extra": 1}, 403),
-        ("secret/data/app/a", [1], 403),
+        ("secret/data/hcl/a", {"data": {"k": 1}}, 200),
+        ("secret/data/hcl/a", {"data": {"k": 1}, "options": {"cas": 1}}, 200),
+        ("secret/data/hcl/b", {"data": {"k": 1}, "options": {"cas": 0}}, 403),
+        ("secret/data/hcl/a", {"data": {"k": 1}, "extra": 1}, 403),
+        ("secret/data/hcl/a", [1], 403),
         ("secret/data/other", {"data": {"k": 1}}, 403),
     ):
         answer = await node.call("POST", path, token, json=body)
         assert answer.status_code == status, (path, body, answer.text)
-    assert (await node.call("GET", "secret/data/app/a", token)).status_code == 200
-    assert (await node.call("GET", "secret/data/app/a?version=1", token)).status_code == 403
+    assert (await node.call("GET", "secret/data/hcl/a", token)).status_code == 200
+    assert (await node.call("GET", "secret/data/hcl/a?version=1", token)).status_code == 403
 
 
 async def test_parameters_are_those_that_are_read(node: Node) -> None:
@@ -441,13 +465,13 @@ path "auth/token/create" {
   allowed_parameters  = { "ttl" = ["1h"], "policies" = [] }
   required_parameters = ["ttl"]
 }
-path "secret/data/app/*" {
+path "secret/data/read/*" {
   capabilities       = ["read"]
   allowed_parameters = { "version" = ["1"] }
 }
 """
-    await node.call("POST", "secrets/app/a", json={"data": {"k": 1}})
-    await node.call("POST", "secrets/app/a", json={"data": {"k": 2}})
+    await node.call("POST", "secrets/read/a", json={"data": {"k": 1}})
+    await node.call("POST", "secrets/read/a", json={"data": {"k": 2}})
     token = await node.token("narrow", source)
     for body, query, status in (
         ({"ttl": "1h"}, "", 200),
@@ -464,7 +488,7 @@ path "secret/data/app/*" {
         ("?version=2", None, 403),
         ("?version=2", {"version": "1"}, 403),
     ):
-        answer = await node.call("GET", "secret/data/app/a" + query, token, json=body)
+        answer = await node.call("GET", "secret/data/read/a" + query, token, json=body)
         assert answer.status_code == status, (query, body, answer.text)
 
 
