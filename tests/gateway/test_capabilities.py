@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
+
+pytestmark = SHARING
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has names of its own."""
+    return shared_node
 
 
 async def self_of(node: Node, token: str, *paths: str) -> Any:
@@ -24,7 +32,7 @@ async def test_vaults_language(node: Node) -> None:
             "secret/metadata/*": {"capabilities": ["list"]},
         }
     }
-    token = await node.token("acl", policy)
+    token = await node.token("vault", policy)
     body = await self_of(
         node, token, "secret/data/a/b", "secret/data/a/no", "secret/data/c", "secret/metadata/x"
     )
@@ -155,14 +163,14 @@ async def test_denials_beside_grants(node: Node) -> None:
             "sys/seal": {"capabilities": ["deny", "sudo", "update"]},
         }
     }
-    for name, policy in (("wide", wide), ("none", none)):
+    for name, policy in (("much", wide), ("little", none)):
         written = await node.call("PUT", f"sys/policies/acl/{name}", json={"policy": policy})
         assert written.status_code == 204, written.text
     asked = ("secret/data/a", "sys/seal", "sys/rotate")
     for names, expected in (
-        (["wide"], (["read", "sudo"], ["sudo", "update"], ["sudo", "update"])),
-        (["none"], (["deny"], ["deny"], ["deny"])),
-        (["wide", "none"], (["deny"], ["deny"], ["sudo", "update"])),
+        (["much"], (["read", "sudo"], ["sudo", "update"], ["sudo", "update"])),
+        (["little"], (["deny"], ["deny"], ["deny"])),
+        (["much", "little"], (["deny"], ["deny"], ["sudo", "update"])),
     ):
         made = await node.call("POST", "auth/token/create", json={"policies": names})
         token = made.json()["auth"]["client_token"]
