@@ -12,7 +12,7 @@ from secrethub.operations.tidy import tidy
 from secrethub.storage.authority import MOUNTS
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import entries, ledger_is_good, mount_id, refusing, sql
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.kv import ok, status
 from tests.gateway.pair import second
 from tests.gateway.second_process import Second
@@ -72,8 +72,10 @@ async def good(node: Node, token: str) -> bool:
     return await status(node, "GET", "auth/token/lookup-self", token=token) == 200
 
 
-async def test_a_method_is_enabled_told_and_tuned(node: Node) -> None:
+@SHARING
+async def test_a_method_is_enabled_told_and_tuned(shared_node: Node) -> None:
     """Lists, reads and tuning tell what was asked for, at either path that Vault's clients use."""
+    node = shared_node
     body = {"type": "approle", "description": "of the floor", "config": {"default_lease_ttl": "1h"}}
     await ok(node, "POST", "sys/auth/team/machines", body)
     shown = (await ok(node, "GET", "sys/auth"))["team/machines/"]
@@ -94,49 +96,55 @@ async def test_a_method_is_enabled_told_and_tuned(node: Node) -> None:
     assert (one["path"], one["type"]) == ("auth/team/machines/", "approle")
 
 
-async def test_what_cannot_be_enabled(node: Node) -> None:
+@SHARING
+async def test_what_cannot_be_enabled(shared_node: Node) -> None:
     """What does not exist, is taken, or would not be done, is refused and leaves nothing behind."""
+    node = shared_node
     before = await ok(node, "GET", "sys/auth")
     for path, body in IMPOSSIBLE:
         assert await status(node, "POST", f"sys/auth/{path}", body) == 400, (path, body)
     assert await ok(node, "GET", "sys/auth") == before
 
 
-async def test_mounts_of_one_kind_never_meet(node: Node) -> None:
+@SHARING
+async def test_mounts_of_one_kind_never_meet(shared_node: Node) -> None:
     """Roles of the same name at two mounts have their own policies, ids, lists and ends."""
+    node = shared_node
     await node.token("readers", native("secrets/a"))
-    await enable(node)
-    here, there = await login(node), await login(node, "machines")
-    await ok(node, "POST", "auth/machines/role/web", {"token_policies": ["other"]})
-    await ok(node, "POST", "auth/machines/role/only-there", {})
+    await enable(node, "pair")
+    here, there = await login(node), await login(node, "pair")
+    await ok(node, "POST", "auth/pair/role/web", {"token_policies": ["other"]})
+    await ok(node, "POST", "auth/pair/role/only-there", {})
     assert (await ok(node, "GET", "auth/approle/role/web"))["token_policies"] == ["readers"]
     assert (await ok(node, "LIST", "auth/approle/role"))["keys"] == ["web"]
-    assert (await ok(node, "LIST", "auth/machines/role"))["keys"] == ["only-there", "web"]
-    for mount, ids in (("approle", there), ("machines", here)):
+    assert (await ok(node, "LIST", "auth/pair/role"))["keys"] == ["only-there", "web"]
+    for mount, ids in (("approle", there), ("pair", here)):
         body = {"role_id": ids["role_id"], "secret_id": ids["secret_id"]}
         assert await status(node, "POST", f"auth/{mount}/login", body, token="") == 400
     mixed = {"role_id": here["role_id"], "secret_id": there["secret_id"]}
     assert await status(node, "POST", "auth/approle/login", mixed, token="") == 400
-    await ok(node, "DELETE", "auth/machines/role/web")
+    await ok(node, "DELETE", "auth/pair/role/web")
     again = await login(node)
     assert await good(node, again["client_token"])
     assert (await ok(node, "GET", "auth/approle/role/web"))["token_policies"] == ["readers"]
 
 
-async def test_limits_of_a_mount_hold_for_its_tokens(node: Node) -> None:
+@SHARING
+async def test_limits_of_a_mount_hold_for_its_tokens(shared_node: Node) -> None:
     """A login without a time of its own has the mount's; none, and no renewal, goes beyond its maximum."""
-    await enable(node, default_lease_ttl="10m", max_lease_ttl="1h")
-    assert (await login(node, "machines"))["lease_duration"] == 600
-    await ok(node, "POST", "auth/machines/role/long", {"token_ttl": "20h", "token_max_ttl": "40h"})
-    made = await login(node, "machines", "long")
+    node = shared_node
+    await enable(node, "limited", default_lease_ttl="10m", max_lease_ttl="1h")
+    assert (await login(node, "limited"))["lease_duration"] == 600
+    await ok(node, "POST", "auth/limited/role/long", {"token_ttl": "20h", "token_max_ttl": "40h"})
+    made = await login(node, "limited", "long")
     assert made["lease_duration"] == 3600
     renewed = await node.call("POST", "auth/token/renew-self", made["client_token"], json={"increment": "9h"})
     assert renewed.json()["auth"]["lease_duration"] <= 3600
-    short = await login(node, "machines")
+    short = await login(node, "limited")
     renewed = await node.call("POST", "auth/token/renew-self", short["client_token"])
     assert renewed.json()["auth"]["lease_duration"] == 600
-    await ok(node, "POST", "sys/auth/machines/tune", {"default_lease_ttl": "5m", "max_lease_ttl": "5m"})
-    assert (await login(node, "machines"))["lease_duration"] == 300
+    await ok(node, "POST", "sys/auth/limited/tune", {"default_lease_ttl": "5m", "max_lease_ttl": "5m"})
+    assert (await login(node, "limited"))["lease_duration"] == 300
     for earlier in (short, made):
         body = {"token": earlier["client_token"], "increment": "30m"}
         renewed = await node.call("POST", "auth/token/renew", json=body)
@@ -216,22 +224,24 @@ async def test_the_end_of_a_method_is_the_end_of_its_tokens(node: Node, second: 
     await ledger_is_good(node)
 
 
-async def test_batch_tokens_end_with_their_method(node: Node) -> None:
+@SHARING
+async def test_batch_tokens_end_with_their_method(shared_node: Node) -> None:
     """A batch token of a method that was disabled is none of the one that is enabled there later."""
+    node = shared_node
     core = node.process.core
-    await enable(node)
+    await enable(node, "batch")
 
     def batch(age: float) -> str:
         made = core.clock.now() - timedelta(seconds=age)
         known: dict[str, Any] = {"display_name": "b", "policies": ["default"], "ttl": 600, "meta": {}}
-        return issue_batch(core, made, path="auth/machines/login", **known).client_token
+        return issue_batch(core, made, path="auth/batch/login", **known).client_token
 
     token = batch(0)
     assert await good(node, token)
     assert not await good(node, batch(60))
-    await ok(node, "DELETE", "sys/auth/machines")
+    await ok(node, "DELETE", "sys/auth/batch")
     assert not await good(node, token)
-    await enable(node)
+    await enable(node, "batch")
     assert not await good(node, token)
     assert await good(node, batch(0))
 
@@ -250,16 +260,18 @@ async def test_a_disabling_that_was_interrupted_goes_on(node: Node) -> None:
     assert await status(node, "LIST", "auth/machines/role") == 404
 
 
-async def test_a_removal_that_comes_late_spares_what_is_enabled_anew(node: Node) -> None:
+@SHARING
+async def test_a_removal_that_comes_late_spares_what_is_enabled_anew(shared_node: Node) -> None:
     """Whoever tidies a leaving method and was held up removes nothing of the next one at its path."""
-    await enable(node)
-    before = await mount_id(node.settings.database_url, "auth/machines/")
-    await ok(node, "DELETE", "sys/auth/machines")
-    await enable(node)
-    made = await login(node, "machines")
-    await auth_methods.remove_rows(node.process.core, "auth/machines/", "approle", before)
+    node = shared_node
+    await enable(node, "late")
+    before = await mount_id(node.settings.database_url, "auth/late/")
+    await ok(node, "DELETE", "sys/auth/late")
+    await enable(node, "late")
+    made = await login(node, "late")
+    await auth_methods.remove_rows(node.process.core, "auth/late/", "approle", before)
     assert await good(node, made["client_token"])
-    assert await status(node, "GET", "auth/machines/role/web") == 200
+    assert await status(node, "GET", "auth/late/role/web") == 200
 
 
 async def test_the_usual_mount_can_go_and_come_back(node: Node) -> None:
@@ -277,13 +289,15 @@ async def test_the_usual_mount_can_go_and_come_back(node: Node) -> None:
     assert await good(node, node.root)
 
 
-async def test_enabling_takes_sudo(node: Node) -> None:
+@SHARING
+async def test_enabling_takes_sudo(shared_node: Node) -> None:
     """A right to write the path is not enough, by neither path of tuning; the list takes none of it."""
+    node = shared_node
     every = ("create", "read", "update", "delete", "list")
     token = await node.token("some", native("sys/auth", "sys/auth/**", "sys/mounts/**", capabilities=every))
     assert await status(node, "GET", "sys/auth", token=token) == 200
     for method, path, body in (
-        ("POST", "sys/auth/x", {"type": "approle"}),
+        ("POST", "sys/auth/allowed", {"type": "approle"}),
         ("GET", "sys/auth/approle", None),
         ("DELETE", "sys/auth/approle", None),
         ("GET", "sys/auth/approle/tune", None),
@@ -292,11 +306,13 @@ async def test_enabling_takes_sudo(node: Node) -> None:
     ):
         assert await status(node, method, path, body, token=token) == 403, path
     token = await node.token("more", native("sys/auth/**", capabilities=(*every, "sudo")))
-    assert await status(node, "POST", "sys/auth/x", {"type": "approle"}, token=token) == 204
+    assert await status(node, "POST", "sys/auth/allowed", {"type": "approle"}, token=token) == 204
 
 
-async def test_enabling_the_same_path_twice_at_once(node: Node) -> None:
+@SHARING
+async def test_enabling_the_same_path_twice_at_once(shared_node: Node) -> None:
     """Of requests for overlapping paths one wins."""
+    node = shared_node
     answers = await asyncio.gather(
         *(node.call("POST", f"sys/auth/{path}", json={"type": "approle"}) for path in ("r", "r/a", "r"))
     )
