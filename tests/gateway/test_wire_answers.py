@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from secrethub.ids import is_uuid
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.raw_http import ask, request
 
 EIGHT = {"request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth"}
@@ -41,8 +41,10 @@ def check_headers(answer: httpx2.Response) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-async def test_envelope(node: Node) -> None:
+@SHARING
+async def test_envelope(shared_node: Node) -> None:
     """A read has the eight keys; sys/ repeats its data beside them; the request id is the header's."""
+    node = shared_node
     await node.call("POST", "secrets/a", json={"data": {"k": "v"}})
     answer = await node.call("GET", "secrets/a")
     check_headers(answer)
@@ -63,8 +65,10 @@ async def test_envelope(node: Node) -> None:
     assert made["auth"]["metadata"] == {"a": "b"}
 
 
-async def test_status_codes(node: Node) -> None:
+@SHARING
+async def test_status_codes(shared_node: Node) -> None:
     """200, 204, 400, 403, 404 and 405, each with headers and, for errors, a text and a stable code."""
+    node = shared_node
     await node.call("POST", "auth/approle/role/r", json={})
     for method, path, body, status, errors in (
         ("GET", "sys/mounts", None, 200, None),
@@ -124,12 +128,14 @@ async def test_sealed(sealed_node: Node) -> None:
             await node.initialise()
 
 
-async def test_post_is_put(node: Node) -> None:
+@SHARING
+async def test_post_is_put(shared_node: Node) -> None:
     """Both verbs are the same write."""
+    node = shared_node
     for method in ("POST", "PUT"):
         assert (await node.call(method, "secrets/same", json={"data": {}})).status_code == 200
         assert (
-            await node.call(method, "sys/policies/acl/p", json={"policy": native("a")})
+            await node.call(method, "sys/policies/acl/same", json={"policy": native("a")})
         ).status_code == 204
         assert (await node.call(method, "auth/token/renew-self")).status_code == 400
     assert (await node.call("GET", "secrets/same")).json()["data"]["metadata"]["version"] == 2
@@ -155,8 +161,10 @@ async def test_lists(node: Node) -> None:
         assert (await node.call("GET", f"secrets/a?list=true&{query}")).status_code == 400
 
 
-async def test_deleted_version(node: Node) -> None:
+@SHARING
+async def test_deleted_version(shared_node: Node) -> None:
     """A deleted version is 404 with its metadata; older ones stay readable."""
+    node = shared_node
     for value in (1, 2):
         await node.call("POST", "secrets/d", json={"data": {"v": value}})
     assert (await node.call("DELETE", "secrets/d")).status_code == 204
@@ -175,8 +183,10 @@ async def test_deleted_version(node: Node) -> None:
         assert (await node.call("GET", f"secrets/d?version={version}")).status_code == 404
 
 
-async def test_values_come_back_as_they_went(node: Node) -> None:
+@SHARING
+async def test_values_come_back_as_they_went(shared_node: Node) -> None:
     """Any JSON object is a secret, every value in it unchanged."""
+    node = shared_node
     values: list[dict[str, Any]] = [
         {},
         {"": ""},
@@ -193,8 +203,10 @@ async def test_values_come_back_as_they_went(node: Node) -> None:
         assert (await node.call("GET", "secrets/v")).json()["data"]["data"] == value
 
 
-async def test_health(node: Node) -> None:
+@SHARING
+async def test_health(shared_node: Node) -> None:
     """Health answers GET and HEAD without a token, with codes that the caller may choose."""
+    node = shared_node
     plain = await node.call("GET", "sys/health", "")
     check_headers(plain)
     body = plain.json()
@@ -302,8 +314,10 @@ async def test_init_does_what_it_is_asked_or_nothing(sealed_node: Node) -> None:
     assert (await sealed_node.call("PUT", "sys/init", json=body)).status_code == 200
 
 
-async def test_errors_say_nothing_of_the_inside(node: Node) -> None:
+@SHARING
+async def test_errors_say_nothing_of_the_inside(shared_node: Node) -> None:
     """No answer has a trace, a path of this machine, a statement or a name of a table in it."""
+    node = shared_node
     words = ("Traceback", "asyncpg", "SELECT", "secrethub/", "/home", ".py", "kv_secrets", "<class")
     for method, path, body in (
         ("POST", "secrets/a", b"{"),
@@ -321,8 +335,10 @@ async def test_errors_say_nothing_of_the_inside(node: Node) -> None:
         assert not [word for word in words if word in answer.text], answer.text
 
 
-async def test_streams_are_lines(node: Node) -> None:
+@SHARING
+async def test_streams_are_lines(shared_node: Node) -> None:
     """Progress comes as JSON Lines when asked for, the last one being the result."""
+    node = shared_node
     answer = await node.call("POST", "sys/audit/verify", headers={"Accept": "application/x-ndjson"})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/x-ndjson"
