@@ -18,7 +18,6 @@ import asyncpg
 import msgspec
 import pytest
 import pytest_asyncio
-import uvloop
 from authority_core import Running, running
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -59,14 +58,6 @@ ENROLLING = {
 }
 HERE = "wss://here.example.com:4665"
 ELSEWHERE = "wss://other.example.com:4665"
-
-pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy"')
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """Run on the loop that serving processes use."""
-    return uvloop.EventLoopPolicy()
 
 
 @dataclass(frozen=True, kw_only=True)

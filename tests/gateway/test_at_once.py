@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
-import uvloop
 
 from secrethub.node import Listener
 from secrethub.storage.freshness import LOCK
@@ -24,15 +23,6 @@ from tests.gateway.raw_http import GUARD, Reply, Wire, ask, request, wire
 
 _READ = "/v1/secrets/at-hand"
 _DONE = "SELECT count(*) AS n FROM audit_entries WHERE operation = 'kv.read' AND outcome = 'done'"
-
-
-pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy"')
-
-
-@pytest.fixture
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The server's event loop: its transports fail where asyncio's say nothing."""
-    return uvloop.EventLoopPolicy()
 
 
 async def _reader(node: Node, **options: str) -> str:
