@@ -18,6 +18,10 @@ from tests.triggers import add_trigger
 T = TypeVar("T")
 
 
+OURS = "current_setting('application_name') LIKE 'secrethub %'"
+"""Condition: a statement of a node, and not of a test."""
+
+
 async def sql(url: str, statement: str, *values: Any) -> list[Any]:
     """Run a statement on the database and return its rows."""
     connection = await asyncpg.connect(url)
@@ -34,8 +38,11 @@ async def mount_id(url: str, path: str = "auth/approle/") -> str:
 
 
 @asynccontextmanager
-async def refusing(url: str, event: str) -> AsyncIterator[None]:
-    """Let the database refuse statements, such as ``INSERT ON certificates``, as if it were shutting down."""
+async def refusing(url: str, event: str, when: str = "true") -> AsyncIterator[None]:
+    """Let the database refuse statements, such as ``INSERT ON certificates``, as if it were shutting down.
+
+    ``when`` is a condition, as of a trigger.
+    """
     holder = await asyncpg.connect(url)
     try:
         await add_trigger(
@@ -44,6 +51,7 @@ async def refusing(url: str, event: str) -> AsyncIterator[None]:
             """IF NOT pg_try_advisory_xact_lock_shared({lock}) THEN
                    RAISE 'refused by a test' USING ERRCODE = 'cannot_connect_now';
                END IF;""",
+            when,
         )
         yield
     finally:

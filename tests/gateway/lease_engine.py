@@ -1,8 +1,7 @@
 """An engine that leases out files in a folder, which is a target that outlives every process.
 
 What is made is a file named by the lease's marker, so a stray is a file without a lease. Files beside the
-folder tell the target to be away, to refuse, or the process to end or to stop where it stands: the first that
-gets there takes the file.
+folder tell the target to be away, to refuse, or the process that they name to end or to stop where it stands.
 """
 
 from __future__ import annotations
@@ -112,6 +111,8 @@ class FolderEngine:
 
     def _perhaps_die(self, where: str) -> None:
         for how, what in (("die", signal.SIGKILL), ("stop", signal.SIGSTOP)):
+            file = self._folder.parent / f"{how}-{where}"
             with contextlib.suppress(FileNotFoundError):
-                (self._folder.parent / f"{how}-{where}").unlink()
-                os.kill(os.getpid(), what)
+                if file.read_text() == str(os.getpid()):
+                    file.unlink()
+                    os.kill(os.getpid(), what)

@@ -52,7 +52,7 @@ async def test_a_process_that_dies_while_it_makes_a_lease_leaves_nothing(
     leased: Node, doomed: Second, place: Path, where: str, there: int
 ) -> None:
     """Killed between intent and target, or between target and lease: what was made is undone."""
-    (place.parent / f"die-{where}").touch()
+    (place.parent / f"die-{where}").write_text(str(doomed.pid))
     with pytest.raises(httpx2.HTTPError):
         await doomed.call("GET", "db/creds/app", leased.root)
     assert len(files(place)) == there
@@ -68,13 +68,15 @@ async def test_a_process_that_dies_while_it_ends_leases_loses_none(
     leased: Node, doomed: Second, place: Path
 ) -> None:
     """Killed in the middle of ending leases: another process ends them all."""
+    await leased.tree.workplace.take_back()
     made = [await creds(leased) for _ in range(5)]
-    (place.parent / "die-revoking").touch()
+    (place.parent / "die-revoking").write_text(str(doomed.pid))
     with pytest.raises(httpx2.HTTPError):
         await doomed.call("PUT", "sys/leases/revoke-prefix/db/creds", leased.root, json={"sync": True})
     doomed.child.join()
     assert doomed.child.exitcode != 0
     assert len(await _rows(leased)) == 5
+    await leased.tree.workplace.lend(leased.process.core)
     await _grace_is_over(leased)
     await until(lambda: _none_left(leased))
     assert files(place) == set()
@@ -89,7 +91,7 @@ async def test_a_manager_that_stands_still_while_it_ends_leases_does_no_harm(
     """Stopped in the middle of ending leases: another node's manager ends them; waking up harms nobody."""
     await leased.tree.workplace.take_back()
     made = [await creds(leased) for _ in range(3)]
-    (place.parent / "stop-revoking").touch()
+    (place.parent / "stop-revoking").write_text(str(doomed.pid))
     await leased.call("PUT", "sys/leases/revoke-prefix/db/creds")
     await until(lambda: _stands_still(doomed))
     assert len(await _rows(leased)) == 3
