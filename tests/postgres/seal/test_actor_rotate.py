@@ -134,7 +134,7 @@ _ROTATES = "NEW.operation = 'sys.rotate' AND NEW.outcome ="
     ("table", "when", "told"),
     [
         ("audit_entries", f"{_ROTATES} 'intent'", (["intent", "done"], ["intent", "intent", "done"])),
-        ("changes", "NEW.kind = 'keyring'", (["intent", "intent", "done"],)),
+        ("changes", "NEW.kind = 'keyring'", (["intent"], ["intent", "intent", "done"])),
         ("audit_entries", f"{_ROTATES} 'done'", (["intent"], ["intent", "done"])),
     ],
     ids=["writing down the intent", "committing the keyring", "writing down the outcome"],
