@@ -131,7 +131,7 @@ def test_the_demo_shows_everything_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("number", "step", "started"),
     [
-        (signal.SIGINT, "9. ", "ray::ServeReplica"),
+        (signal.SIGINT, "6. ", "ray::ServeReplica"),
         (signal.SIGTERM, "1. ", "gcs_server"),
         (signal.SIGHUP, "1. ", "postgres"),
     ],

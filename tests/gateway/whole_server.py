@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import asyncpg
 import httpx2
+import uvloop
 from asyncpg.transaction import Transaction
 
 from actors.local import LocalTree
@@ -46,7 +48,8 @@ class Server(Caller):
     """The server and whoever calls it."""
 
     mother: subprocess.Popen[bytes]
-    pid: int = 0
+    process: int = -1
+    """File descriptor of the server's process: a number may be another one's by now."""
 
     async def start(self) -> None:
         """Start it; there is none running."""
@@ -55,7 +58,14 @@ class Server(Caller):
         self.mother.stdin.write(b"start\n")
         self.mother.stdin.flush()
         line = await asyncio.wait_for(asyncio.to_thread(self.mother.stdout.readline), _READY_SECONDS)
-        self.pid = int(line)
+        self.let_go()
+        self.process = os.pidfd_open(int(line))
+
+    def let_go(self) -> None:
+        """Forget the process."""
+        if self.process >= 0:
+            os.close(self.process)
+            self.process = -1
 
     def doom(self, number: int) -> None:
         """Let it die right before its ``number``-th commit from now on."""
@@ -72,18 +82,18 @@ class Server(Caller):
     def kill(self) -> None:
         """End it without any warning."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            signal.pidfd_send_signal(self.process, signal.SIGKILL)
 
     async def ended(self) -> None:
         """Wait until it is gone."""
         async with asyncio.timeout(_READY_SECONDS):
-            while Path(f"/proc/{self.pid}").exists():  # noqa: ASYNC110 - it is no child of this process
+            while self.alive:  # noqa: ASYNC110 - it is no child of this process
                 await asyncio.sleep(0.01)
 
     @property
     def alive(self) -> bool:
         """Whether it is there."""
-        return Path(f"/proc/{self.pid}").exists()
+        return not select.select([self.process], [], [], 0)[0]
 
 
 @contextlib.contextmanager
@@ -122,6 +132,7 @@ async def mortal(settings: NodeSettings) -> AsyncIterator[Server]:
             finally:
                 server.kill()
                 await server.ended()
+                server.let_go()
 
 
 def _arm(folder: Path) -> None:
@@ -168,15 +179,19 @@ def main(node_file: str) -> None:
     settings = read_node_file(node_file)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     _arm(Path(settings.run_dir))
-    child = 0
+    server = -1
     for _ in sys.stdin:
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            asyncio.run(_serve(settings))
-    with contextlib.suppress(ProcessLookupError):
-        if child:
-            os.kill(child, signal.SIGKILL)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(settings))
+        if server >= 0:
+            os.close(server)
+        server = os.pidfd_open(child)
+    if server >= 0:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(server, signal.SIGKILL)
 
 
 if __name__ == "__main__":
