@@ -95,9 +95,9 @@ def postgres_url() -> Iterator[str]:
     with traversable() as folder:
         server = EmbeddedPostgres(folder, durable=False)
         try:
-            yield _run(server.start())
+            yield run_apart(server.start())
         finally:
-            _run(server.stop())
+            run_apart(server.stop())
             server.remove()
 
 
@@ -105,33 +105,34 @@ def postgres_url() -> Iterator[str]:
 def _template(postgres_url: str) -> str:
     from secrethub.storage.migrate import upgrade
 
-    _run(_execute(postgres_url, f'CREATE DATABASE "{TEMPLATE}"'))
-    _run(upgrade(on_database(postgres_url, TEMPLATE)))
+    run_apart(_execute(postgres_url, f'CREATE DATABASE "{TEMPLATE}"'))
+    run_apart(upgrade(on_database(postgres_url, TEMPLATE)))
     return TEMPLATE
 
 
 @pytest.fixture
 def database_url(postgres_url: str, _template: str) -> Iterator[str]:
     """URL of a migrated, empty database of this test alone; dropped afterwards."""
-    with _database(postgres_url) as url:
+    with clone_of(postgres_url, _template) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def shared_database_url(postgres_url: str, _template: str) -> Iterator[str]:
     """URL of a database that tests of one module share; dropped after them."""
-    with _database(postgres_url) as url:
+    with clone_of(postgres_url, _template) as url:
         yield url
 
 
 @contextlib.contextmanager
-def _database(postgres_url: str) -> Iterator[str]:
+def clone_of(postgres_url: str, template: str) -> Iterator[str]:
+    """Give a clone of a database of a server, and drop it."""
     name = f"test_{secrets.token_hex(6)}"
-    _run(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY FILE_COPY'))
+    run_apart(_execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY'))
     try:
         yield on_database(postgres_url, name)
     finally:
-        _run(_execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+        run_apart(_execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
 
 
 def on_database(url: str, name: str) -> str:
@@ -147,7 +148,7 @@ async def _execute(url: str, statement: str) -> None:
         await connection.close()
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` in a loop of its own thread: the test's loop may be set up already."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(asyncio.run, work).result()

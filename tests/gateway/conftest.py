@@ -8,11 +8,12 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -27,6 +28,7 @@ from secrethub.engines.engine import Engine
 from secrethub.node import Listener, NodeSettings
 from serve.timing import USUAL, Timing
 from serve.wiring import Process
+from tests.conftest import clone_of, run_apart
 from tests.gateway.declared import check_declared
 
 _FIRST_PORT, _SHARE, _SHARES = 20_000, 1_500, 8
@@ -185,22 +187,76 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+@dataclass(frozen=True, kw_only=True)
+class Initialised:
+    """A template database in which a cluster was made, and what opens it."""
+
+    template: str
+    cluster_key: str = field(repr=False)
+    root: str = field(repr=False)
+    shares: tuple[str, ...] = field(repr=False)
+
+
+@pytest.fixture(scope="session")
+def initialised(
+    postgres_url: str, _template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Initialised]:
+    """A cluster for all tests that ask for a ``node``: each has a clone, and need not make its own."""
+
+    async def made(settings: NodeSettings) -> Node:
+        async with running(settings) as node:
+            await node.initialise()
+        return node
+
+    with clone_of(postgres_url, _template) as url:
+        settings = node_settings(tmp_path_factory.mktemp("initialised"), url)
+        node = run_apart(made(settings))
+        yield Initialised(
+            template=urlsplit(url).path[1:],
+            cluster_key=Path(settings.cluster_key_file).read_text(),
+            root=node.root,
+            shares=tuple(node.shares),
+        )
+
+
+@pytest.fixture
+def of_template(request: pytest.FixtureRequest) -> Initialised | None:
+    """The cluster that is in the test's database already; None for a test that asks for no ``node``."""
+    if "initialised" not in request.fixturenames:
+        return None
+    found: Initialised = request.getfixturevalue("initialised")
+    return found
+
+
+@pytest.fixture
+def database_url(postgres_url: str, _template: str, of_template: Initialised | None) -> Iterator[str]:
+    """URL of a database of this test alone, empty or with a cluster in it; dropped afterwards."""
+    with clone_of(postgres_url, of_template.template if of_template else _template) as url:
+        yield url
+
+
 @pytest.fixture
 async def sealed_node(
-    database_url: str, tmp_path: Path, folder: Path, timing: Timing, pulses: Pulses
+    database_url: str,
+    of_template: Initialised | None,
+    tmp_path: Path,
+    folder: Path,
+    timing: Timing,
+    pulses: Pulses,
 ) -> AsyncIterator[Node]:
     """A node on an empty database."""
     settings = msgspec.structs.replace(
-        node_settings(tmp_path, database_url), audit_dirs=(str(folder.parent),)
+        node_settings(tmp_path, database_url, key=of_template.cluster_key if of_template else None),
+        audit_dirs=(str(folder.parent),),
     )
     async with running(settings, timing=timing, pulses=pulses) as node:
         yield node
 
 
 @pytest.fixture
-async def own(sealed_node: Node) -> Node:
+async def own(sealed_node: Node, initialised: Initialised) -> Node:
     """A node of one test alone that is initialised and unsealed."""
-    await sealed_node.initialise()
+    sealed_node.root, sealed_node.shares = initialised.root, list(initialised.shares)
     await sealed_node.unseal()
     return sealed_node
 

@@ -42,6 +42,8 @@ class Wire:
     async def send(self, *parts: bytes) -> None:
         """Send each part by itself: the server has read one before the next one leaves."""
         for part in parts:
+            if self.writer.is_closing():
+                raise ConnectionResetError("the server has ended the connection")
             self.writer.write(part)
             await self.writer.drain()
             # The server runs in this loop: it has its turn, several times.
