@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,17 +41,18 @@ class Host:
 
     hub: Running
     token: str
+    name: str = "web-1"
     key: keys.PrivateKey = field(default_factory=lambda: keys.generate("ecdsa-p256"))
 
     async def begin(self) -> str:
         """Ask for a nonce."""
         return str((await self.hub.data("write", "agents/enroll/begin", {}, token=self.token))["nonce"])
 
-    async def enroll(self, name: str = "web-1", csr: str | None = None, **more: Any) -> Mapping[str, Any]:
-        """Enrol as ``name``, by default with an honest request."""
+    async def enroll(self, name: str | None = None, csr: str | None = None, **more: Any) -> Mapping[str, Any]:
+        """Enrol, by default under the host's name and with an honest request."""
         if csr is None:
             csr = make_request(self.key, await self.begin())
-        body = {"csr": csr, "name": name, **more}
+        body = {"csr": csr, "name": self.name if name is None else name, **more}
         found: Mapping[str, Any] = await self.hub.data("write", "agents/enroll", body, token=self.token)
         return found
 
@@ -78,6 +80,15 @@ async def shared_hub(
     """One process for tests that change nothing which others of their module see."""
     async with enrolling_hub(shared_database_url, tmp_path_factory.mktemp("shared")) as started:
         yield started
+
+
+_turns = itertools.count(1)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shared_host(shared_hub: Running) -> Host:
+    """A host of the role ``web`` and of a new name on the shared process, logged in."""
+    return await host_of(shared_hub, "web", name=f"web-{next(_turns)}")
 
 
 async def host_of(hub: Running, role: str, **more: Any) -> Host:

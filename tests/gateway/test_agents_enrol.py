@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from authority_core import AGENT_URL, Running
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import AttributeOID, NameOID
-from enrolled_hosts import Host, certificate_of, enrolling_hub, host_of, read, shared_hub, sql
+from enrolled_hosts import Host, certificate_of, enrolling_hub, host_of, read, shared_host, shared_hub, sql
 
 from secrethub.errors import (
     InvalidRequest,
@@ -30,20 +31,33 @@ from secrethub.pki.csr import make_request
 from secrethub.storage.enrollments import MOST_PER_TOKEN
 from tests.gateway.conftest import SHARING
 
-__all__ = ["shared_hub"]  # the fixture
+__all__ = ["shared_host", "shared_hub"]  # fixtures
+pytestmark = SHARING
 
 
 @pytest.fixture
-async def hub(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
+def hub(shared_hub: Running) -> Running:
+    """A process of all tests here, each of which has names of its own."""
+    return shared_hub
+
+
+@pytest.fixture
+def host(shared_host: Host) -> Host:
+    """A host of the role ``web`` with a name of its own, logged in."""
+    return shared_host
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_hub(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
     """One process on a fresh cluster, with a policy and a secret."""
     async with enrolling_hub(database_url, tmp_path) as started:
         yield started
 
 
-@pytest.fixture
-async def host(hub: Running) -> Host:
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_host(own_hub: Running) -> Host:
     """A host of the role ``web``, logged in."""
-    return await host_of(hub, "web")
+    return await host_of(own_hub, "web")
 
 
 async def test_a_host_becomes_an_agent(hub: Running, host: Host) -> None:
@@ -62,7 +76,7 @@ async def test_a_host_becomes_an_agent(hub: Running, host: Host) -> None:
     assert chain.agent_name(leaf) == (trust.cluster, made["agent_id"])
     assert await read(hub, certificate_of(made)) == "canary-1"
     shown = await hub.data("read", f"agents/{made['agent_id']}")
-    assert (shown["name"], shown["role"], shown["status"]) == ("web-1", "web", "active")
+    assert (shown["name"], shown["role"], shown["status"]) == (host.name, "web", "active")
     assert (shown["version"], shown["labels"]) == ("0.1.0", {"site": "berlin"})
     assert shown["certificate_serial"] == certificate_of(made).serial
 
@@ -70,27 +84,27 @@ async def test_a_host_becomes_an_agent(hub: Running, host: Host) -> None:
 @pytest.mark.parametrize("key_type", ["rsa-2048", "ecdsa-p256"])
 async def test_both_kinds_of_keys_enrol(hub: Running, key_type: keys.KeyType) -> None:
     """Agents enrol with RSA-2048 and with ECDSA P-256."""
-    host = await host_of(hub, "web", key=keys.generate(key_type))
+    host = await host_of(hub, "web", key=keys.generate(key_type), name=key_type)
     made = await host.enroll()
     assert (await hub.data("read", f"agents/{made['agent_id']}"))["key_type"] == key_type
 
 
-async def test_agents_are_listed(hub: Running, host: Host) -> None:
+async def test_agents_are_listed(own_hub: Running, own_host: Host) -> None:
     """Agents are listed by GET and by LIST; an empty list is 404."""
     for method in ("list", "read"):
         with pytest.raises(NotFound):
-            await hub.ask(method, "agents")  # type: ignore[arg-type]
-    made = [await host.enroll(name=f"web-{n}") for n in range(3)]
+            await own_hub.ask(method, "agents")  # type: ignore[arg-type]
+    made = [await own_host.enroll(name=f"web-{n}") for n in range(3)]
     ids = sorted(answer["agent_id"] for answer in made)
     for method in ("list", "read"):
-        found = await hub.data(method, "agents")  # type: ignore[arg-type]
+        found = await own_hub.data(method, "agents")  # type: ignore[arg-type]
         assert found["keys"] == ids
         assert {info["name"] for info in found["key_info"].values()} == {"web-0", "web-1", "web-2"}
-    later = await hub.data("list", "agents", query={"after": ids[0]})
+    later = await own_hub.data("list", "agents", query={"after": ids[0]})
     assert later["keys"] == ids[1:]
     for after in ("web-1", "\0"):
         with pytest.raises(InvalidRequest):
-            await hub.ask("list", "agents", query={"after": after})
+            await own_hub.ask("list", "agents", query={"after": after})
 
 
 async def test_what_the_request_asks_for_is_ignored(hub: Running, host: Host) -> None:
@@ -129,7 +143,7 @@ async def test_a_nonce_is_good_once(hub: Running, host: Host) -> None:
     """The same request a second time is refused, also for another name."""
     csr = make_request(host.key, await host.begin())
     await host.enroll(csr=csr)
-    for name in ("web-1", "web-2"):
+    for name in (host.name, f"{host.name}-2"):
         with pytest.raises(PermissionDenied):
             await host.enroll(csr=csr, name=name)
 
@@ -138,7 +152,7 @@ async def test_a_nonce_used_twice_at_once_is_used_once(hub: Running, host: Host)
     """Of many enrolments with one nonce at the same moment, one succeeds."""
     csr = make_request(host.key, await host.begin())
     results = await asyncio.gather(
-        *(host.enroll(csr=csr, name=f"web-{n}") for n in range(5)), return_exceptions=True
+        *(host.enroll(csr=csr, name=f"{host.name}-{n}") for n in range(5)), return_exceptions=True
     )
     assert sum(isinstance(result, Mapping) for result in results) == 1
     assert sum(isinstance(result, PermissionDenied) for result in results) == 4
@@ -153,19 +167,18 @@ async def test_a_nonce_belongs_to_its_token(hub: Running, host: Host) -> None:
     await host.enroll(csr=csr)
 
 
-async def test_a_nonce_lapses(hub: Running, host: Host) -> None:
+async def test_a_nonce_lapses(own_hub: Running, own_host: Host) -> None:
     """After five minutes a nonce is worth nothing."""
-    csr = make_request(host.key, await host.begin())
-    hub.clock.ahead += timedelta(minutes=5, seconds=1)
+    csr = make_request(own_host.key, await own_host.begin())
+    own_hub.clock.ahead += timedelta(minutes=5, seconds=1)
     with pytest.raises(PermissionDenied):
-        await host.enroll(csr=csr)
+        await own_host.enroll(csr=csr)
 
 
-@SHARING
 @pytest.mark.parametrize("nonce", [None, "", "guess", "A" * 32, "n\u0000x"])
-async def test_no_nonce_no_certificate(shared_hub: Running, nonce: str | None) -> None:
+async def test_no_nonce_no_certificate(hub: Running, nonce: str | None) -> None:
     """A request without the nonce, or with one of its own, is refused."""
-    host = await host_of(shared_hub, "web")
+    host = await host_of(hub, "web")
     await host.begin()
     with pytest.raises(PermissionDenied):
         await host.enroll(csr=make_request(host.key, nonce))
@@ -192,24 +205,23 @@ async def test_only_the_digest_of_a_nonce_is_stored(hub: Running, host: Host) ->
     assert not any(nonce in row["t"] or nonce.encode().hex() in row["t"] for row in stored)
 
 
-async def test_a_token_cannot_fill_the_table(hub: Running, host: Host) -> None:
+async def test_a_token_cannot_fill_the_table(own_hub: Running, own_host: Host) -> None:
     """The number of nonces that one token has open is bounded; lapsed ones are swept away."""
-    digest = (await sql(hub, "SELECT key FROM tokens WHERE body->>'display_name' = 'approle-web'"))[0]["key"]
+    (token,) = await sql(own_hub, "SELECT key FROM tokens WHERE body->>'display_name' = 'approle-web'")
     await sql(
-        hub,
+        own_hub,
         """INSERT INTO enrollments SELECT decode(md5(n::text), 'hex'), $1, now() + interval '4 minutes'
            FROM generate_series(1, $2::int) AS n""",
-        digest,
+        token["key"],
         MOST_PER_TOKEN,
     )
     with pytest.raises(TooManyRequests):
-        await host.begin()
-    hub.clock.ahead += timedelta(minutes=5)
-    await host.begin()
-    assert (await sql(hub, "SELECT count(*) AS n FROM enrollments"))[0]["n"] == 1
+        await own_host.begin()
+    own_hub.clock.ahead += timedelta(minutes=5)
+    await own_host.begin()
+    assert (await sql(own_hub, "SELECT count(*) AS n FROM enrollments"))[0]["n"] == 1
 
 
-@SHARING
 @pytest.mark.parametrize(
     "name",
     [
@@ -227,15 +239,15 @@ async def test_a_token_cannot_fill_the_table(hub: Running, host: Host) -> None:
         "secrethub://x",
     ],
 )
-async def test_names_cannot_carry_anything_else(shared_hub: Running, name: str) -> None:
+async def test_names_cannot_carry_anything_else(hub: Running, name: str) -> None:
     """A name is letters, digits, '_', '.' and '-': nothing that a path, log or template would read."""
-    host = await host_of(shared_hub, "web")
+    before = await sql(hub, "SELECT * FROM agents")
+    host = await host_of(hub, "web")
     with pytest.raises(InvalidRequest):
         await host.enroll(name=name)
-    assert await sql(shared_hub, "SELECT 1 FROM agents") == []
+    assert await sql(hub, "SELECT * FROM agents") == before
 
 
-@SHARING
 @pytest.mark.parametrize(
     "more",
     [
@@ -253,13 +265,13 @@ async def test_names_cannot_carry_anything_else(shared_hub: Running, name: str) 
         {"csr": "x" * 20_000},
     ],
 )
-async def test_the_body_is_strict(shared_hub: Running, more: dict[str, Any]) -> None:
+async def test_the_body_is_strict(hub: Running, more: dict[str, Any]) -> None:
     """Unknown keys, such as an id, a role or a lifetime of one's own, and bad values are refused."""
-    host = await host_of(shared_hub, "web")
+    host = await host_of(hub, "web")
     with pytest.raises(InvalidRequest):
         await host.enroll(**more)
     with pytest.raises(InvalidRequest):
-        await shared_hub.ask("write", "agents/enroll/begin", {"nonce": "mine"}, token=host.token)
+        await hub.ask("write", "agents/enroll/begin", {"nonce": "mine"}, token=host.token)
 
 
 async def test_only_approle_logins_enrol(hub: Running, host: Host) -> None:
@@ -286,15 +298,16 @@ async def test_metadata_of_a_secret_id_changes_no_role(hub: Running) -> None:
     forged = await hub.data(
         "write", "auth/approle/role/web/secret-id", {"metadata": '{"role": "admin", "role_name": "admin"}'}
     )
-    host = Host(hub=hub, token=await hub.login(role_id, forged["secret_id"]))
+    host = Host(hub=hub, token=await hub.login(role_id, forged["secret_id"]), name="forged")
     made = await host.enroll()
     assert (await hub.data("read", f"agents/{made['agent_id']}"))["role"] == "web"
 
 
-async def test_enrolling_needs_a_live_token_and_role(hub: Running, host: Host) -> None:
+async def test_enrolling_needs_a_live_token_and_role(hub: Running) -> None:
     """A revoked token and a token of a deleted role do not enrol, with a nonce from before either."""
+    host = await host_of(hub, "ended", name="ended-1")
     csr = make_request(host.key, await host.begin())
-    await hub.ask("delete", "auth/approle/role/web")
+    await hub.ask("delete", "auth/approle/role/ended")
     with pytest.raises(PermissionDenied):
         await host.enroll(csr=csr)
     other = await host_of(hub, "db")
@@ -306,14 +319,13 @@ async def test_enrolling_needs_a_live_token_and_role(hub: Running, host: Host) -
 
 async def test_the_ledger_tells_who_enrolled(hub: Running, host: Host) -> None:
     """Enrolments and refusals are in the ledger with name, role and reason, without the request."""
+    query = """SELECT outcome, reason, detail FROM audit_entries
+               WHERE operation = 'agents.enroll' AND kind = 'outcome' ORDER BY at"""
+    before = len(await sql(hub, query))
     made = await host.enroll()
     with pytest.raises(PermissionDenied):
         await host.enroll(csr=make_request(host.key, "guess"))
-    entries = await sql(
-        hub,
-        """SELECT outcome, reason, detail FROM audit_entries
-           WHERE operation = 'agents.enroll' AND kind = 'outcome' ORDER BY at""",
-    )
+    entries = (await sql(hub, query))[before:]
     assert [row["outcome"] for row in entries] == ["done", "denied"]
     assert made["agent_id"] in entries[0]["detail"]
     assert "nonce" in entries[1]["reason"]
