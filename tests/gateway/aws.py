@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.gateway import aws_target
 from tests.gateway.aws_target import Target
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
 
 MOUNT = "secrets/dynamic/aws"
@@ -32,18 +30,6 @@ def target(service: Target, monkeypatch: pytest.MonkeyPatch) -> Target:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", service.secret_key)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     return service
-
-
-@pytest.fixture
-async def leasing(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
-    """A node whose operator lets it connect to loopback."""
-    settings = msgspec.structs.replace(
-        node_settings(tmp_path, database_url), outbound_networks=("127.0.0.1/32",)
-    )
-    async with running(settings) as node:
-        await node.initialise()
-        await node.unseal()
-        yield node
 
 
 @pytest.fixture

@@ -88,6 +88,16 @@ class MovableClock(SystemClock):
         self._ahead = timedelta(seconds=seconds)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Initialised:
+    """A template database in which a cluster was made, and what opens it."""
+
+    template: str
+    cluster_key: str = field(repr=False)
+    root: str = field(repr=False)
+    shares: tuple[str, ...] = field(repr=False)
+
+
 @dataclass
 class Caller:
     """Somebody with a client of a node's plain HTTP door, its root token and its shares."""
@@ -117,6 +127,11 @@ class Caller:
             answer = await self.call("PUT", "sys/unseal", json={"key": share})
             assert answer.status_code == 200, answer.text
         assert answer.json()["sealed"] is False
+
+    async def open(self, cluster: Initialised) -> None:
+        """Unseal a clone of a cluster that was made before."""
+        self.root, self.shares = cluster.root, list(cluster.shares)
+        await self.unseal()
 
     async def token(self, name: str, policy: dict[str, Any] | str, **options: Any) -> str:
         """Write a policy and return a token that has it."""
@@ -187,16 +202,6 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-@dataclass(frozen=True, kw_only=True)
-class Initialised:
-    """A template database in which a cluster was made, and what opens it."""
-
-    template: str
-    cluster_key: str = field(repr=False)
-    root: str = field(repr=False)
-    shares: tuple[str, ...] = field(repr=False)
-
-
 @pytest.fixture(scope="session")
 def initialised(
     postgres_url: str, _template: str, tmp_path_factory: pytest.TempPathFactory
@@ -256,8 +261,7 @@ async def sealed_node(
 @pytest.fixture
 async def own(sealed_node: Node, initialised: Initialised) -> Node:
     """A node of one test alone that is initialised and unsealed."""
-    sealed_node.root, sealed_node.shares = initialised.root, list(initialised.shares)
-    await sealed_node.unseal()
+    await sealed_node.open(initialised)
     return sealed_node
 
 
@@ -265,6 +269,18 @@ async def own(sealed_node: Node, initialised: Initialised) -> Node:
 def node(own: Node) -> Node:
     """A node that is initialised and unsealed; modules whose tests share one have it otherwise."""
     return own
+
+
+@pytest.fixture
+async def leasing(database_url: str, tmp_path: Path, initialised: Initialised) -> AsyncIterator[Node]:
+    """An open node whose operator lets it connect to loopback."""
+    settings = msgspec.structs.replace(
+        node_settings(tmp_path, database_url, key=initialised.cluster_key),
+        outbound_networks=("127.0.0.1/32",),
+    )
+    async with running(settings) as node:
+        await node.open(initialised)
+        yield node
 
 
 SHARING = pytest.mark.asyncio(loop_scope="module")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase, target_database
 from tests.gateway.kv import ok
 
@@ -26,18 +24,6 @@ async def target(postgres_url: str) -> AsyncIterator[TargetDatabase]:
     async with target_database(postgres_url) as made:
         await made.sql("CREATE TABLE things AS SELECT 1 AS one")
         yield made
-
-
-@pytest.fixture
-async def leasing(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
-    """A node whose operator lets it connect to loopback."""
-    settings = msgspec.structs.replace(
-        node_settings(tmp_path, database_url), outbound_networks=("127.0.0.1/32",)
-    )
-    async with running(settings) as node:
-        await node.initialise()
-        await node.unseal()
-        yield node
 
 
 @pytest.fixture

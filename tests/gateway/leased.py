@@ -10,7 +10,7 @@ import pytest
 
 from secrethub.engines.kinds import engines
 from tests.gateway.behind import until
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Initialised, Node, node_settings, running
 from tests.gateway.lease_engine import FolderEngine
 
 
@@ -23,12 +23,14 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def leased(database_url: str, tmp_path: Path, place: Path) -> AsyncIterator[Node]:
+async def leased(
+    database_url: str, tmp_path: Path, place: Path, initialised: Initialised
+) -> AsyncIterator[Node]:
     """A node that leases out files at ``db/``."""
     kinds = {**engines(), "folder": FolderEngine(place)}
-    async with running(node_settings(tmp_path, database_url), kinds) as node:
-        await node.initialise()
-        await node.unseal()
+    settings = node_settings(tmp_path, database_url, key=initialised.cluster_key)
+    async with running(settings, kinds) as node:
+        await node.open(initialised)
         made = await node.call("POST", "sys/mounts/db", json={"type": "folder"})
         assert made.status_code == 204, made.text
         yield node

@@ -20,11 +20,11 @@ from secrethub.wire import messages as wire
 from tests.gateway.behind import entries, ledger_is_good, until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import MOUNT, leasing, ready, role, target
+from tests.gateway.databases import MOUNT, ready, role, target
 from tests.gateway.kv import ok, put
 from tests.gateway.rotation_hosts import RotationHost, application, enrolled_host
 
-__all__ = ["leasing", "ready", "target"]  # the fixtures
+__all__ = ["ready", "target"]  # the fixtures
 
 CREDS = f"{MOUNT}/creds/app"
 TEMPLATE = f'{{% set db = credentials("{CREDS}") %}}{{{{ db.username }}}} {{{{ db.password }}}}'

@@ -12,14 +12,14 @@ from hvac import exceptions
 from secrethub.engines.aws.role import checked_role
 from secrethub.engines.aws.roles import WriteRole, _given
 from secrethub.errors import InvalidRequest
-from tests.gateway.aws import MOUNT, creds, leasing, ready, service, target
+from tests.gateway.aws import MOUNT, creds, ready, service, target
 from tests.gateway.aws_target import EXTERNAL_ID, MANAGED, OTHER_ROLE, READ, REGION, ROLE, Target
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok
 from tests.gateway.test_hvac import with_client
 
-__all__ = ["leasing", "ready", "service", "target"]  # the fixtures
+__all__ = ["ready", "service", "target"]  # the fixtures
 
 USER = {
     "credential_type": "iam_user",

@@ -6,14 +6,14 @@ import asyncio
 from pathlib import Path
 
 from secrethub.engines.aws.account import AT_ONCE
-from tests.gateway.aws import MOUNT, creds, leasing, ready, service, target
+from tests.gateway.aws import MOUNT, creds, ready, service, target
 from tests.gateway.aws_target import READ, Target
 from tests.gateway.behind import ledger_is_good, sql
 from tests.gateway.conftest import Node, free_port
 from tests.gateway.kv import ok
 from tests.gateway.shell import Cli
 
-__all__ = ["leasing", "ready", "service", "target"]  # the fixtures
+__all__ = ["ready", "service", "target"]  # the fixtures
 
 
 async def test_left_alone_while_it_does_not_answer(ready: Node, target: Target, tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.aws import MOUNT, creds, leasing, ready, service, target
+from tests.gateway.aws import MOUNT, creds, ready, service, target
 from tests.gateway.aws_target import READ, Target
 from tests.gateway.behind import entries, ledger_is_good, sql
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok, status
 from tests.gateway.stray_searches import searched
 
-__all__ = ["leasing", "ready", "service", "target"]  # the fixtures
+__all__ = ["ready", "service", "target"]  # the fixtures
 
 USER = {"credential_type": "iam_user", "policy_document": READ}
 

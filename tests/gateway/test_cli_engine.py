@@ -7,10 +7,10 @@ from typing import Any
 
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import CANARY, TargetDatabase
-from tests.gateway.databases import CREATION, leasing, target
+from tests.gateway.databases import CREATION, target
 from tests.gateway.shell import Cli
 
-__all__ = ["leasing", "target"]  # the fixtures
+__all__ = ["target"]  # the fixture
 
 
 def _searched(shown: dict[str, Any]) -> tuple[int, bool]:

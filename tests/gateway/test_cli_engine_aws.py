@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.gateway.aws import leasing, service, target
+from tests.gateway.aws import service, target
 from tests.gateway.aws_target import EXTERNAL_ID, MANAGED, READ, REGION, ROLE, Target
 from tests.gateway.conftest import Node
 from tests.gateway.shell import Cli
 
-__all__ = ["leasing", "service", "target"]  # the fixtures
+__all__ = ["service", "target"]  # the fixtures
 
 
 async def test_credentials_of_aws(leasing: Node, target: Target, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import trustme
 
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import CANARY, TargetDatabase
-from tests.gateway.databases import CREATION, leasing, target
+from tests.gateway.databases import CREATION, target
 from tests.gateway.shell import Cli
 
-__all__ = ["leasing", "target"]  # the fixtures
+__all__ = ["target"]  # the fixture
 
 
 async def test_databases_of_another_mount(leasing: Node, target: TargetDatabase, tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from hvac import exceptions
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.database_target import CANARY, TargetDatabase
-from tests.gateway.databases import CREATION, MOUNT, creds, leasing, ready, role, target
+from tests.gateway.databases import CREATION, MOUNT, creds, ready, role, target
 from tests.gateway.kv import ok
 from tests.gateway.test_hvac import with_client
 
 ENDED = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """What a session notices when it is ended."""
 
-__all__ = ["leasing", "ready", "target"]  # the fixtures
+__all__ = ["ready", "target"]  # the fixtures
 
 
 async def none_left(target: TargetDatabase) -> None:

@@ -13,12 +13,12 @@ import pytest
 from tests.gateway.behind import ledger_is_good, sql, until
 from tests.gateway.conftest import Node, node_settings
 from tests.gateway.database_target import CANARY, TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, ready, role, target
+from tests.gateway.databases import MOUNT, creds, ready, role, target
 from tests.gateway.kv import ok
 from tests.gateway.pair import healthy
 from tests.gateway.second_process import Second, started
 
-__all__ = ["leasing", "ready", "target"]  # the fixtures
+__all__ = ["ready", "target"]  # the fixtures
 
 
 @pytest.fixture

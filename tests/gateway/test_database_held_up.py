@@ -8,11 +8,11 @@ import pytest
 from tests.gateway.behind import ledger_is_good, sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, ready, role, target
+from tests.gateway.databases import MOUNT, creds, ready, role, target
 from tests.gateway.kv import ok
 from tests.gateway.test_database import ENDED
 
-__all__ = ["leasing", "ready", "target"]  # the fixtures
+__all__ = ["ready", "target"]  # the fixtures
 
 
 async def test_a_lock_of_others_holds_up_one_user_only(ready: Node, target: TargetDatabase) -> None:

@@ -13,12 +13,12 @@ from secrethub.leases.retry import Retries
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import CANARY, TargetDatabase, target_database
-from tests.gateway.databases import MOUNT, creds, leasing, ready, role
+from tests.gateway.databases import MOUNT, creds, ready, role
 from tests.gateway.kv import ok
 from tests.gateway.shell import Cli
 from tests.gateway.test_outage import folder
 
-__all__ = ["folder", "leasing", "ready"]  # the fixtures
+__all__ = ["folder", "ready"]  # the fixtures
 
 _ATTEMPTS = 4
 

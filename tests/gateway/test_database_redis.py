@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hvac
-import msgspec
 import pytest
 import redis
 
@@ -18,7 +17,7 @@ from secrethub.engines.database.target import Statements
 from secrethub.errors import InvalidRequest
 from tests.gateway import redis_target
 from tests.gateway.behind import entries, ledger_is_good, sql, until
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Node
 from tests.gateway.kv import ok, put
 from tests.gateway.redis_target import CANARY, TargetRedis
 from tests.gateway.rotations import configured, fields, rotated
@@ -37,18 +36,6 @@ def target(tmp_path: Path) -> Iterator[TargetRedis]:
     folder.mkdir()
     with redis_target.running(folder) as started:
         yield started
-
-
-@pytest.fixture
-async def leasing(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
-    """A node whose operator lets it connect to loopback."""
-    settings = msgspec.structs.replace(
-        node_settings(tmp_path, database_url), outbound_networks=("127.0.0.1/32",)
-    )
-    async with running(settings) as node:
-        await node.initialise()
-        await node.unseal()
-        yield node
 
 
 @pytest.fixture

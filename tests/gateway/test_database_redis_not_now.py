@@ -15,9 +15,9 @@ from tests.gateway.behind import sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
 from tests.gateway.redis_target import CANARY, TargetRedis
-from tests.gateway.test_database_redis import MOUNT, creds, leasing, ready
+from tests.gateway.test_database_redis import MOUNT, creds, ready
 
-__all__ = ["leasing", "ready"]  # the fixtures
+__all__ = ["ready"]  # the fixture
 
 
 @pytest.fixture

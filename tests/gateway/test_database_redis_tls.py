@@ -13,9 +13,7 @@ from tests.gateway import redis_target
 from tests.gateway.conftest import Node, free_port
 from tests.gateway.kv import ok
 from tests.gateway.redis_target import CANARY, TargetRedis
-from tests.gateway.test_database_redis import MOUNT, RULES, creds, leasing
-
-__all__ = ["leasing"]  # the fixture
+from tests.gateway.test_database_redis import MOUNT, RULES, creds
 
 USERS = "{{username}}:{{password}}"
 

@@ -12,10 +12,10 @@ import pytest
 from tests.gateway.behind import until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, ready, role, target
+from tests.gateway.databases import MOUNT, creds, ready, role, target
 from tests.gateway.kv import ok
 
-__all__ = ["leasing", "ready", "target"]  # the fixtures
+__all__ = ["ready", "target"]  # the fixtures
 
 
 @contextlib.asynccontextmanager

@@ -13,12 +13,12 @@ import pytest
 from tests.gateway.behind import entries, ledger_is_good
 from tests.gateway.conftest import Node, native
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import MOUNT, leasing, target
+from tests.gateway.databases import MOUNT, target
 from tests.gateway.kv import ok, put
 from tests.gateway.rotation_hosts import application, enrolled_host, watching
 from tests.gateway.rotations import configured, fields, rotated
 
-__all__ = ["leasing", "target"]  # the fixtures
+__all__ = ["target"]  # the fixture
 
 PATH = "secrets/app/db"
 CONNECTION = f"{MOUNT}/config/db"

@@ -11,10 +11,10 @@ import pytest
 from tests.gateway.behind import sql, until
 from tests.gateway.conftest import Node, native, node_settings, running
 from tests.gateway.database_target import CANARY, TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, ready, role, target
+from tests.gateway.databases import MOUNT, creds, ready, role, target
 from tests.gateway.kv import ok
 
-__all__ = ["leasing", "ready", "target"]  # the fixtures
+__all__ = ["ready", "target"]  # the fixtures
 
 
 async def refused(node: Node, body: dict[str, Any], words: str, path: str = "config/db") -> None:

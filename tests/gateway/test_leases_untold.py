@@ -10,11 +10,11 @@ import pytest
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import leasing, ready, target
+from tests.gateway.databases import ready, target
 from tests.gateway.rotation_hosts import enrolled_host
 from tests.gateway.test_agent_dynamic import CREDS, PATHS, TEMPLATE
 
-__all__ = ["leasing", "ready", "target"]  # the fixtures
+__all__ = ["ready", "target"]  # the fixtures
 
 _MADE = b"PASSWORD 'SCRAM"
 

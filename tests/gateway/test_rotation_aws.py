@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.gateway.aws import MOUNT, leasing, ready, service, target
+from tests.gateway.aws import MOUNT, ready, service, target
 from tests.gateway.aws_target import Target
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node, native
 from tests.gateway.kv import ok
 from tests.gateway.rotations import configured, ended, fields, rotated
 
-__all__ = ["leasing", "ready", "service", "target"]  # the fixtures
+__all__ = ["ready", "service", "target"]  # the fixtures
 
 OPTIONS = {"root": f"{MOUNT}/config/root", "user": "app"}
 

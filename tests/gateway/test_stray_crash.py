@@ -11,13 +11,13 @@ from secrethub.engines.database.usernames import cluster_tag
 from tests.gateway.behind import ledger_is_good, until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, ready, target
+from tests.gateway.databases import MOUNT, creds, ready, target
 from tests.gateway.kv import ok
 from tests.gateway.second_process import Second
 from tests.gateway.stray_searches import due, searched
 from tests.gateway.test_database_crash import doomed
 
-__all__ = ["doomed", "leasing", "ready", "target"]  # the fixtures
+__all__ = ["doomed", "ready", "target"]  # the fixtures
 
 _MORE_THAN_A_BATCH = 201
 

@@ -11,11 +11,11 @@ from secrethub.storage import stray_checks
 from tests.gateway.behind import entries, ledger_is_good, sql, until
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import CANARY, TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, ready, target
+from tests.gateway.databases import MOUNT, creds, ready, target
 from tests.gateway.kv import ok
 from tests.gateway.stray_searches import due, searched
 
-__all__ = ["leasing", "ready", "target"]  # the fixtures
+__all__ = ["ready", "target"]  # the fixtures
 
 
 async def _health(node: Node) -> Any:

@@ -18,7 +18,7 @@ import trustme
 
 from secrethub.engines.rotators.webhook import signature
 from tests.gateway.behind import entries
-from tests.gateway.conftest import Node, node_settings, running
+from tests.gateway.conftest import Initialised, Node, node_settings, running
 from tests.gateway.kv import ok, put
 from tests.gateway.rotations import configured, fields, rotated
 
@@ -80,14 +80,14 @@ async def service() -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def node(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
+async def node(database_url: str, tmp_path: Path, initialised: Initialised) -> AsyncIterator[Node]:
     """A node that may connect to loopback, with a secret."""
     settings = msgspec.structs.replace(
-        node_settings(tmp_path, database_url), outbound_networks=("127.0.0.0/8", "::1/128")
+        node_settings(tmp_path, database_url, key=initialised.cluster_key),
+        outbound_networks=("127.0.0.0/8", "::1/128"),
     )
     async with running(settings) as started:
-        await started.initialise()
-        await started.unseal()
+        await started.open(initialised)
         await put(started, "app/api", {"value": "first", "host": "api"})
         yield started
 
