@@ -301,6 +301,14 @@ async def shared_node(
         yield node
 
 
+async def emptied(node: Node, mount: str) -> Node:
+    """Mount a way of logging in anew, so that nothing is there of what other tests of the module left."""
+    for method, body in (("DELETE", None), ("POST", {"type": mount})):
+        answer = await node.call(method, f"sys/auth/{mount}", json=body)
+        assert answer.status_code == 204, answer.text
+    return node
+
+
 def native(*paths: str, capabilities: tuple[str, ...] = ("read",), effect: str = "allow") -> dict[str, Any]:
     """A native policy with one statement."""
     return {

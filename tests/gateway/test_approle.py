@@ -8,20 +8,29 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from secrethub.engines.engine import Answer
 from secrethub.errors import SecretHubError
 from secrethub.ids import new_uuid
 from tests.gateway.approle_steps import FAILED, from_address, login, role, secret_id
 from tests.gateway.authority_core import MovingClock
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import ALONE, SHARING, Node, emptied, native
+
+pytestmark = SHARING
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which finds nothing in its AppRole mount."""
+    return await emptied(shared_node, "approle")
 
 
 @pytest.fixture
-def clock(node: Node) -> MovingClock:
+def clock(own: Node) -> MovingClock:
     """The node's clock, which a test may move."""
     moving = MovingClock()
-    node.process.core.clock = moving
+    own.process.core.clock = moving
     return moving
 
 
@@ -91,16 +100,17 @@ async def test_what_would_narrow_a_role_is_not_dropped(node: Node) -> None:
     await role(node, enable_local_secret_ids=False, token_strictly_bind_ip="false")
 
 
-async def test_every_failed_login_says_the_same(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_every_failed_login_says_the_same(own: Node, clock: MovingClock) -> None:
     """Unknown role, wrong, expired, used up, foreign and destroyed SecretIDs look alike."""
-    role_id = await role(node)
-    other_id = await role(node, "other")
-    good = (await secret_id(node))["secret_id"]
-    expired = (await secret_id(node, ttl="1m"))["secret_id"]
-    used = (await secret_id(node, num_uses=1))["secret_id"]
-    foreign = (await secret_id(node, "other"))["secret_id"]
-    elsewhere = (await secret_id(node, cidr_list=["192.0.2.0/24"]))["secret_id"]
-    assert (await login(node, role_id, used)).status_code == 200
+    role_id = await role(own)
+    other_id = await role(own, "other")
+    good = (await secret_id(own))["secret_id"]
+    expired = (await secret_id(own, ttl="1m"))["secret_id"]
+    used = (await secret_id(own, num_uses=1))["secret_id"]
+    foreign = (await secret_id(own, "other"))["secret_id"]
+    elsewhere = (await secret_id(own, cidr_list=["192.0.2.0/24"]))["secret_id"]
+    assert (await login(own, role_id, used)).status_code == 200
     clock.ahead += timedelta(minutes=1)
     seen = set()
     for pair in (
@@ -122,11 +132,11 @@ async def test_every_failed_login_says_the_same(node: Node, clock: MovingClock) 
         (good, role_id),
         ("app", good),
     ):
-        answer = await login(node, *pair)
+        answer = await login(own, *pair)
         assert answer.json()["errors"] == FAILED, pair
         seen.add((answer.status_code, answer.json()["code"], *sorted(answer.headers)))
     assert len(seen) == 1
-    assert (await login(node, role_id, good)).status_code == 200
+    assert (await login(own, role_id, good)).status_code == 200
 
 
 async def test_spaces_around_ids(node: Node) -> None:
@@ -156,17 +166,18 @@ async def test_one_use_is_one_use(node: Node) -> None:
         assert (await login(node, role_id, secret)).json()["errors"] == FAILED
 
 
-async def test_secret_id_lives_as_long_as_it_says(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_secret_id_lives_as_long_as_it_says(own: Node, clock: MovingClock) -> None:
     """A SecretID is good up to its end and not at it; the token outlives it."""
-    role_id = await role(node, secret_id_ttl="10m", token_policies="default")
-    made = await secret_id(node)
+    role_id = await role(own, secret_id_ttl="10m", token_policies="default")
+    made = await secret_id(own)
     assert made["secret_id_ttl"] == 600
     clock.ahead += timedelta(minutes=9, seconds=55)
-    token = (await login(node, role_id, made["secret_id"])).json()["auth"]["client_token"]
+    token = (await login(own, role_id, made["secret_id"])).json()["auth"]["client_token"]
     clock.ahead += timedelta(seconds=6)
-    assert (await login(node, role_id, made["secret_id"])).status_code == 400
-    assert (await node.call("GET", "auth/token/lookup-self", token)).status_code == 200
-    assert (await node.call("LIST", "auth/approle/role/app/secret-id")).status_code == 404
+    assert (await login(own, role_id, made["secret_id"])).status_code == 400
+    assert (await own.call("GET", "auth/token/lookup-self", token)).status_code == 200
+    assert (await own.call("LIST", "auth/approle/role/app/secret-id")).status_code == 404
 
 
 async def test_a_secret_id_is_never_wider_than_its_role(node: Node) -> None:

@@ -7,25 +7,34 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.gateway.approle_steps import FAILED, login, role, secret_id
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import sql
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import ALONE, SHARING, Node, emptied
 from tests.gateway.pair import second
 from tests.gateway.second_process import Second
 
 __all__ = ["second"]  # the fixture
 
+pytestmark = SHARING
+
 ROLE = "auth/approle/role/app"
 NETWORKS = "10.0.0.0/8,192.0.2.7,2001:db8::/32"
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which finds nothing in its AppRole mount."""
+    return await emptied(shared_node, "approle")
+
+
 @pytest.fixture
-def clock(node: Node) -> MovingClock:
+def clock(own: Node) -> MovingClock:
     """The node's clock, which a test may move."""
     moving = MovingClock()
-    node.process.core.clock = moving
+    own.process.core.clock = moving
     return moving
 
 
@@ -92,47 +101,49 @@ async def test_lookup(node: Node) -> None:
     assert endless.json()["data"]["expiration_time"] == "0001-01-01T00:00:00Z"
 
 
-async def test_a_list_in_pages(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_a_list_in_pages(own: Node, clock: MovingClock) -> None:
     """Pages tell the accessors of the role that are good, in order, each once."""
-    await role(node)
-    await role(node, "other")
-    made = [(await secret_id(node))["secret_id_accessor"] for _ in range(5)]
-    await secret_id(node, "other")
+    await role(own)
+    await role(own, "other")
+    made = [(await secret_id(own))["secret_id_accessor"] for _ in range(5)]
+    await secret_id(own, "other")
     for _ in range(5):
-        await secret_id(node, ttl="1m")
+        await secret_id(own, ttl="1m")
     clock.ahead += timedelta(minutes=1)
-    assert (await node.call("LIST", f"{ROLE}/secret-id")).json()["data"]["keys"] == sorted(made)
+    assert (await own.call("LIST", f"{ROLE}/secret-id")).json()["data"]["keys"] == sorted(made)
     told: list[str] = []
     while True:
         query = {"list": "true", "limit": "2", "after": told[-1] if told else ""}
-        answer = await node.call("GET", f"{ROLE}/secret-id", params=query)
+        answer = await own.call("GET", f"{ROLE}/secret-id", params=query)
         if answer.status_code == 404:
             break
         keys = answer.json()["data"]["keys"]
         assert len(keys) == min(2, 5 - len(told))
         told += keys
     assert told == sorted(made)
-    refused = await node.call("GET", f"{ROLE}/secret-id", params={"list": "true", "limit": "two"})
+    refused = await own.call("GET", f"{ROLE}/secret-id", params={"list": "true", "limit": "two"})
     assert refused.status_code == 400
 
 
-async def test_what_is_not_there(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_what_is_not_there(own: Node, clock: MovingClock) -> None:
     """Unknown and expired ones answer as in Vault, and one role tells nothing of another's."""
-    await role(node)
-    await role(node, "other")
-    foreign = await secret_id(node, "other")
-    expired = await secret_id(node, ttl="1m")
+    await role(own)
+    await role(own, "other")
+    foreign = await secret_id(own, "other")
+    expired = await secret_id(own, ttl="1m")
     clock.ahead += timedelta(minutes=1)
     for one in (foreign, expired, {"secret_id": "unknown-one", "secret_id_accessor": "unknown-one"}):
-        assert (await lookup(node, secret_id=one["secret_id"])).status_code == 204
-        found = await lookup(node, secret_id_accessor=one["secret_id_accessor"])
+        assert (await lookup(own, secret_id=one["secret_id"])).status_code == 204
+        found = await lookup(own, secret_id_accessor=one["secret_id_accessor"])
         assert found.status_code == 404
         for path in ("secret-id", "secret-id-accessor"):
             name = path.replace("-", "_")
-            gone = await node.call("POST", f"{ROLE}/{path}/destroy", json={name: one[name]})
+            gone = await own.call("POST", f"{ROLE}/{path}/destroy", json={name: one[name]})
             assert gone.status_code == (204 if path == "secret-id" else 404)
-            assert (await node.call("POST", f"{ROLE}/{path}/destroy", json={})).status_code == 400
-    kept = await node.call(
+            assert (await own.call("POST", f"{ROLE}/{path}/destroy", json={})).status_code == 400
+    kept = await own.call(
         "POST", "auth/approle/role/other/secret-id/lookup", json={"secret_id": foreign["secret_id"]}
     )
     assert kept.status_code == 200
@@ -140,37 +151,39 @@ async def test_what_is_not_there(node: Node, clock: MovingClock) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 @pytest.mark.parametrize("path", ["secret-id", "secret-id-accessor"])
-async def test_destroyed_is_destroyed_everywhere(node: Node, second: Second, path: str, method: str) -> None:
+@ALONE
+async def test_destroyed_is_destroyed_everywhere(own: Node, second: Second, path: str, method: str) -> None:
     """Once its destruction is answered no process lets a SecretID in any more; others go on."""
-    role_id = await role(node)
-    made, other = await secret_id(node), await secret_id(node)
+    role_id = await role(own)
+    made, other = await secret_id(own), await secret_id(own)
     body = {"role_id": role_id, "secret_id": made["secret_id"]}
     assert (await second.call("POST", "auth/approle/login", "", json=body)).status_code == 200
     name = path.replace("-", "_")
-    gone = await node.call(method, f"{ROLE}/{path}/destroy", json={name: made[name]})
+    gone = await own.call(method, f"{ROLE}/{path}/destroy", json={name: made[name]})
     assert gone.status_code == 204
     assert (await second.call("POST", "auth/approle/login", "", json=body)).json()["errors"] == FAILED
     body["secret_id"] = other["secret_id"]
     assert (await second.call("POST", "auth/approle/login", "", json=body)).status_code == 200
 
 
-async def test_uses_are_counted_once_for_both_processes(node: Node, second: Second) -> None:
+@ALONE
+async def test_uses_are_counted_once_for_both_processes(own: Node, second: Second) -> None:
     """However logins are spread over two processes, as many get in as there were uses."""
-    role_id = await role(node)
+    role_id = await role(own)
     for uses in (1, 5):
-        made = await secret_id(node, num_uses=uses)
+        made = await secret_id(own, num_uses=uses)
         body = {"role_id": role_id, "secret_id": made["secret_id"]}
         answers = await asyncio.gather(
             *(
                 process.call("POST", "auth/approle/login", "", json=body)
-                for process in (node, second)
+                for process in (own, second)
                 for _ in range(10)
             )
         )
         codes = [answer.status_code for answer in answers]
         assert codes.count(200) == uses
         assert set(codes) == {200, 400}
-    assert await sql(node.settings.database_url, "SELECT 1 FROM secret_ids") == []
+    assert await sql(own.settings.database_url, "SELECT 1 FROM secret_ids") == []
 
 
 async def test_a_chosen_secret_id(node: Node) -> None:
@@ -209,16 +222,17 @@ async def test_a_wrapped_secret_id_for_one_login(node: Node) -> None:
     assert (await login(node, role_id, secret)).json()["errors"] == FAILED
 
 
-async def test_tidy(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_tidy(own: Node, clock: MovingClock) -> None:
     """Expired SecretIDs are removed, those that are good stay."""
-    await role(node)
-    await secret_id(node, ttl="1s")
-    kept = await secret_id(node)
-    url = node.settings.database_url
+    await role(own)
+    await secret_id(own, ttl="1s")
+    kept = await secret_id(own)
+    url = own.settings.database_url
     assert len(await sql(url, "SELECT 1 FROM secret_ids")) == 2
     clock.ahead -= timedelta(hours=1)
-    await secret_id(node, ttl="1s")
-    answer = await node.call("POST", "auth/approle/tidy/secret-id")
+    await secret_id(own, ttl="1s")
+    answer = await own.call("POST", "auth/approle/tidy/secret-id")
     assert answer.status_code == 202
     left = await sql(
         url, "SELECT body->>'accessor' AS accessor FROM secret_ids ORDER BY expires_at NULLS LAST"
