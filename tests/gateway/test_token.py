@@ -10,17 +10,24 @@ import asyncpg
 import pytest
 
 from tests.gateway.authority_core import MovingClock
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import ALONE, SHARING, Node, native
 
+pytestmark = SHARING
 MAX_TTL = 768 * 3600
 MAKES = native("auth/token/**", capabilities=("create", "update", "read"))
 
 
 @pytest.fixture
-def clock(node: Node) -> MovingClock:
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has tokens of its own."""
+    return shared_node
+
+
+@pytest.fixture
+def clock(own: Node) -> MovingClock:
     """The node's clock, which a test may move."""
     moving = MovingClock()
-    node.process.core.clock = moving
+    own.process.core.clock = moving
     return moving
 
 
@@ -89,21 +96,22 @@ async def test_policies_are_a_subset_of_the_parents(node: Node) -> None:
     assert child["policies"] == ["make"]
 
 
-async def test_root_children(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_root_children(own: Node, clock: MovingClock) -> None:
     """Root makes root, alone and for ever if it says nothing; a root that ends makes none that does not."""
-    child = await create(node)
+    child = await create(own)
     assert child["policies"] == ["root"]
     assert child["lease_duration"] == 0
     assert child["renewable"] is False
-    assert (await create(node, policies=["root", "a"]))["policies"] == ["root"]
-    ends = (await create(node, ttl="1h"))["client_token"]
-    refused = await node.call("POST", "auth/token/create", ends, json={})
+    assert (await create(own, policies=["root", "a"]))["policies"] == ["root"]
+    ends = (await create(own, ttl="1h"))["client_token"]
+    refused = await own.call("POST", "auth/token/create", ends, json={})
     assert refused.status_code == 400
     assert "non-expiring root" in refused.json()["errors"][0]
-    assert (await create(node, ends, ttl="30m"))["lease_duration"] == 1800
-    assert (await create(node, ends, explicit_max_ttl="10m"))["lease_duration"] == 600
+    assert (await create(own, ends, ttl="30m"))["lease_duration"] == 1800
+    assert (await create(own, ends, explicit_max_ttl="10m"))["lease_duration"] == 600
     clock.ahead += timedelta(hours=1)
-    assert await status(node, ends) == 403
+    assert await status(own, ends) == 403
 
 
 async def test_orphans_need_root(node: Node) -> None:
@@ -119,22 +127,23 @@ async def test_orphans_need_root(node: Node) -> None:
     assert await status(node, orphan["client_token"]) == 200
 
 
-async def test_revoking_ends_the_whole_tree(node: Node) -> None:
+@ALONE
+async def test_revoking_ends_the_whole_tree(own: Node) -> None:
     """Children and grandchildren end with their parent, siblings and parents do not."""
-    await node.call("PUT", "sys/policies/acl/make", json={"policy": MAKES})
-    parent = (await create(node, policies=["make"]))["client_token"]
-    child = (await create(node, parent))["client_token"]
-    sibling = (await create(node, parent))["client_token"]
-    grandchild = (await create(node, child))["client_token"]
-    assert (await node.call("POST", "auth/token/revoke-self", child)).status_code == 204
-    assert [await status(node, token) for token in (parent, child, sibling, grandchild)] == [
+    await own.call("PUT", "sys/policies/acl/make", json={"policy": MAKES})
+    parent = (await create(own, policies=["make"]))["client_token"]
+    child = (await create(own, parent))["client_token"]
+    sibling = (await create(own, parent))["client_token"]
+    grandchild = (await create(own, child))["client_token"]
+    assert (await own.call("POST", "auth/token/revoke-self", child)).status_code == 204
+    assert [await status(own, token) for token in (parent, child, sibling, grandchild)] == [
         200,
         403,
         200,
         403,
     ]
-    assert (await node.call("POST", "auth/token/revoke-self", child)).status_code == 403
-    connection = await asyncpg.connect(node.settings.database_url)
+    assert (await own.call("POST", "auth/token/revoke-self", child)).status_code == 403
+    connection = await asyncpg.connect(own.settings.database_url)
     try:
         tokens = await connection.fetchval("SELECT count(*) FROM tokens")
         assert tokens == await connection.fetchval("SELECT count(*) FROM accessors")
@@ -142,17 +151,18 @@ async def test_revoking_ends_the_whole_tree(node: Node) -> None:
         await connection.close()
 
 
-async def test_parents_expiry_ends_its_children(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_parents_expiry_ends_its_children(own: Node, clock: MovingClock) -> None:
     """A child that was given longer still ends with its parent."""
-    await node.call("PUT", "sys/policies/acl/make", json={"policy": MAKES})
-    parent = (await create(node, policies=["make"], ttl="10m"))["client_token"]
-    child = (await create(node, parent, ttl="5h"))["client_token"]
+    await own.call("PUT", "sys/policies/acl/make", json={"policy": MAKES})
+    parent = (await create(own, policies=["make"], ttl="10m"))["client_token"]
+    child = (await create(own, parent, ttl="5h"))["client_token"]
     clock.ahead += timedelta(minutes=9, seconds=59)
-    assert await status(node, child) == 200
+    assert await status(own, child) == 200
     clock.ahead += timedelta(seconds=2)
-    assert await status(node, parent) == 403
-    assert await status(node, child) == 403
-    assert (await node.call("POST", "auth/token/renew-self", child)).status_code == 403
+    assert await status(own, parent) == 403
+    assert await status(own, child) == 403
+    assert (await own.call("POST", "auth/token/renew-self", child)).status_code == 403
 
 
 async def test_creating_while_the_parent_is_revoked(node: Node) -> None:
@@ -193,35 +203,37 @@ async def test_lifetimes_have_a_maximum(node: Node) -> None:
     assert (await lookup(node, own.json()["auth"]["client_token"]))["explicit_max_ttl"] == 3600
 
 
-async def test_renewal_stays_below_the_maximum(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_renewal_stays_below_the_maximum(own: Node, clock: MovingClock) -> None:
     """Renewals add up to the maximum counted from creation, even if the token's own is larger."""
-    token = (await create(node, policies=["default"], ttl="1h", explicit_max_ttl="90m"))["client_token"]
+    token = (await create(own, policies=["default"], ttl="1h", explicit_max_ttl="90m"))["client_token"]
     clock.ahead += timedelta(minutes=50)
-    renewed = await node.call("POST", "auth/token/renew-self", token, json={"increment": "1h"})
+    renewed = await own.call("POST", "auth/token/renew-self", token, json={"increment": "1h"})
     assert 2395 < renewed.json()["auth"]["lease_duration"] <= 2400
     assert "exceeded the effective max_ttl" in renewed.json()["warnings"][0]
     clock.ahead += timedelta(minutes=41)
-    assert await status(node, token) == 403
-    longer = (await create(node, policies=["default"], ttl="700h", explicit_max_ttl="87600h"))["client_token"]
+    assert await status(own, token) == 403
+    longer = (await create(own, policies=["default"], ttl="700h", explicit_max_ttl="87600h"))["client_token"]
     clock.ahead += timedelta(hours=600)
-    renewed = await node.call("POST", "auth/token/renew-self", longer, json={"increment": "9000h"})
+    renewed = await own.call("POST", "auth/token/renew-self", longer, json={"increment": "9000h"})
     assert renewed.json()["auth"]["lease_duration"] <= 168 * 3600
     clock.ahead += timedelta(hours=169)
-    assert await status(node, longer) == 403
+    assert await status(own, longer) == 403
 
 
-async def test_renewal(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_renewal(own: Node, clock: MovingClock) -> None:
     """A token renews by its own ttl or what is asked, shorter too, and tells its new end."""
-    token = (await create(node, policies=["default"], ttl="1h"))["client_token"]
+    token = (await create(own, policies=["default"], ttl="1h"))["client_token"]
     clock.ahead += timedelta(minutes=30)
-    renewed = (await node.call("POST", "auth/token/renew-self", token)).json()["auth"]
+    renewed = (await own.call("POST", "auth/token/renew-self", token)).json()["auth"]
     assert 3595 < renewed["lease_duration"] <= 3600
     assert renewed["client_token"] == token
-    shorter = await node.call("PUT", "auth/token/renew-self", token, json={"increment": 60})
+    shorter = await own.call("PUT", "auth/token/renew-self", token, json={"increment": 60})
     assert shorter.json()["auth"]["lease_duration"] <= 60
-    assert (await lookup(node, token))["ttl"] <= 60
+    assert (await lookup(own, token))["ttl"] <= 60
     clock.ahead += timedelta(seconds=61)
-    assert (await node.call("POST", "auth/token/renew-self", token)).status_code == 403
+    assert (await own.call("POST", "auth/token/renew-self", token)).status_code == 403
 
 
 async def test_what_cannot_be_renewed(node: Node) -> None:
@@ -365,9 +377,10 @@ async def test_default_policy_is_what_it_says(node: Node) -> None:
     assert (await node.call("POST", "auth/token/revoke-self", token)).status_code == 204
 
 
-async def test_edited_default_policy_holds(node: Node) -> None:
+@ALONE
+async def test_edited_default_policy_holds(own: Node) -> None:
     """``default`` may be narrowed; a token without a grant then cannot even look itself up."""
-    token = (await create(node, policies=["default"]))["client_token"]
-    changed = await node.call("PUT", "sys/policies/acl/default", json={"policy": native("secrets/none")})
+    token = (await create(own, policies=["default"]))["client_token"]
+    changed = await own.call("PUT", "sys/policies/acl/default", json={"policy": native("secrets/none")})
     assert changed.status_code == 204
-    assert await status(node, token) == 403
+    assert await status(own, token) == 403

@@ -11,16 +11,23 @@ import pytest
 from secrethub.engines.token.known import DEEPEST
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import sql
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import ALONE, SHARING, Node, native
 
+pytestmark = SHARING
 MAKES = native("auth/token/**", capabilities=("create", "update", "read", "list"))
 
 
 @pytest.fixture
-def clock(node: Node) -> MovingClock:
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has tokens of its own."""
+    return shared_node
+
+
+@pytest.fixture
+def clock(own: Node) -> MovingClock:
     """The node's clock, which a test may move."""
     moving = MovingClock()
-    node.process.core.clock = moving
+    own.process.core.clock = moving
     return moving
 
 
@@ -74,24 +81,25 @@ async def test_what_is_unknown(node: Node) -> None:
             assert refused.json()["errors"] == ["invalid accessor"]
 
 
-async def test_renewing(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_renewing(own: Node, clock: MovingClock) -> None:
     """A token is renewed by itself and by its accessor, and says when that was; the latter shows no token."""
-    made = await create(node, policies=["default"], ttl="1h")
+    made = await create(own, policies=["default"], ttl="1h")
     token, accessor = made["client_token"], made["accessor"]
     clock.ahead += timedelta(minutes=30)
-    renewed = (await write(node, "renew", token=token, increment="2h")).json()["auth"]
+    renewed = (await write(own, "renew", token=token, increment="2h")).json()["auth"]
     assert renewed["client_token"] == token
     assert renewed["lease_duration"] == 7200
-    renewed = (await write(node, "renew-accessor", accessor=accessor, increment=10800)).json()["auth"]
+    renewed = (await write(own, "renew-accessor", accessor=accessor, increment=10800)).json()["auth"]
     assert renewed["client_token"] == ""
     assert renewed["accessor"] == accessor
     assert renewed["lease_duration"] == 10800
-    seen = (await node.call("GET", "auth/token/lookup-self", token)).json()["data"]
+    seen = (await own.call("GET", "auth/token/lookup-self", token)).json()["data"]
     assert seen["last_renewal_time"] >= seen["creation_time"] + 1800
     assert seen["last_renewal"].endswith("Z")
     clock.ahead += timedelta(hours=3, seconds=1)
-    assert (await write(node, "renew-accessor", accessor=accessor)).status_code == 403
-    assert (await write(node, "renew", token=token)).status_code == 403
+    assert (await write(own, "renew-accessor", accessor=accessor)).status_code == 403
+    assert (await write(own, "renew", token=token)).status_code == 403
 
 
 async def test_revoking_by_token_and_accessor(node: Node) -> None:
@@ -126,54 +134,57 @@ async def test_revoking_leaves_orphans(node: Node) -> None:
     assert await status(node, grandchild) == 403
 
 
-async def test_revoking_an_orphanage_needs_sudo(node: Node) -> None:
+@ALONE
+async def test_revoking_an_orphanage_needs_sudo(own: Node) -> None:
     """The right to write is not enough to leave orphans behind, or to list all accessors."""
-    plain = await node.token("plain", native("auth/token/**", capabilities=("update", "list")))
-    sudo = await node.token("sudo", native("auth/token/**", capabilities=("update", "list", "sudo")))
-    made = await create(node, policies=["a"])
-    assert (await write(node, "revoke-orphan", plain, token=made["client_token"])).status_code == 403
-    assert (await node.call("LIST", "auth/token/accessors", plain)).status_code == 403
-    keys = (await node.call("LIST", "auth/token/accessors", sudo)).json()["data"]["keys"]
+    plain = await own.token("plain", native("auth/token/**", capabilities=("update", "list")))
+    sudo = await own.token("sudo", native("auth/token/**", capabilities=("update", "list", "sudo")))
+    made = await create(own, policies=["a"])
+    assert (await write(own, "revoke-orphan", plain, token=made["client_token"])).status_code == 403
+    assert (await own.call("LIST", "auth/token/accessors", plain)).status_code == 403
+    keys = (await own.call("LIST", "auth/token/accessors", sudo)).json()["data"]["keys"]
     assert made["accessor"] in keys
     assert len(keys) == 4
-    assert (await write(node, "revoke-orphan", sudo, token=made["client_token"])).status_code == 204
-    keys = (await node.call("GET", "auth/token/accessors?list=true", sudo)).json()["data"]["keys"]
+    assert (await write(own, "revoke-orphan", sudo, token=made["client_token"])).status_code == 204
+    keys = (await own.call("GET", "auth/token/accessors?list=true", sudo)).json()["data"]["keys"]
     assert made["accessor"] not in keys
 
 
-async def test_accessors_in_pages(node: Node) -> None:
+@ALONE
+async def test_accessors_in_pages(own: Node) -> None:
     """Pages tell each accessor once, and go on behind a token that was revoked meanwhile."""
-    made = [(await create(node, policies=["a"]))["accessor"] for _ in range(6)]
-    whole = (await node.call("LIST", "auth/token/accessors")).json()["data"]["keys"]
+    made = [(await create(own, policies=["a"]))["accessor"] for _ in range(6)]
+    whole = (await own.call("LIST", "auth/token/accessors")).json()["data"]["keys"]
     assert len(whole) == 7
     assert set(made) < set(whole)
     told: list[str] = []
     while True:
         query = {"list": "true", "limit": "2", "after": told[-1] if told else ""}
-        answer = await node.call("GET", "auth/token/accessors", params=query)
+        answer = await own.call("GET", "auth/token/accessors", params=query)
         if answer.status_code == 404:
             break
         keys = answer.json()["data"]["keys"]
         assert 1 <= len(keys) <= 2
         told += keys
         gone = next(name for name in reversed(told) if name in made)
-        await write(node, "revoke-accessor", accessor=gone)
+        await write(own, "revoke-accessor", accessor=gone)
     assert told == whole
     for query in ({"limit": "-1"}, {"limit": "x"}):
-        refused = await node.call("GET", "auth/token/accessors", params={"list": "true", **query})
+        refused = await own.call("GET", "auth/token/accessors", params={"list": "true", **query})
         assert refused.status_code == 400
 
 
-async def test_an_accessor_of_another_token_is_not_listed(node: Node) -> None:
+@ALONE
+async def test_an_accessor_of_another_token_is_not_listed(own: Node) -> None:
     """A database writer cannot put one token's accessor in the place of another's."""
-    await create(node, policies=["a"])
+    await create(own, policies=["a"])
     await sql(
-        node.settings.database_url,
+        own.settings.database_url,
         """UPDATE accessors SET body = jsonb_set(body, '{token}', (
                SELECT body->'token' FROM accessors WHERE key = (SELECT max(key) FROM accessors)))
            WHERE key = (SELECT min(key) FROM accessors)""",
     )
-    assert (await node.call("LIST", "auth/token/accessors")).status_code == 500
+    assert (await own.call("LIST", "auth/token/accessors")).status_code == 500
 
 
 async def test_sudo_makes_what_others_may_not(node: Node) -> None:
@@ -213,19 +224,20 @@ async def test_generations_are_bounded_when_they_are_made(node: Node) -> None:
     assert await status(node, orphan["client_token"]) == 200
 
 
-async def test_tidying(node: Node) -> None:
+@ALONE
+async def test_tidying(own: Node) -> None:
     """Whoever may tidies at once; what is left over of a removed token goes, and root keeps its accessor."""
-    url = node.settings.database_url
-    parent = await create(node, policies=["default"])
-    made = await create(node, policies=["default"])
-    await node.call("POST", "cubbyhole/a", made["client_token"], json={"k": "v"})
-    answer = await write(node, "tidy")
+    url = own.settings.database_url
+    parent = await create(own, policies=["default"])
+    made = await create(own, policies=["default"])
+    await own.call("POST", "cubbyhole/a", made["client_token"], json={"k": "v"})
+    answer = await write(own, "tidy")
     assert answer.status_code == 202
     assert len(answer.json()["warnings"]) == 1
     before = [(await sql(url, f"SELECT count(*) AS n FROM {t}"))[0]["n"] for t in ("tokens", "accessors")]
     assert before == [3, 3]
     # What a process left that was killed before it had removed the descendants of a revoked token.
-    core = node.process.core
+    core = own.process.core
     keys = [row["key"] for row in await sql(url, "SELECT key FROM tokens WHERE owner IS NOT NULL")]
     assert len(keys) == 2
     from secrethub.auth.digests import token_digest
@@ -237,13 +249,13 @@ async def test_tidying(node: Node) -> None:
     async with core.authority.issue(fence) as change:
         assert await change.delete(TOKENS, digest)
     assert len(await sql(url, "SELECT 1 FROM cubbyholes")) == 1
-    assert (await write(node, "tidy")).status_code == 202
+    assert (await write(own, "tidy")).status_code == 202
     assert await sql(url, "SELECT 1 FROM cubbyholes") == []
     assert len(await sql(url, "SELECT 1 FROM accessors")) == 2
-    assert await status(node, parent["client_token"]) == 200
-    keys = (await node.call("LIST", "auth/token/accessors")).json()["data"]["keys"]
-    root = (await write(node, "lookup")).json()["data"]["accessor"]
-    assert (await write(node, "lookup-accessor", accessor=root)).status_code == 200
+    assert await status(own, parent["client_token"]) == 200
+    keys = (await own.call("LIST", "auth/token/accessors")).json()["data"]["keys"]
+    root = (await write(own, "lookup")).json()["data"]["accessor"]
+    assert (await write(own, "lookup-accessor", accessor=root)).status_code == 200
     assert sorted(keys) == sorted([root, parent["accessor"]])
 
 

@@ -6,16 +6,28 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.gateway.authority_core import MovingClock
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import ALONE, SHARING, Node, native
+
+pytestmark = SHARING
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which finds no roles."""
+    listed = await shared_node.call("LIST", "auth/token/roles")
+    for name in listed.json()["data"]["keys"] if listed.is_success else ():
+        await shared_node.call("DELETE", f"auth/token/roles/{name}")
+    return shared_node
 
 
 @pytest.fixture
-def clock(node: Node) -> MovingClock:
+def clock(own: Node) -> MovingClock:
     """The node's clock, which a test may move."""
     moving = MovingClock()
-    node.process.core.clock = moving
+    own.process.core.clock = moving
     return moving
 
 
@@ -224,64 +236,67 @@ async def test_types(node: Node) -> None:
     assert (await make(node, policies=["a"], type="batch")).status_code == 400
 
 
-async def test_a_periodic_role(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_a_periodic_role(own: Node, clock: MovingClock) -> None:
     """Its tokens live as long as they are renewed in time; the role's period now counts at each renewal."""
-    await role(node, token_period="1h")
-    token = (await made(node, policies=["default"], ttl="100h"))["client_token"]
-    assert (await lookup(node, token))["period"] == 3600
+    await role(own, token_period="1h")
+    token = (await made(own, policies=["default"], ttl="100h"))["client_token"]
+    assert (await lookup(own, token))["period"] == 3600
     for _ in range(20):
         clock.ahead += timedelta(minutes=59)
-        renewed = await node.call("POST", "auth/token/renew-self", token, json={"increment": "90h"})
+        renewed = await own.call("POST", "auth/token/renew-self", token, json={"increment": "90h"})
         assert renewed.json()["auth"]["lease_duration"] == 3600
-    await role(node, token_period="10m")
-    renewed = await node.call("POST", "auth/token/renew-self", token)
+    await role(own, token_period="10m")
+    renewed = await own.call("POST", "auth/token/renew-self", token)
     assert renewed.json()["auth"]["lease_duration"] == 600
-    await node.call("DELETE", "auth/token/roles/r")
-    refused = await node.call("POST", "auth/token/renew-self", token)
+    await own.call("DELETE", "auth/token/roles/r")
+    refused = await own.call("POST", "auth/token/renew-self", token)
     assert refused.json()["errors"] == ["original token role r could not be found, not renewing"]
     clock.ahead += timedelta(minutes=10)
-    assert (await node.call("GET", "auth/token/lookup-self", token)).status_code == 403
+    assert (await own.call("GET", "auth/token/lookup-self", token)).status_code == 403
 
 
-async def test_a_maximum_that_a_role_was_given_later(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_a_maximum_that_a_role_was_given_later(own: Node, clock: MovingClock) -> None:
     """No renewal goes beyond what the role says now, as in Vault, nor beyond what the token was given."""
-    await role(node)
-    await role(node, "periodic", token_period="1h")
-    plain = (await made(node, policies=["default"], ttl="1h", explicit_max_ttl="3h"))["client_token"]
-    periodic = (await made(node, None, "periodic", policies=["default"]))["client_token"]
+    await role(own)
+    await role(own, "periodic", token_period="1h")
+    plain = (await made(own, policies=["default"], ttl="1h", explicit_max_ttl="3h"))["client_token"]
+    periodic = (await made(own, None, "periodic", policies=["default"]))["client_token"]
     for name in ("r", "periodic"):
-        await role(node, name, token_explicit_max_ttl="90m")
+        await role(own, name, token_explicit_max_ttl="90m")
     clock.ahead += timedelta(minutes=50)
     for token in (plain, periodic):
-        renewed = await node.call("POST", "auth/token/renew-self", token, json={"increment": "1h"})
+        renewed = await own.call("POST", "auth/token/renew-self", token, json={"increment": "1h"})
         assert 2395 < renewed.json()["auth"]["lease_duration"] <= 2400
-    await role(node, token_explicit_max_ttl="30m")
-    refused = await node.call("POST", "auth/token/renew-self", plain)
+    await role(own, token_explicit_max_ttl="30m")
+    refused = await own.call("POST", "auth/token/renew-self", plain)
     assert refused.json()["errors"] == ["past the max TTL, cannot renew"]
     for name in ("r", "periodic"):
-        await role(node, name, token_explicit_max_ttl="20h")
-    renewed = await node.call("POST", "auth/token/renew-self", plain, json={"increment": "9h"})
+        await role(own, name, token_explicit_max_ttl="20h")
+    renewed = await own.call("POST", "auth/token/renew-self", plain, json={"increment": "9h"})
     assert renewed.json()["auth"]["lease_duration"] <= 130 * 60
-    renewed = await node.call("POST", "auth/token/renew-self", periodic)
+    renewed = await own.call("POST", "auth/token/renew-self", periodic)
     assert renewed.json()["auth"]["lease_duration"] == 3600
 
 
-async def test_periodic_tokens(node: Node, clock: MovingClock) -> None:
+@ALONE
+async def test_periodic_tokens(own: Node, clock: MovingClock) -> None:
     """A period outlives the system's maximum, and its own maximum ends it all the same."""
     period = {"policies": ["default"], "period": "700h"}
-    answer = await node.call("POST", "auth/token/create", json=period)
+    answer = await own.call("POST", "auth/token/create", json=period)
     token = answer.json()["auth"]["client_token"]
     assert answer.json()["auth"]["lease_duration"] == 700 * 3600
-    capped = await node.call("POST", "auth/token/create", json=period | {"explicit_max_ttl": "1000h"})
+    capped = await own.call("POST", "auth/token/create", json=period | {"explicit_max_ttl": "1000h"})
     ends = capped.json()["auth"]["client_token"]
     clock.ahead += timedelta(hours=600)
     for one, hours in ((token, 700), (ends, 400)):
-        renewed = (await node.call("POST", "auth/token/renew-self", one)).json()["auth"]
+        renewed = (await own.call("POST", "auth/token/renew-self", one)).json()["auth"]
         assert hours * 3600 - 5 <= renewed["lease_duration"] <= hours * 3600
     clock.ahead += timedelta(hours=600)
-    assert (await node.call("POST", "auth/token/renew-self", token)).status_code == 200
-    assert (await node.call("GET", "auth/token/lookup-self", ends)).status_code == 403
-    accessor = (await lookup(node, token))["accessor"]
-    assert (await node.call("POST", "auth/token/tidy")).status_code == 202
-    seen = await node.call("POST", "auth/token/lookup-accessor", json={"accessor": accessor})
+    assert (await own.call("POST", "auth/token/renew-self", token)).status_code == 200
+    assert (await own.call("GET", "auth/token/lookup-self", ends)).status_code == 403
+    accessor = (await lookup(own, token))["accessor"]
+    assert (await own.call("POST", "auth/token/tidy")).status_code == 202
+    seen = await own.call("POST", "auth/token/lookup-accessor", json={"accessor": accessor})
     assert seen.status_code == 200
