@@ -37,6 +37,11 @@ async def mount_id(url: str, path: str = "auth/approle/") -> str:
     return str(found[0]["uuid"])
 
 
+async def holes(node: Node) -> set[str]:
+    """Return which tokens' cubbyholes have anything, wrapped answers among it."""
+    return {row["key"] for row in await sql(node.settings.database_url, "SELECT key FROM cubbyholes")}
+
+
 @asynccontextmanager
 async def refusing(url: str, event: str, when: str = "true") -> AsyncIterator[None]:
     """Let the database refuse statements, such as ``INSERT ON certificates``, as if it were shutting down.

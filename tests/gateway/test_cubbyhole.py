@@ -11,9 +11,17 @@ import pytest
 from secrethub.auth.digests import token_digest
 from secrethub.storage.authority import CUBBYHOLES
 from tests.gateway.authority_core import MovingClock
-from tests.gateway.behind import sql
-from tests.gateway.conftest import Node, native
+from tests.gateway.behind import holes, sql
+from tests.gateway.conftest import ALONE, SHARING, Node, native
 from tests.gateway.test_tamper import put_back, reported, saved
+
+pytestmark = SHARING
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has tokens of its own."""
+    return shared_node
 
 
 async def default_token(node: Node, **body: Any) -> str:
@@ -24,6 +32,7 @@ async def default_token(node: Node, **body: Any) -> str:
 
 async def test_write_read_list_delete(node: Node) -> None:
     """Objects are kept by path, replaced as a whole, listed by folder and deleted."""
+    before = await holes(node)
     token = await default_token(node)
     assert (await node.call("GET", "cubbyhole/a", token)).status_code == 404
     assert (await node.call("LIST", "cubbyhole", token)).status_code == 404
@@ -41,23 +50,24 @@ async def test_write_read_list_delete(node: Node) -> None:
     for path in ("a", "b/c", "b/d/e", "ü x", "ü x"):
         assert (await node.call("DELETE", f"cubbyhole/{path}", token)).status_code == 204
     assert (await node.call("LIST", "cubbyhole", token)).status_code == 404
-    assert await sql(node.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+    assert await holes(node) <= before
 
 
-async def test_nobody_else_sees_it(node: Node) -> None:
+@ALONE
+async def test_nobody_else_sees_it(own: Node) -> None:
     """Neither root, nor the parent, nor a child sees what a token keeps; in the database it is sealed."""
     both = native("auth/token/create", "cubbyhole/**", capabilities=("create", "update", "read", "list"))
-    token = await node.token("both", both)
-    made = await node.call("POST", "auth/token/create", token, json={})
+    token = await own.token("both", both)
+    made = await own.call("POST", "auth/token/create", token, json={})
     child = made.json()["auth"]["client_token"]
-    await node.call("POST", "cubbyhole/mine", token, json={"k": "canary-cubby"})
-    for other in (node.root, child):
-        assert (await node.call("GET", "cubbyhole/mine", other)).status_code == 404
-        assert (await node.call("LIST", "cubbyhole", other)).status_code == 404
+    await own.call("POST", "cubbyhole/mine", token, json={"k": "canary-cubby"})
+    for other in (own.root, child):
+        assert (await own.call("GET", "cubbyhole/mine", other)).status_code == 404
+        assert (await own.call("LIST", "cubbyhole", other)).status_code == 404
     for table in ("cubbyholes", "changes", "audit_entries"):
-        text = str([tuple(row) for row in await sql(node.settings.database_url, f"SELECT * FROM {table}")])
+        text = str([tuple(row) for row in await sql(own.settings.database_url, f"SELECT * FROM {table}")])
         assert "canary-cubby" not in text
-    rows = str([tuple(row) for row in await sql(node.settings.database_url, "SELECT * FROM cubbyholes")])
+    rows = str([tuple(row) for row in await sql(own.settings.database_url, "SELECT * FROM cubbyholes")])
     assert "mine" not in rows
 
 
@@ -94,37 +104,39 @@ async def test_who_may(node: Node) -> None:
         assert answer.status_code == 403, capability
 
 
-async def test_it_ends_with_the_token(node: Node) -> None:
+@ALONE
+async def test_it_ends_with_the_token(own: Node) -> None:
     """What a token keeps goes when it is revoked, with its children's, and when it has expired."""
     clock = MovingClock()
-    node.process.core.clock = clock
+    own.process.core.clock = clock
     clock.ahead = timedelta(minutes=-30)
-    short = await default_token(node, ttl="60s")
-    await node.call("POST", "cubbyhole/a", short, json={"k": 1})
+    short = await default_token(own, ttl="60s")
+    await own.call("POST", "cubbyhole/a", short, json={"k": 1})
     clock.ahead = timedelta()
-    parent = await node.token(
+    parent = await own.token(
         "makes", native("auth/token/create", "cubbyhole/a", capabilities=("create", "update"))
     )
-    child = (await node.call("POST", "auth/token/create", parent, json={})).json()["auth"]["client_token"]
+    child = (await own.call("POST", "auth/token/create", parent, json={})).json()["auth"]["client_token"]
     for token in (parent, child):
-        assert (await node.call("POST", "cubbyhole/a", token, json={"k": 1})).status_code == 204
+        assert (await own.call("POST", "cubbyhole/a", token, json={"k": 1})).status_code == 204
     count = "SELECT count(*) AS n FROM cubbyholes"
-    assert (await sql(node.settings.database_url, count))[0]["n"] == 3
-    assert (await node.call("POST", "auth/token/revoke", json={"token": parent})).status_code == 204
-    assert (await sql(node.settings.database_url, count))[0]["n"] == 1
-    assert (await node.call("POST", "auth/token/tidy")).status_code == 202
-    assert (await sql(node.settings.database_url, count))[0]["n"] == 0
+    assert (await sql(own.settings.database_url, count))[0]["n"] == 3
+    assert (await own.call("POST", "auth/token/revoke", json={"token": parent})).status_code == 204
+    assert (await sql(own.settings.database_url, count))[0]["n"] == 1
+    assert (await own.call("POST", "auth/token/tidy")).status_code == 202
+    assert (await sql(own.settings.database_url, count))[0]["n"] == 0
 
 
 async def test_writes_while_the_token_is_revoked(node: Node) -> None:
     """Nothing is kept for a token that is gone, however the requests meet."""
+    before = await holes(node)
     for _ in range(5):
         token = await default_token(node)
         writes = [node.call("POST", f"cubbyhole/{n}", token, json={"k": n}) for n in range(6)]
         *answers, revoked = await asyncio.gather(*writes, node.call("POST", "auth/token/revoke-self", token))
         assert revoked.status_code == 204
         assert {answer.status_code for answer in answers} <= {204, 403}
-        assert await sql(node.settings.database_url, "SELECT 1 FROM cubbyholes") == []
+        assert await holes(node) <= before
 
 
 async def test_writes_at_the_same_time(node: Node) -> None:
@@ -154,37 +166,40 @@ REMOVED = "DELETE FROM cubbyholes WHERE key = $1"
     ("edit", "why"),
     [(EDITED, "the row was edited"), (REMOVED, "a row was inserted, removed or put back")],
 )
-async def test_tampered_rows(node: Node, edit: str, why: str) -> None:
+@ALONE
+async def test_tampered_rows(own: Node, edit: str, why: str) -> None:
     """A row edited or removed by SQL gives nothing, and the ledger names it."""
-    token = await default_token(node)
-    await node.call("POST", "cubbyhole/a", token, json={"k": "v"})
-    digest = token_digest(node.process.core.keyring(), token)
-    await sql(node.settings.database_url, edit, digest)
-    assert (await node.call("GET", "cubbyhole/a", token)).status_code == 500
-    await reported(node, CUBBYHOLES, digest, why)
+    token = await default_token(own)
+    await own.call("POST", "cubbyhole/a", token, json={"k": "v"})
+    digest = token_digest(own.process.core.keyring(), token)
+    await sql(own.settings.database_url, edit, digest)
+    assert (await own.call("GET", "cubbyhole/a", token)).status_code == 500
+    await reported(own, CUBBYHOLES, digest, why)
 
 
-async def test_an_older_state_put_back(node: Node) -> None:
+@ALONE
+async def test_an_older_state_put_back(own: Node) -> None:
     """What a token kept before does not come back by SQL, with its bucket neither."""
-    url = node.settings.database_url
-    token = await default_token(node)
-    await node.call("POST", "cubbyhole/a", token, json={"k": "old"})
-    digest = token_digest(node.process.core.keyring(), token)
+    url = own.settings.database_url
+    token = await default_token(own)
+    await own.call("POST", "cubbyhole/a", token, json={"k": "old"})
+    digest = token_digest(own.process.core.keyring(), token)
     row, bucket = await saved(url, CUBBYHOLES, digest)
-    await node.call("POST", "cubbyhole/a", token, json={"k": "new"})
+    await own.call("POST", "cubbyhole/a", token, json={"k": "new"})
     await put_back(url, CUBBYHOLES, row)
-    assert (await node.call("GET", "cubbyhole/a", token)).status_code == 500
+    assert (await own.call("GET", "cubbyhole/a", token)).status_code == 500
     await put_back(url, CUBBYHOLES, row, bucket)
-    assert (await node.call("GET", "cubbyhole/a", token)).status_code == 500
-    await reported(node, CUBBYHOLES, digest, "an older state was put back")
+    assert (await own.call("GET", "cubbyhole/a", token)).status_code == 500
+    await reported(own, CUBBYHOLES, digest, "an older state was put back")
 
 
-async def test_anothers_row_copied(node: Node) -> None:
+@ALONE
+async def test_anothers_row_copied(own: Node) -> None:
     """A row copied to another token opens nothing there."""
-    url = node.settings.database_url
-    token, thief = await default_token(node), await default_token(node)
-    await node.call("POST", "cubbyhole/a", token, json={"k": "canary"})
-    ring = node.process.core.keyring()
+    url = own.settings.database_url
+    token, thief = await default_token(own), await default_token(own)
+    await own.call("POST", "cubbyhole/a", token, json={"k": "canary"})
+    ring = own.process.core.keyring()
     mine, theirs = token_digest(ring, token), token_digest(ring, thief)
     await sql(
         url,
@@ -194,6 +209,6 @@ async def test_anothers_row_copied(node: Node) -> None:
         theirs,
         CUBBYHOLES.bucket(theirs),
     )
-    answer = await node.call("GET", "cubbyhole/a", thief)
+    answer = await own.call("GET", "cubbyhole/a", thief)
     assert answer.status_code == 500
     assert "canary" not in answer.text

@@ -12,7 +12,7 @@ import pytest_asyncio
 from secrethub.auth.digests import token_digest
 from secrethub.storage.authority import CUBBYHOLES, TOKENS
 from tests.gateway.authority_core import MovingClock
-from tests.gateway.behind import entries, ledger_is_good, sql
+from tests.gateway.behind import entries, holes, ledger_is_good, sql
 from tests.gateway.conftest import ALONE, SHARING, Node, native
 from tests.gateway.kv import ok
 from tests.gateway.test_tamper import put_back, reported, saved
@@ -66,11 +66,6 @@ async def kept(
     assert (set(info), set(body)) == (INFO, ENVELOPE)
     assert body["data"] is body["auth"] is body["warnings"] is None
     return info
-
-
-async def holes(node: Node) -> set[str]:
-    """Return which tokens' cubbyholes have anything, wrapped answers among it."""
-    return {row["key"] for row in await sql(node.settings.database_url, "SELECT key FROM cubbyholes")}
 
 
 async def unwrap(node: Node, wrapping: str) -> Any:
