@@ -9,28 +9,37 @@ from typing import Any
 import asyncpg
 import hvac
 import pytest
+import pytest_asyncio
 from hvac import exceptions
 
 from secrethub.auth.lockout import DURATION, THRESHOLD
 from tests.gateway.approle_steps import from_address
 from tests.gateway.authority_core import MovingClock
 from tests.gateway.behind import ledger_is_good, reasons, sql
-from tests.gateway.conftest import Node
+from tests.gateway.conftest import ALONE, SHARING, Node, emptied
 from tests.gateway.pair import second
 from tests.gateway.second_process import Second
 from tests.gateway.test_hvac import with_client
 
 __all__ = ["second"]  # the fixture
 
+pytestmark = SHARING
+
 USERS = "auth/userpass/users"
 FAILED = ["invalid username or password"]
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which finds no users."""
+    return await emptied(shared_node, "userpass")
+
+
 @pytest.fixture
-def clock(node: Node) -> MovingClock:
+def clock(own: Node) -> MovingClock:
     """The node's clock, which a test may move."""
     moving = MovingClock()
-    node.process.core.clock = moving
+    own.process.core.clock = moving
     return moving
 
 
@@ -142,54 +151,56 @@ async def test_every_failure_looks_alike(node: Node) -> None:
 
 
 @pytest.mark.parametrize("name", ["ada", "nobody"])
-async def test_lockout(node: Node, second: Second, clock: MovingClock, name: str) -> None:
+@ALONE
+async def test_lockout(own: Node, second: Second, clock: MovingClock, name: str) -> None:
     """After too many failures nobody gets in under a name, by any process, until the time has passed."""
-    await user(node)
+    await user(own)
     for number in range(THRESHOLD):
-        process = (node, second)[number % 2]
+        process = (own, second)[number % 2]
         assert (await login(process, name, "wrong")).json()["errors"] == FAILED
-    for process in (node, second):
+    for process in (own, second):
         assert (await login(process, name, "canary-password")).status_code == 403
-    assert any(f"the name {name} is locked" in reason for reason in await reasons(node.settings.database_url))
-    told = (await node.call("GET", "sys/locked-users")).json()["data"]
+    assert any(f"the name {name} is locked" in reason for reason in await reasons(own.settings.database_url))
+    told = (await own.call("GET", "sys/locked-users")).json()["data"]
     assert told["total"] == 1
     (mount,) = told["by_namespace"][0]["mount_accessors"]
     assert mount["alias_identifiers"] == [name]
     accessor = mount["mount_accessor"]
-    none = (await node.call("GET", "sys/locked-users?mount_accessor=other")).json()["data"]
+    none = (await own.call("GET", "sys/locked-users?mount_accessor=other")).json()["data"]
     assert none == {"by_namespace": [], "total": 0}
     clock.ahead += timedelta(seconds=DURATION)
     expected = 200 if name == "ada" else 400
-    assert (await login(node, name, "canary-password")).status_code == expected
+    assert (await login(own, name, "canary-password")).status_code == expected
     for _ in range(THRESHOLD):
-        await login(node, name, "wrong")
-    assert (await node.call("POST", f"sys/locked-users/{accessor}/unlock/{name}")).status_code == 204
-    assert (await login(node, name, "canary-password")).status_code == expected
-    assert (await node.call("POST", f"sys/locked-users/{accessor}/unlock/{name}")).status_code == 204
-    assert (await node.call("POST", f"sys/locked-users/none/unlock/{name}")).status_code == 400
-    await ledger_is_good(node)
+        await login(own, name, "wrong")
+    assert (await own.call("POST", f"sys/locked-users/{accessor}/unlock/{name}")).status_code == 204
+    assert (await login(own, name, "canary-password")).status_code == expected
+    assert (await own.call("POST", f"sys/locked-users/{accessor}/unlock/{name}")).status_code == 204
+    assert (await own.call("POST", f"sys/locked-users/none/unlock/{name}")).status_code == 400
+    await ledger_is_good(own)
 
 
-async def test_lockout_is_tuned(node: Node, second: Second) -> None:
+@ALONE
+async def test_lockout_is_tuned(own: Node, second: Second) -> None:
     """A mount says after how many failures it locks, and whether at all; every process goes by that."""
-    await user(node)
+    await user(own)
     tune, tell = "sys/auth/userpass/tune", {"lockout_threshold": "2", "lockout_duration": "1h"}
-    assert (await node.call("POST", tune, json={"user_lockout_config": tell})).status_code == 204
-    told = (await node.call("GET", tune)).json()["data"]["user_lockout_config"]
+    assert (await own.call("POST", tune, json={"user_lockout_config": tell})).status_code == 204
+    told = (await own.call("GET", tune)).json()["data"]["user_lockout_config"]
     assert told == {
         "lockout_threshold": 2,
         "lockout_duration": 3600,
         "lockout_counter_reset_duration": 900,
         "lockout_disable": False,
     }
-    for process in (node, second):
+    for process in (own, second):
         assert (await login(process, "ada", "wrong")).json()["errors"] == FAILED
-    for process in (node, second):
+    for process in (own, second):
         assert (await login(process, "ada", "canary-password")).status_code == 403
-    assert (await node.call("GET", "sys/locked-users")).json()["data"]["total"] == 1
+    assert (await own.call("GET", "sys/locked-users")).json()["data"]["total"] == 1
     off = {"user_lockout_config": {"lockout_disable": True}}
-    assert (await node.call("POST", tune, json=off)).status_code == 204
-    assert (await node.call("GET", "sys/locked-users")).json()["data"]["total"] == 0
+    assert (await own.call("POST", tune, json=off)).status_code == 204
+    assert (await own.call("GET", "sys/locked-users")).json()["data"]["total"] == 0
     for _ in range(4):
         assert (await login(second, "ada", "wrong")).status_code == 400
     assert (await login(second, "ada", "canary-password")).status_code == 200
@@ -203,13 +214,13 @@ async def test_lockout_is_tuned(node: Node, second: Second) -> None:
         {"lockout_disable": "perhaps"},
         {"other": 1},
     ):
-        refused = await node.call("POST", tune, json={"user_lockout_config": wrong})
+        refused = await own.call("POST", tune, json={"user_lockout_config": wrong})
         assert refused.status_code == 400, wrong
-    elsewhere = await node.call("POST", "sys/auth/approle/tune", json={"user_lockout_config": tell})
+    elsewhere = await own.call("POST", "sys/auth/approle/tune", json={"user_lockout_config": tell})
     assert elsewhere.status_code == 400
     made = {"type": "userpass", "config": {"user_lockout_config": {"lockout_threshold": 9}}}
-    assert (await node.call("POST", "sys/auth/people", json=made)).status_code == 204
-    told = (await node.call("GET", "sys/auth/people/tune")).json()["data"]["user_lockout_config"]
+    assert (await own.call("POST", "sys/auth/people", json=made)).status_code == 204
+    told = (await own.call("GET", "sys/auth/people/tune")).json()["data"]["user_lockout_config"]
     assert (told["lockout_threshold"], told["lockout_duration"]) == (9, 900)
 
 
@@ -223,30 +234,32 @@ async def test_a_right_password_forgets_the_wrong_ones(node: Node) -> None:
     assert await sql(node.settings.database_url, "SELECT 1 FROM login_failures") == []
 
 
-async def test_guessing_at_once(node: Node, second: Second) -> None:
+@ALONE
+async def test_guessing_at_once(own: Node, second: Second) -> None:
     """Of many guesses at the same moment no more are looked at than the threshold; right ones all get in."""
-    await user(node)
+    await user(own)
     answers = await asyncio.gather(
-        *(login(process, "ada", "canary-password") for process in (node, second) for _ in range(4))
+        *(login(process, "ada", "canary-password") for process in (own, second) for _ in range(4))
     )
     assert [answer.status_code for answer in answers] == [200] * 8
     answers = await asyncio.gather(
-        *(login(process, "ada", f"guess-{n}") for process in (node, second) for n in range(8))
+        *(login(process, "ada", f"guess-{n}") for process in (own, second) for n in range(8))
     )
     codes = [answer.status_code for answer in answers]
     assert codes.count(400) == THRESHOLD
     assert set(codes) == {400, 403}
 
 
-async def test_a_lock_that_was_taken_away_by_hand(node: Node) -> None:
+@ALONE
+async def test_a_lock_that_was_taken_away_by_hand(own: Node) -> None:
     """Who writes to the database cannot guess on: a row of failures that was removed is missed."""
-    await user(node)
+    await user(own)
     for _ in range(THRESHOLD):
-        await login(node, "ada", "wrong")
-    await sql(node.settings.database_url, "DELETE FROM login_failures")
-    assert (await login(node, "ada", "canary-password")).status_code == 500
-    await sql(node.settings.database_url, 'UPDATE users SET body = body || \'{"token_policies": ["x"]}\'')
-    assert (await node.call("GET", f"{USERS}/ada")).status_code == 500
+        await login(own, "ada", "wrong")
+    await sql(own.settings.database_url, "DELETE FROM login_failures")
+    assert (await login(own, "ada", "canary-password")).status_code == 500
+    await sql(own.settings.database_url, 'UPDATE users SET body = body || \'{"token_policies": ["x"]}\'')
+    assert (await own.call("GET", f"{USERS}/ada")).status_code == 500
 
 
 async def test_hvac(node: Node) -> None:
