@@ -10,6 +10,7 @@ from typing import Any
 
 import hvac
 import pytest
+import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,15 +24,24 @@ from secrethub.pki.names import agent_uri
 from secrethub.pki.profiles import AGENT
 from tests.gateway.behind import reasons, sql
 from tests.gateway.client_certificates import over_tls, showing, until_asked, until_trusted
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import ALONE, SHARING, Node, emptied, native
 from tests.gateway.raw_http import request, wire
 from tests.gateway.test_tls import root_of, until_issued
 from tests.private_authority import Issued, certify
 
+pytestmark = SHARING
 CERTS = "auth/cert/certs"
 FAILED = ["invalid certificate or no client certificate supplied"]
 NONE = ["client certificate must be supplied"]
 OID = "1.3.6.1.4.1.99999.1"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which finds no roles, and a listener that knows of none."""
+    await emptied(shared_node, "cert")
+    await until_asked(shared_node, ask=False)
+    return shared_node
 
 
 async def write(node: Node, name: str = "web", **body: Any) -> None:
@@ -101,18 +111,19 @@ async def test_what_is_bound_to_a_role(node: Node, tmp_path: Path) -> None:
     assert await sql(node.settings.database_url, "SELECT 1 FROM bindings") == []
 
 
-async def test_nobody_is_asked_without_a_role(node: Node, tmp_path: Path) -> None:
+@ALONE
+async def test_nobody_is_asked_without_a_role(own: Node, tmp_path: Path) -> None:
     """As long as there is no role any client connects; with one a foreign certificate is refused at once."""
     stranger = certify("stranger", certify("Elsewhere", authority=True))
-    assert (await over_tls(node, showing(stranger, tmp_path), "sys/health")).status == 403
-    await write(node, certificate=certify("Root", authority=True).pem)
-    await until_asked(node)
+    assert (await over_tls(own, showing(stranger, tmp_path), "sys/health")).status == 403
+    await write(own, certificate=certify("Root", authority=True).pem)
+    await until_asked(own)
     with pytest.raises((OSError, asyncio.IncompleteReadError)):
-        await over_tls(node, showing(stranger, tmp_path), "sys/health")
-    assert (await login(node, None, tmp_path))["errors"] == NONE
-    await node.call("DELETE", f"{CERTS}/web")
-    await until_asked(node, ask=False)
-    assert (await login(node, stranger, tmp_path))["errors"] == NONE
+        await over_tls(own, showing(stranger, tmp_path), "sys/health")
+    assert (await login(own, None, tmp_path))["errors"] == NONE
+    await own.call("DELETE", f"{CERTS}/web")
+    await until_asked(own, ask=False)
+    assert (await login(own, stranger, tmp_path))["errors"] == NONE
 
 
 async def test_other_doors_have_no_certificates(node: Node) -> None:
@@ -163,28 +174,29 @@ async def test_authorities_of_one_name(node: Node, tmp_path: Path) -> None:
         assert (await login(node, who, tmp_path, wrong))["errors"] == FAILED
 
 
-async def test_roles_of_one_mount_let_nobody_in_at_another(node: Node, tmp_path: Path) -> None:
+@ALONE
+async def test_roles_of_one_mount_let_nobody_in_at_another(own: Node, tmp_path: Path) -> None:
     """What a role trusts it trusts at its own mount, by name and without; each mount's tokens say which."""
     root = certify("Root", authority=True)
     client = certify("web-1", root)
-    await write(node, certificate=root.pem)
-    enabled = await node.call("POST", "sys/auth/machines", json={"type": "cert"})
+    await write(own, certificate=root.pem)
+    enabled = await own.call("POST", "sys/auth/machines", json={"type": "cert"})
     assert enabled.status_code == 204, enabled.text
-    await until_trusted(node, client, tmp_path)
+    await until_trusted(own, client, tmp_path)
 
     async def entered(name: str = "") -> Any:
         body = {"name": name} if name else {}
-        reply = await over_tls(node, showing(client, tmp_path), "auth/machines/login", body)
+        reply = await over_tls(own, showing(client, tmp_path), "auth/machines/login", body)
         return json.loads(reply.body)
 
-    assert "auth" in await login(node, client, tmp_path)
+    assert "auth" in await login(own, client, tmp_path)
     for name in ("", "web"):
         assert (await entered(name))["errors"] == FAILED
     role = {"certificate": root.pem, "token_policies": "there"}
-    assert (await node.call("POST", "auth/machines/certs/web", json=role)).is_success
+    assert (await own.call("POST", "auth/machines/certs/web", json=role)).is_success
     for name in ("", "web"):
         assert (await entered(name))["auth"]["policies"] == ["default", "there"]
-        assert (await login(node, client, tmp_path, name))["auth"]["policies"] == ["default"]
+        assert (await login(own, client, tmp_path, name))["auth"]["policies"] == ["default"]
 
 
 async def test_a_connection_that_stays_open(node: Node, tmp_path: Path) -> None:
@@ -242,29 +254,30 @@ async def test_names(node: Node, tmp_path: Path) -> None:
         assert ("errors" not in await login(node, client, tmp_path)) == allowed, body
 
 
-async def test_our_own_authority(node: Node, tmp_path: Path) -> None:
+@ALONE
+async def test_our_own_authority(own: Node, tmp_path: Path) -> None:
     """A role that trusts pki/ lets in whom it names, and nobody whose certificate was revoked."""
-    assert (await node.call("POST", f"{CERTS}/web", json={"pki": "pki/"})).status_code == 400
-    await write(node, pki="pki", allowed_common_names="web-*")
+    assert (await own.call("POST", f"{CERTS}/web", json={"pki": "pki/"})).status_code == 400
+    await write(own, pki="pki", allowed_common_names="web-*")
     found = {}
     for name in ("web-1", "db-1"):
-        made = (await node.call("POST", "pki/issue", json={"common_name": name})).json()["data"]
+        made = (await own.call("POST", "pki/issue", json={"common_name": name})).json()["data"]
         key = serialization.load_pem_private_key(made["private_key"].encode(), None)
         certificate = x509.load_pem_x509_certificate(made["certificate"].encode())
         found[name] = Issued(certificate, key)  # type: ignore[arg-type]
-    await until_trusted(node, found["web-1"], tmp_path)
-    assert (await login(node, found["web-1"], tmp_path))["auth"]["metadata"]["common_name"] == "web-1"
-    assert (await login(node, found["db-1"], tmp_path))["errors"] == FAILED
-    token = (await login(node, found["web-1"], tmp_path))["auth"]["client_token"]
+    await until_trusted(own, found["web-1"], tmp_path)
+    assert (await login(own, found["web-1"], tmp_path))["auth"]["metadata"]["common_name"] == "web-1"
+    assert (await login(own, found["db-1"], tmp_path))["errors"] == FAILED
+    token = (await login(own, found["web-1"], tmp_path))["auth"]["client_token"]
     context = showing(found["web-1"], tmp_path)
-    assert (await over_tls(node, context, "auth/token/renew-self", token=token)).status == 200
-    await sql(node.settings.database_url, "UPDATE certificates SET revoked_at = now() WHERE mount = 'pki/'")
-    assert (await login(node, found["web-1"], tmp_path))["errors"] == FAILED
-    assert any("has revoked" in reason for reason in await reasons(node.settings.database_url))
+    assert (await over_tls(own, context, "auth/token/renew-self", token=token)).status == 200
+    await sql(own.settings.database_url, "UPDATE certificates SET revoked_at = now() WHERE mount = 'pki/'")
+    assert (await login(own, found["web-1"], tmp_path))["errors"] == FAILED
+    assert any("has revoked" in reason for reason in await reasons(own.settings.database_url))
     # Nor does what it was let in by before live longer by it.
-    assert (await over_tls(node, context, "auth/token/renew-self", token=token)).status == 400
-    await sql(node.settings.database_url, "DELETE FROM certificates WHERE mount = 'pki/'")
-    assert (await login(node, found["web-1"], tmp_path))["errors"] == FAILED
+    assert (await over_tls(own, context, "auth/token/renew-self", token=token)).status == 400
+    await sql(own.settings.database_url, "DELETE FROM certificates WHERE mount = 'pki/'")
+    assert (await login(own, found["web-1"], tmp_path))["errors"] == FAILED
 
 
 async def test_transport_certificates_never_log_in(node: Node, tmp_path: Path) -> None:
