@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
+from tests.gateway.conftest import ALONE, SHARING, Node
 from tests.gateway.shell import Cli, cli
 from tests.private_authority import certify
 
 __all__ = ["cli"]  # the fixture
+
+pytestmark = SHARING
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has names of its own."""
+    return shared_node
 
 
 async def test_machines(cli: Cli, tmp_path: Path) -> None:
@@ -109,15 +119,17 @@ async def test_names_of_an_issued_certificate(cli: Cli) -> None:
     assert [str(ip) for ip in alternative.get_values_for_type(x509.IPAddress)] == ["192.0.2.7"]
 
 
-async def test_shares_are_replaced_at_once_if_so_wished(cli: Cli) -> None:
+@ALONE
+async def test_shares_are_replaced_at_once_if_so_wished(own: Node, tmp_path: Path) -> None:
     """Without verification the last share given replaces the old ones."""
+    cli = Cli(own, tmp_path)
     options = ("--shares", "1", "--threshold", "1", "--no-verification")
     begun = await cli.json("operator", "rekey", "start", *options)
     assert begun["verification_required"] is False
-    given = "\n".join(cli.node.shares[:3])
+    given = "\n".join(own.shares[:3])
     made = await cli.json("operator", "rekey", "give", "--nonce", begun["nonce"], stdin=given)
     await cli("operator", "seal")
-    await cli("operator", "unseal", stdin=cli.node.shares[0], code=1)
+    await cli("operator", "unseal", stdin=own.shares[0], code=1)
     assert (await cli.json("operator", "unseal", stdin=made["keys_base64"][0]))["sealed"] is False
 
 
