@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from authority_core import Running, running
 
 from secrethub.engines.engine import Auth
 from secrethub.errors import InvalidRequest, NotFound, PermissionDenied
 from secrethub.operations.tidy import tidy
 from tests.gateway.behind import entries, sql
-from tests.gateway.conftest import native
+from tests.gateway.conftest import ALONE, SHARING, native
 
+pytestmark = SHARING
 READER = native("secrets/app/**", capabilities=("read", "create", "update", "list"))
 
 
-@pytest.fixture
-async def hub(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
+@contextlib.asynccontextmanager
+async def with_a_secret(url: str, folder: Path) -> AsyncIterator[Running]:
     """One process with a secret and a policy that reads it."""
-    async with running(database_url, tmp_path) as started:
+    async with running(url, folder) as started:
         await started.ask("write", "sys/policies/acl/reader", {"policy": READER})
         await started.ask("write", "secret/data/app/db", {"data": {"k": "canary"}})
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hub(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """A process of all tests here, each of which has tokens and roles of its own."""
+    async with with_a_secret(shared_database_url, tmp_path_factory.mktemp("shared")) as started:
+        yield started
+
+
+@pytest.fixture
+async def own(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
+    """A process of one test alone."""
+    async with with_a_secret(database_url, tmp_path) as started:
         yield started
 
 
@@ -45,21 +62,22 @@ async def by_role(hub: Running, **role: Any) -> str:
     return (await made(hub, "create/r")).client_token
 
 
-async def test_every_request_counts(hub: Running) -> None:
+@ALONE
+async def test_every_request_counts(own: Running) -> None:
     """Reads, writes and refusals spend a use each; then the token is gone, and all that is its."""
-    token = await token_of(hub, num_uses=5)
-    await hub.ask("read", "secrets/app/db", token=token)
-    assert (await hub.data("read", "auth/token/lookup-self", token=token))["num_uses"] == 3
-    await hub.ask("write", "secrets/app/db", {"data": {"k": "2"}}, token=token)
+    token = await token_of(own, num_uses=5)
+    await own.ask("read", "secrets/app/db", token=token)
+    assert (await own.data("read", "auth/token/lookup-self", token=token))["num_uses"] == 3
+    await own.ask("write", "secrets/app/db", {"data": {"k": "2"}}, token=token)
     with pytest.raises(PermissionDenied):
-        await hub.ask("read", "secrets/other", token=token)
-    await hub.ask("write", "cubbyhole/a", {"k": "v"}, token=token)
+        await own.ask("read", "secrets/other", token=token)
+    await own.ask("write", "cubbyhole/a", {"k": "v"}, token=token)
     for _ in range(3):
         with pytest.raises(PermissionDenied):
-            await hub.ask("read", "secrets/app/db", token=token)
-    assert [row["n"] for row in await sql(hub.url, "SELECT count(*) AS n FROM tokens")] == [1]
-    assert [row["n"] for row in await sql(hub.url, "SELECT count(*) AS n FROM accessors")] == [1]
-    assert await sql(hub.url, "SELECT 1 FROM cubbyholes") == []
+            await own.ask("read", "secrets/app/db", token=token)
+    assert [row["n"] for row in await sql(own.url, "SELECT count(*) AS n FROM tokens")] == [1]
+    assert [row["n"] for row in await sql(own.url, "SELECT count(*) AS n FROM accessors")] == [1]
+    assert await sql(own.url, "SELECT 1 FROM cubbyholes") == []
 
 
 async def test_the_last_use_is_a_whole_one(hub: Running) -> None:
@@ -91,13 +109,14 @@ async def test_uses_counted_at_the_same_time(hub: Running) -> None:
     assert {type(answer) for answer in refused} == {PermissionDenied}
 
 
-async def test_a_use_has_an_intent_and_an_outcome(hub: Running) -> None:
+@ALONE
+async def test_a_use_has_an_intent_and_an_outcome(own: Running) -> None:
     """The ledger tells of a read that spends a use before it does, and how it ended."""
-    token = await token_of(hub, num_uses=2)
-    await hub.ask("read", "secrets/app/db", token=token)
+    token = await token_of(own, num_uses=2)
+    await own.ask("read", "secrets/app/db", token=token)
     with pytest.raises(NotFound):
-        await hub.ask("read", "secrets/app/none", token=token)
-    told = [e for e in await entries(hub.url, operation="kv.read") if e["actor"].endswith(":token")]
+        await own.ask("read", "secrets/app/none", token=token)
+    told = [e for e in await entries(own.url, operation="kv.read") if e["actor"].endswith(":token")]
     assert [(entry["kind"], entry["outcome"]) for entry in told] == [
         ("intent", "begun"),
         ("outcome", "done"),
@@ -125,35 +144,37 @@ async def test_renewed_tokens_keep_their_count(hub: Running) -> None:
         await hub.ask("read", "secrets/app/db", token=token)
 
 
-async def test_used_up_tokens_are_tidied_away(hub: Running) -> None:
+@ALONE
+async def test_used_up_tokens_are_tidied_away(own: Running) -> None:
     """What a process leaves that was killed after a last use is worth nothing, and is tidied away."""
     from secrethub.engines.engine import Fence
     from secrethub.engines.token.known import find_token, holder_of
     from secrethub.engines.token.using import spend
 
-    token = await token_of(hub, num_uses=1)
-    core = hub.core
+    token = await token_of(own, num_uses=1)
+    core = own.core
     row = await find_token(core, token)
     assert row is not None
     fence = Fence(generation=core.caches.generation, seal_epoch=core.caches.seal_epoch, written=[])
-    hub.clock.ahead = timedelta(minutes=-5)
+    own.clock.ahead = timedelta(minutes=-5)
     assert await spend(core, fence, await holder_of(core, row, core.clock.now())) == 0
-    hub.clock.ahead = timedelta()
+    own.clock.ahead = timedelta()
     with pytest.raises(PermissionDenied):
-        await hub.ask("read", "secrets/app/db", token=token)
+        await own.ask("read", "secrets/app/db", token=token)
     assert await tidy(core) == 1
-    assert len(await sql(hub.url, "SELECT 1 FROM accessors")) == 1
+    assert len(await sql(own.url, "SELECT 1 FROM accessors")) == 1
 
 
-async def test_bound_networks(hub: Running) -> None:
+@ALONE
+async def test_bound_networks(own: Running) -> None:
     """A token is good from its networks, and from nowhere else, not even where its read is remembered."""
-    token = await by_role(hub, token_bound_cidrs=["10.1.0.0/16", "2001:db8::/32"])
+    token = await by_role(own, token_bound_cidrs=["10.1.0.0/16", "2001:db8::/32"])
     for address in ("10.1.2.3", "::ffff:10.1.2.3", "2001:db8::5", "10.1.2.3"):
-        await hub.ask("read", "secrets/app/db", token=token, client_address=address)
+        await own.ask("read", "secrets/app/db", token=token, client_address=address)
     for elsewhere in ("10.2.0.1", "127.0.0.1", "2001:db9::5", None, "unix"):
         with pytest.raises(PermissionDenied):
-            await hub.ask("read", "secrets/app/db", token=token, client_address=elsewhere)
-    told = await entries(hub.url, outcome="denied")
+            await own.ask("read", "secrets/app/db", token=token, client_address=elsewhere)
+    told = await entries(own.url, outcome="denied")
     assert len(told) == 5
     assert all("is not bound to this address" in entry["reason"] for entry in told)
 
@@ -164,15 +185,15 @@ async def test_children_are_bound_as_their_parents(hub: Running) -> None:
     await hub.ask("write", "sys/policies/acl/makes", {"policy": makes})
     await hub.ask(
         "write",
-        "auth/token/roles/r",
+        "auth/token/roles/bound",
         {"token_bound_cidrs": ["10.1.0.0/16"], "allowed_policies": ["reader", "makes", "root"]},
     )
-    parent = (await made(hub, "create/r", policies=["reader", "makes"])).client_token
+    parent = (await made(hub, "create/bound", policies=["reader", "makes"])).client_token
     answer = await hub.ask("write", "auth/token/create", {}, token=parent, client_address="10.1.0.1")
     assert answer.auth is not None
     with pytest.raises(PermissionDenied):
         await hub.ask("read", "secrets/app/db", token=answer.auth.client_token)
-    root = (await made(hub, "create/r", policies=["root"])).client_token
+    root = (await made(hub, "create/bound", policies=["root"])).client_token
     assert "bound_cidrs" not in await hub.data("read", "auth/token/lookup-self", token=root)
 
 
@@ -181,9 +202,9 @@ async def test_a_role_says_where_its_tokens_are_good(hub: Running) -> None:
     makes = native("auth/token/create/*", capabilities=("update",))
     await hub.ask("write", "sys/policies/acl/makes", {"policy": makes})
     allowed = {"allowed_policies": ["reader", "makes"]}
-    for name, networks in (("r", ["10.1.0.0/16"]), ("elsewhere", ["10.2.0.0/16"]), ("none", [])):
+    for name, networks in (("here", ["10.1.0.0/16"]), ("elsewhere", ["10.2.0.0/16"]), ("none", [])):
         await hub.ask("write", f"auth/token/roles/{name}", {**allowed, "token_bound_cidrs": networks})
-    parent = (await made(hub, "create/r", policies=["reader", "makes"])).client_token
+    parent = (await made(hub, "create/here", policies=["reader", "makes"])).client_token
     for name, good, bad in (("elsewhere", "10.2.0.1", "10.1.0.1"), ("none", "10.1.0.1", "10.2.0.1")):
         answer = await hub.ask(
             "write", f"auth/token/create/{name}", {}, token=parent, client_address="10.1.0.1"
@@ -195,26 +216,27 @@ async def test_a_role_says_where_its_tokens_are_good(hub: Running) -> None:
             await hub.ask("read", "secrets/app/db", token=child, client_address=bad)
 
 
-async def test_batch_tokens(hub: Running) -> None:
+@ALONE
+async def test_batch_tokens(own: Running) -> None:
     """A batch token reads as its policies say, tells what it says, and leaves no row."""
-    before = await sql(hub.url, "SELECT count(*) AS n FROM tokens")
-    auth = await made(hub, type="batch", ttl="1h", meta={"k": "v"}, display_name="job")
+    before = await sql(own.url, "SELECT count(*) AS n FROM tokens")
+    auth = await made(own, type="batch", ttl="1h", meta={"k": "v"}, display_name="job")
     assert auth.client_token.startswith("hvb.")
     assert (auth.accessor, auth.renewable, auth.token_type, auth.orphan) == ("", False, "batch", False)
-    assert await sql(hub.url, "SELECT count(*) AS n FROM tokens") == before
+    assert await sql(own.url, "SELECT count(*) AS n FROM tokens") == before
     for _ in range(2):
-        await hub.ask("read", "secrets/app/db", token=auth.client_token)
-    seen = await hub.data("read", "auth/token/lookup-self", token=auth.client_token)
+        await own.ask("read", "secrets/app/db", token=auth.client_token)
+    seen = await own.data("read", "auth/token/lookup-self", token=auth.client_token)
     assert seen["id"] == auth.client_token
     assert (seen["type"], seen["accessor"], seen["meta"]) == ("batch", "", {"k": "v"})
     assert (seen["display_name"], seen["creation_ttl"], seen["renewable"]) == ("token-job", 3600, False)
     assert 3590 < seen["ttl"] <= 3600
-    assert seen == await hub.data("write", "auth/token/lookup", {"token": auth.client_token})
-    text = str([dict(row) for row in await sql(hub.url, "SELECT * FROM audit_entries")])
+    assert seen == await own.data("write", "auth/token/lookup", {"token": auth.client_token})
+    text = str([dict(row) for row in await sql(own.url, "SELECT * FROM audit_entries")])
     assert auth.client_token not in text
-    hub.clock.ahead = timedelta(seconds=3601)
+    own.clock.ahead = timedelta(seconds=3601)
     with pytest.raises(PermissionDenied):
-        await hub.ask("read", "secrets/app/db", token=auth.client_token)
+        await own.ask("read", "secrets/app/db", token=auth.client_token)
 
 
 async def test_what_batch_tokens_cannot(hub: Running) -> None:
