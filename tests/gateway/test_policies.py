@@ -16,11 +16,10 @@ from secrethub.operations.call import Call, Token
 from secrethub.operations.perform import perform
 from secrethub.sensitive import Sensitive
 from tests.gateway.behind import reasons
-from tests.gateway.conftest import SHARING, Node, native
+from tests.gateway.conftest import ALONE, SHARING, Node, native
 from tests.gateway.test_doors import through
 
 pytestmark = SHARING
-ALONE = pytest.mark.asyncio(loop_scope="function")
 
 ACL = {"path": {"secret/data/app/*": {"capabilities": ["read"]}}}
 
@@ -29,14 +28,6 @@ ACL = {"path": {"secret/data/app/*": {"capabilities": ["read"]}}}
 def node(shared_node: Node) -> Node:
     """A node of all tests here that are not marked otherwise, each of which has names of its own."""
     return shared_node
-
-
-@pytest.fixture
-async def own_node(sealed_node: Node) -> Node:
-    """A node of one test."""
-    await sealed_node.initialise()
-    await sealed_node.unseal()
-    return sealed_node
 
 
 async def write(node: Node, name: str, policy: Any, *, legacy: bool = False) -> Any:
@@ -306,9 +297,9 @@ async def test_creating_is_not_updating_in_a_race(node: Node) -> None:
 
 
 @ALONE
-async def test_sudo_is_asked_for(own_node: Node) -> None:
+async def test_sudo_is_asked_for(own: Node) -> None:
     """Sealing and verifying the ledger need sudo beside the capability; mounting does not, as in Vault."""
-    node = own_node
+    node = own
     rules = {"path": {"sys/*": {"capabilities": ["create", "update", "read"]}}}
     plain = await node.token("plain", rules)
     for path in ("sys/seal", "sys/audit/verify"):
@@ -368,9 +359,9 @@ async def test_a_list_is_filled_up_after_what_is_denied(node: Node) -> None:
 
 
 @ALONE
-async def test_the_top_of_a_store_is_listed_by_its_name(own_node: Node) -> None:
+async def test_the_top_of_a_store_is_listed_by_its_name(own: Node) -> None:
     """Native rules name the top of a store as a person writes it, in the flat view and in other stores."""
-    node = own_node
+    node = own
     await node.call("POST", "sys/mounts/team", json={"type": "kv-v2"})
     for path in ("secrets/a", "team/data/b"):
         await node.call("POST", path, json={"data": {}})
