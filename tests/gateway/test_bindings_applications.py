@@ -19,16 +19,15 @@ from secrethub.engines.bindings import Subject
 from secrethub.errors import InvalidRequest
 from secrethub.storage.authority import BINDINGS
 from tests.gateway.behind import sql, until
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.kv import ok, put
 from tests.gateway.rotation_hosts import RotationHost, enrolled_host
 from tests.gateway.shell import Cli, cli
-from tests.gateway.test_agent_gateway import Agent, House, house, wire
+from tests.gateway.test_agent_gateway import Agent, House, house, shared_house, wire
 from tests.gateway.test_tamper import insert_copy
 
-__all__ = ["cli", "house"]  # fixtures
+__all__ = ["cli", "house", "shared_house"]  # fixtures
 
-BIND = "sys/policies/bindings/app"
 DB = "secrets/web/db"
 OTHER = 12_345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs processes of other users")
@@ -43,26 +42,27 @@ async def read_for(agent: Agent, application: str | None, path: str = DB) -> str
     return answer.code if isinstance(answer, wire.Error) else "done"
 
 
-async def bound(house: House, policy: Any, application: str = "web") -> None:
-    """Write the policy ``app`` and bind it."""
-    await house.hub.ask("write", "sys/policies/acl/app", {"policy": policy})
-    await house.hub.ask("write", BIND, {"application": application})
+async def bound(house: House, policy: Any, application: str = "web", name: str = "app") -> None:
+    """Write a policy and bind it."""
+    await house.hub.ask("write", f"sys/policies/acl/{name}", {"policy": policy})
+    await house.hub.ask("write", f"sys/policies/bindings/{name}", {"application": application})
 
 
-async def test_an_application_reads_what_both_may(house: House) -> None:
+@SHARING
+async def test_an_application_reads_what_both_may(shared_house: House) -> None:
     """What the agent may read and the application may not is refused, and the other way round, too."""
     for path in ("web/db", "web/key", "other/db"):
-        await house.put(path, password="one")
-    await bound(house, native("secrets/web/db", "secrets/other/**"))
-    host = await house.enrol()
-    async with house.agent(host) as agent:
+        await shared_house.put(path, password="one")
+    await bound(shared_house, native("secrets/web/db", "secrets/other/**"))
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
         assert await read_for(agent, "web") == "done"
         assert await read_for(agent, "web", "secrets/web/key") == "permission_denied"
         assert await read_for(agent, "web", "secrets/web/none") == "permission_denied"
         assert await read_for(agent, None, "secrets/web/key") == "done"
         for application in (None, "web", "nobody"):
             assert await read_for(agent, application, "secrets/other/db") == "permission_denied"
-    entries = [entry for entry in await house.ledger("kv.read") if entry["door"] == "agent"]
+    entries = [entry for entry in await shared_house.ledger("kv.read", host) if entry["door"] == "agent"]
     told = [(json.loads(entry["detail"]).get("application"), entry["outcome"]) for entry in entries]
     denied = "denied"
     assert told == [
@@ -73,66 +73,71 @@ async def test_an_application_reads_what_both_may(house: House) -> None:
     assert all(entry["actor"].startswith(f"agent:{host.agent_id}:") for entry in entries)
 
 
-async def test_nothing_bound_is_nothing_allowed(house: House) -> None:
+@SHARING
+async def test_nothing_bound_is_nothing_allowed(shared_house: House) -> None:
     """A named application reads nothing before something is bound to it, nor after the last is taken."""
-    await house.put("web/db", password="one")
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        assert await read_for(agent, "web") == "permission_denied"
-        await bound(house, native("secrets/**"))
+    path = "secrets/web/late"
+    await shared_house.put("web/late", password="one")
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
+        assert await read_for(agent, "late", path) == "permission_denied"
+        await bound(shared_house, native("secrets/**"), "late", "late")
         await agent.hear(wire.PolicyChanged)
-        assert await read_for(agent, "web") == "done"
-        assert await read_for(agent, "Web") == "permission_denied"
+        assert await read_for(agent, "late", path) == "done"
+        assert await read_for(agent, "Late", path) == "permission_denied"
         # The bound policy itself is rested on as well.
-        await house.hub.ask("write", "sys/policies/acl/app", {"policy": native("secrets/nothing")})
+        await shared_house.hub.ask("write", "sys/policies/acl/late", {"policy": native("secrets/nothing")})
         await agent.hear(wire.PolicyChanged)
-        assert await read_for(agent, "web") == "permission_denied"
-        await house.hub.ask("write", "sys/policies/acl/app", {"policy": native("secrets/**")})
+        assert await read_for(agent, "late", path) == "permission_denied"
+        await shared_house.hub.ask("write", "sys/policies/acl/late", {"policy": native("secrets/**")})
         await agent.hear(wire.PolicyChanged)
-        await house.hub.ask("write", f"{BIND}/remove", {"application": "web"})
+        await shared_house.hub.ask("write", "sys/policies/bindings/late/remove", {"application": "late"})
         await agent.hear(wire.PolicyChanged)
-        assert await read_for(agent, "web") == "permission_denied"
-        assert await read_for(agent, None) == "done"
+        assert await read_for(agent, "late", path) == "permission_denied"
+        assert await read_for(agent, None, path) == "done"
 
 
-async def test_a_denial_and_a_condition_of_the_applications(house: House) -> None:
+@SHARING
+async def test_a_denial_and_a_condition_of_the_applications(shared_house: House) -> None:
     """An application's denial beats what its other policies allow; conditions are asked at each read."""
-    await house.put("web/db", password="one")
+    path = "secrets/web/guarded"
+    await shared_house.put("web/guarded", password="one")
     document = native("secrets/**")
     document["statements"][0]["conditions"] = {"source_ip": ["127.0.0.0/8"]}
-    await bound(house, document)
-    host = await house.enrol()
-    deny = {"effect": "deny", "paths": ["secrets/web/db"], "capabilities": ["read"]}
-    async with house.agent(host) as agent:
-        assert await read_for(agent, "web") == "done"
-        await house.hub.ask(
+    await bound(shared_house, document, "guarded", "guarded")
+    host = await shared_house.enrol()
+    deny = {"effect": "deny", "paths": [path], "capabilities": ["read"]}
+    async with shared_house.agent(host) as agent:
+        assert await read_for(agent, "guarded", path) == "done"
+        await shared_house.hub.ask(
             "write", "sys/policies/acl/guard", {"policy": {"version": "1", "statements": [deny]}}
         )
-        await house.hub.ask("write", "sys/policies/bindings/guard", {"application": "web"})
+        await shared_house.hub.ask("write", "sys/policies/bindings/guard", {"application": "guarded"})
         await agent.hear(wire.PolicyChanged)
-        assert await read_for(agent, "web") == "permission_denied"
-        assert await read_for(agent, None) == "done"
-        await house.hub.ask("write", "sys/policies/bindings/guard/remove", {"application": "web"})
+        assert await read_for(agent, "guarded", path) == "permission_denied"
+        assert await read_for(agent, None, path) == "done"
+        await shared_house.hub.ask("write", "sys/policies/bindings/guard/remove", {"application": "guarded"})
         await agent.hear(wire.PolicyChanged)
         document["statements"][0]["conditions"] = {"source_ip": ["10.0.0.0/8"]}
-        await house.hub.ask("write", "sys/policies/acl/app", {"policy": document})
+        await shared_house.hub.ask("write", "sys/policies/acl/guarded", {"policy": document})
         await agent.hear(wire.PolicyChanged)
-        assert await read_for(agent, "web") == "permission_denied"
+        assert await read_for(agent, "guarded", path) == "permission_denied"
 
 
-async def test_a_lie_gains_nothing(house: House) -> None:
+@SHARING
+async def test_a_lie_gains_nothing(shared_house: House) -> None:
     """An agent that names another's application, or none, reads no more than it may itself."""
-    await house.put("other/db", password="canary")
-    await bound(house, native("secrets/**"), "payments")
-    host = await house.enrol()
-    async with house.agent(host) as agent:
+    await shared_house.put("other/db", password="canary")
+    await bound(shared_house, native("secrets/**"), "payments", "payments")
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
         for application in (None, "payments", "root", "app", "web"):
             assert await read_for(agent, application, "secrets/other/db") == "permission_denied"
         for path in ("sys/mounts", "auth/token/lookup-self"):
             assert await read_for(agent, "payments", path) == "invalid_path"
         watching = await agent.watch("secrets/other/db")
         assert [refusal.code for refusal in watching.refused] == ["permission_denied"]
-    refused = [entry for entry in await house.ledger("kv.read") if entry["outcome"] == "refused"]
+    refused = [entry for entry in await shared_house.ledger("kv.read", host) if entry["outcome"] == "refused"]
     assert [json.loads(entry["detail"]) for entry in refused] == [{"application": "payments"}] * 2
 
 
@@ -157,29 +162,36 @@ async def test_bindings_that_were_tampered_with(house: House) -> None:
     assert all(entry["reason"].startswith("integrity: ") for entry in entries)
 
 
+@SHARING
 @pytest.mark.parametrize("name", ["", ".", "a/b", "a b", "-a", "ä", "a\n", "a" * 65])
-async def test_names_that_are_none(house: House, name: str) -> None:
+async def test_names_that_are_none(shared_house: House, name: str) -> None:
     """What no agent could name is not bound to."""
-    await house.hub.ask("write", "sys/policies/acl/app", {"policy": native("secrets/x")})
+    await shared_house.hub.ask("write", "sys/policies/acl/strict", {"policy": native("secrets/x")})
     with pytest.raises(InvalidRequest):
-        await house.hub.ask("write", BIND, {"application": name})
+        await shared_house.hub.ask("write", "sys/policies/bindings/strict", {"application": name})
     with pytest.raises(InvalidRequest):
-        await house.hub.ask("write", "sys/policies/bindings/root", {"application": "web"})
+        await shared_house.hub.ask("write", "sys/policies/bindings/root", {"application": "web"})
 
 
-async def test_a_policy_is_replayed_for_applications(house: House) -> None:
+@SHARING
+async def test_a_policy_is_replayed_for_applications(shared_house: House) -> None:
     """What a proposed policy would change of an application's reads is told, and of the agent's own not."""
-    await house.put("web/db", password="one")
-    await bound(house, native("secrets/**"))
-    host = await house.enrol()
-    async with house.agent(host) as agent:
-        assert await read_for(agent, "web") == "done"
-        assert await read_for(agent, None) == "done"
-    body: dict[str, Any] = {"name": "app", "policy": native("secrets/nothing"), "actor": "agent:"}
-    (change,) = (await house.hub.data("write", "sys/policies/replay", body))["changes"]
-    assert (change["path"], change["after"]) == ("secret/data/web/db", "denied")
-    assert change["reason"] == "application web: no policy allows read"
-    both = await house.hub.data("write", "sys/policies/replay", {**body, "name": "web"})
+    path = "secrets/web/replayed"
+    await shared_house.put("web/replayed", password="one")
+    await bound(shared_house, native("secrets/**"), "replayed", "replayed")
+    host = await shared_house.enrol()
+    async with shared_house.agent(host) as agent:
+        assert await read_for(agent, "replayed", path) == "done"
+        assert await read_for(agent, None, path) == "done"
+    body: dict[str, Any] = {
+        "name": "replayed",
+        "policy": native("secrets/nothing"),
+        "actor": f"agent:{host.agent_id}",
+    }
+    (change,) = (await shared_house.hub.data("write", "sys/policies/replay", body))["changes"]
+    assert (change["path"], change["after"]) == ("secret/data/web/replayed", "denied")
+    assert change["reason"] == "application replayed: no policy allows read"
+    both = await shared_house.hub.data("write", "sys/policies/replay", {**body, "name": "web"})
     assert [one["after"] for one in both["changes"]] == ["denied", "denied"]
 
 
