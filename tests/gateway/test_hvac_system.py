@@ -6,11 +6,12 @@ import hvac
 import pytest
 from hvac import exceptions
 
-from tests.gateway.conftest import Node, native
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.test_hvac import with_client
 
 
-async def test_auth_methods(node: Node) -> None:
+@SHARING
+async def test_auth_methods(shared_node: Node) -> None:
     """Enable, list, tune, read, use, disable."""
 
     def work(client: hvac.Client) -> None:
@@ -37,10 +38,11 @@ async def test_auth_methods(node: Node) -> None:
         with pytest.raises(exceptions.InvalidRequest):
             client.sys.enable_auth_method("kubernetes")
 
-    await with_client(node, work)
+    await with_client(shared_node, work)
 
 
-async def test_secrets_engines(node: Node) -> None:
+@SHARING
+async def test_secrets_engines(shared_node: Node) -> None:
     """Mount, list, tune, read, remove."""
 
     def work(client: hvac.Client) -> None:
@@ -53,38 +55,41 @@ async def test_secrets_engines(node: Node) -> None:
         client.sys.disable_secrets_engine("team")
         assert "team/" not in client.sys.list_mounted_secrets_engines()["data"]
 
-    await with_client(node, work)
+    await with_client(shared_node, work)
 
 
-async def test_nodes_without_a_leader(node: Node) -> None:
+@SHARING
+async def test_nodes_without_a_leader(shared_node: Node) -> None:
     """Stepping down changes nothing and takes sudo; whether the cluster is initialised is told to anybody."""
-    weak = await node.token("weak", native("secrets/**"))
+    weak = await shared_node.token("weak", native("secrets/**"))
 
     def work(client: hvac.Client) -> None:
         assert client.sys.step_down().status_code == 204
         assert client.sys.read_init_status()["initialized"] is True
-        assert client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"})["data"]["version"] == 1
+        assert client.secrets.kv.v2.create_or_update_secret("led", {"k": "v"})["data"]["version"] == 1
         client.token = weak
         with pytest.raises(exceptions.Forbidden):
             client.sys.step_down()
 
-    await with_client(node, work)
+    await with_client(shared_node, work)
 
 
-async def test_moved_engines(node: Node) -> None:
+@SHARING
+async def test_moved_engines(shared_node: Node) -> None:
     """A mount moves with all that is in it."""
 
     def work(client: hvac.Client) -> None:
-        client.sys.enable_secrets_engine("kv", path="team", options={"version": "2"})
-        client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"}, mount_point="team")
-        client.sys.move_backend("team", "crew")
+        client.sys.enable_secrets_engine("kv", path="moving", options={"version": "2"})
+        client.secrets.kv.v2.create_or_update_secret("a", {"k": "v"}, mount_point="moving")
+        client.sys.move_backend("moving", "crew")
         assert client.read("crew/data/a")["data"]["data"] == {"k": "v"}
-        assert client.read("team/data/a") is None
+        assert client.read("moving/data/a") is None
 
-    await with_client(node, work)
+    await with_client(shared_node, work)
 
 
-async def test_lookups_by_either_method(node: Node) -> None:
+@SHARING
+async def test_lookups_by_either_method(shared_node: Node) -> None:
     """Vault takes reads and writes where something is only looked up."""
 
     def work(client: hvac.Client) -> None:
@@ -97,10 +102,11 @@ async def test_lookups_by_either_method(node: Node) -> None:
         assert told["creation_ttl"] == 60
         assert other.sys.unwrap()["data"] == {"k": "v"}
 
-    await with_client(node, work)
+    await with_client(shared_node, work)
 
 
-async def test_tools_and_description(node: Node) -> None:
+@SHARING
+async def test_tools_and_description(shared_node: Node) -> None:
     """Random bytes, digests, and the OpenAPI document."""
 
     def work(client: hvac.Client) -> None:
@@ -112,7 +118,7 @@ async def test_tools_and_description(node: Node) -> None:
         assert described["openapi"] == "3.1.0"
         assert "/secret/data/{path}" in described["paths"]
 
-    await with_client(node, work)
+    await with_client(shared_node, work)
 
 
 async def test_data_keys(node: Node) -> None:
@@ -147,7 +153,8 @@ async def test_quotas(node: Node) -> None:
     await with_client(node, work)
 
 
-async def test_what_is_not_here_is_said_so(node: Node) -> None:
+@SHARING
+async def test_what_is_not_here_is_said_so(shared_node: Node) -> None:
     """Vault's engines, methods and paths that are not here are refused as what does not exist."""
     csr = "-----BEGIN CERTIFICATE REQUEST-----"
 
@@ -182,9 +189,9 @@ async def test_what_is_not_here_is_said_so(node: Node) -> None:
         for kind in ("ldap", "jwt", "aws", "github"):
             with pytest.raises(exceptions.InvalidRequest):
                 client.sys.enable_auth_method(kind)
-        spaced = hvac.Client(url=client.url, token=node.root, namespace="team")
+        spaced = hvac.Client(url=client.url, token=shared_node.root, namespace="team")
         with pytest.raises(exceptions.InvalidRequest, match="no namespaces"):
             spaced.read("secret/data/a")
         spaced.adapter.close()
 
-    await with_client(node, work)
+    await with_client(shared_node, work)
