@@ -1,19 +1,15 @@
-"""Conditions of policies from end to end: over HTTP, for agents, in lists, and as time goes on."""
+"""Conditions of policies from end to end: over HTTP, in lists, and as time goes on."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from authority_core import Running
-from enrolled_hosts import certificate_of, enrolling_hub, host_of
+import pytest_asyncio
 
-from secrethub.errors import PermissionDenied
-from tests.gateway.behind import entries
-from tests.gateway.conftest import Node, native
+from tests.gateway.behind import reasons
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.kv import ok
 
 WRAPPED = {"X-Vault-Wrap-TTL": "60"}
@@ -41,6 +37,16 @@ async def status(node: Node, token: str, path: str = "secrets/app/db", **how: An
 @pytest.fixture
 async def hub(node: Node) -> Node:
     """A node with secrets in a folder."""
+    return await _with_secrets(node)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_hub(shared_node: Node) -> Node:
+    """The same for tests that only read these secrets, each with policies of its own."""
+    return await _with_secrets(shared_node)
+
+
+async def _with_secrets(node: Node) -> Node:
     for name in ("db", "root", "web"):
         await ok(node, "POST", f"secrets/app/{name}", {"data": {"k": "canary"}})
     return node
@@ -76,8 +82,10 @@ async def test_a_denial_at_certain_times(hub: Node, monkeypatch: pytest.MonkeyPa
     assert (await ok(hub, "LIST", "secret/metadata/app", token=token))["keys"] == ["root", "web"]
 
 
-async def test_lists_by_address(hub: Node) -> None:
+@SHARING
+async def test_lists_by_address(shared_hub: Node) -> None:
     """A name that is denied from here is not in the list here; Vault's rules are asked, too."""
+    hub = shared_hub
     rules = native("secrets/app/**", capabilities=("list",))
     elsewhere = when({"source_ip": ["127.0.0.0/8"]}, "secrets/app/root", effect="deny")
     rules["statements"] += elsewhere["statements"]
@@ -96,13 +104,18 @@ async def test_lists_by_address(hub: Node) -> None:
     assert (await ok(hub, "LIST", "secret/metadata/app/", token=token))["keys"] == ["root", "web"]
 
 
-async def test_wrapping_is_demanded(hub: Node) -> None:
+@SHARING
+async def test_wrapping_is_demanded(shared_hub: Node) -> None:
     """A secret that is only given wrapped is given in no other way, and opens once."""
+    hub = shared_hub
     token = await hub.token("courier", when({"wrapping": True}))
     for headers in ({}, {"X-Vault-Wrap-TTL": "0"}, {"X-Vault-Wrap-TTL": ""}, {"X-Vault-Wrap-TTL": "0s"}):
         answer = await hub.call("GET", "secrets/app/db", token, headers=headers)
         assert answer.status_code == 403
         assert "canary" not in answer.text
+        refused = {"outcome": "denied", "request_id": answer.headers["x-request-id"]}
+        told = await reasons(hub.settings.database_url, operation="kv.read", **refused)
+        assert "wrapping of policy courier" in told[0]
     for path in ("secrets/app/db", "secret/data/app/db", "secret/subkeys/app/db"):
         answer = await hub.call("GET", path, token, headers=WRAPPED)
         assert answer.status_code == 200
@@ -111,12 +124,12 @@ async def test_wrapping_is_demanded(hub: Node) -> None:
         opened = answer.json()["wrap_info"]["token"]
         assert (await hub.call("POST", "sys/wrapping/unwrap", opened)).status_code == 200
         assert (await hub.call("POST", "sys/wrapping/unwrap", opened)).status_code in {400, 403}
-    denied = await entries(hub.settings.database_url, operation="kv.read", outcome="denied")
-    assert "wrapping of policy courier" in denied[0]["reason"]
 
 
-async def test_wrapping_is_forbidden(hub: Node) -> None:
+@SHARING
+async def test_wrapping_is_forbidden(shared_hub: Node) -> None:
     """What may only be given in clear is refused to whoever wants it wrapped; a denial works likewise."""
+    hub = shared_hub
     token = await hub.token("clear", when({"wrapping": False}))
     assert await status(hub, token) == 200
     assert await status(hub, token, headers=WRAPPED) == 403
@@ -128,8 +141,10 @@ async def test_wrapping_is_forbidden(hub: Node) -> None:
     assert await status(hub, token, headers=WRAPPED) == 200
 
 
-async def test_the_life_of_a_token(hub: Node) -> None:
+@SHARING
+async def test_the_life_of_a_token(shared_hub: Node) -> None:
     """What is only for short tokens ends when one was renewed beyond that, and endless ones never have it."""
+    hub = shared_hub
     document = when({"max_ttl": "10m"})
     short = await hub.token("short", document, ttl="5m")
     for kind in ({"ttl": "10m"}, {"ttl": "10m", "type": "batch"}, {"period": "10m"}):
@@ -156,64 +171,15 @@ async def test_a_periodic_token_grows_out_of_it(hub: Node, monkeypatch: pytest.M
         assert await status(hub, token) == expected, minutes
 
 
-async def test_wrapping_times_of_vaults_rules(hub: Node) -> None:
+@SHARING
+async def test_wrapping_times_of_vaults_rules(shared_hub: Node) -> None:
     """``min_wrapping_ttl`` and ``max_wrapping_ttl`` beside a native rule: each language by itself."""
+    hub = shared_hub
     limits = {"capabilities": ["read"], "min_wrapping_ttl": "30s", "max_wrapping_ttl": "90s"}
-    token = await hub.token("acl", {"path": {"secret/data/app/*": limits}})
+    token = await hub.token("times", {"path": {"secret/data/app/*": limits}})
     for ttl, expected in (("60", 200), ("29", 403), ("91", 403), ("0", 403)):
         assert await status(hub, token, headers={"X-Vault-Wrap-TTL": ttl}) == expected
     # Not granted by one is not denied by it.
     await hub.call("PUT", "sys/policies/acl/open", json={"policy": native("secrets/app/**")})
-    made = await hub.call("POST", "auth/token/create", json={"policies": ["acl", "open"]})
+    made = await hub.call("POST", "auth/token/create", json={"policies": ["times", "open"]})
     assert await status(hub, made.json()["auth"]["client_token"]) == 200
-
-
-@pytest.fixture
-async def agents(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
-    """One process with a policy for enrolling."""
-    async with enrolling_hub(database_url, tmp_path) as started:
-        yield started
-
-
-@pytest.mark.parametrize(
-    ("conditions", "near", "far", "nowhere"),
-    [
-        ({"source_ip": ["10.0.0.0/8"]}, True, False, False),
-        ({"source_ip": ["::ffff:10.0.0.0/104", "fd00::/8"]}, True, False, False),
-        ({"dates": {"from": "2020-01-01"}}, True, True, True),
-        ({"dates": {"until": "2020-01-01"}}, False, False, False),
-        ({"max_ttl": "10000h"}, False, False, False),
-        ({"wrapping": True}, False, False, False),
-        ({"wrapping": False}, True, True, True),
-    ],
-)
-async def test_agents(
-    agents: Running, conditions: dict[str, Any], near: bool, far: bool, nowhere: bool
-) -> None:
-    """For agents the connection's peer is the client; they have no token and wrap nothing."""
-    agent = certificate_of(await (await host_of(agents, "web")).enroll())
-    await agents.ask("write", "secret/data/else/db", {"data": {"k": 1}})
-    await agents.ask("write", "sys/policies/acl/enrolling", {"policy": when(conditions, "secrets/else/**")})
-    for address, expected in (("10.1.2.3", near), ("192.0.2.1", far), (None, nowhere), ("10.1.2.3", near)):
-        try:
-            await agents.ask("read", "secret/data/else/db", agent=agent, client_address=address)
-            allowed = True
-        except PermissionDenied:
-            allowed = False
-        assert allowed is expected, address
-    # As a denial beside a grant: what is not known denies.
-    rules = native("secrets/else/**")
-    rules["statements"] += when(conditions, "secrets/else/**", effect="deny")["statements"]
-    await agents.ask("write", "sys/policies/acl/enrolling", {"policy": rules})
-    never_known = "max_ttl" in conditions
-    for address, held in (
-        ("10.1.2.3", near or never_known),
-        ("192.0.2.1", far or never_known),
-        (None, nowhere or never_known or "source_ip" in conditions),
-    ):
-        try:
-            await agents.ask("read", "secret/data/else/db", agent=agent, client_address=address)
-            allowed = True
-        except PermissionDenied:
-            allowed = False
-        assert allowed is not held, address
