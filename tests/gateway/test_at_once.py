@@ -18,7 +18,7 @@ from serve.cycle import Cycle
 from serve.listeners import HttpListener
 from serve.protocol import Protocol
 from tests.gateway.behind import refusing, sql
-from tests.gateway.conftest import Node, free_port, native
+from tests.gateway.conftest import SHARING, Node, free_port, native
 from tests.gateway.raw_http import GUARD, Reply, Wire, ask, request, wire
 
 _READ = "/v1/secrets/at-hand"
@@ -27,6 +27,7 @@ _DONE = "SELECT count(*) AS n FROM audit_entries WHERE operation = 'kv.read' AND
 
 async def _reader(node: Node, **options: str) -> str:
     """Write a secret; return the header of a token that has read it: the answer is at hand from now on."""
+    assert (await node.call("DELETE", "secret/metadata/at-hand")).status_code == 204
     assert (await node.call("POST", "secrets/at-hand", json={"data": {"k": "first"}})).status_code == 200
     token = await node.token("reader", native("secrets/**"), **options)
     assert (await node.call("GET", "secrets/at-hand", token=token)).status_code == 200
@@ -69,8 +70,10 @@ async def _both(node: Node, header: str, path: str = _READ) -> tuple[Reply, Repl
         return at_hand, await connection.reply()
 
 
-async def test_it_takes_no_task_and_waits_for_its_entry(node: Node) -> None:
+@SHARING
+async def test_it_takes_no_task_and_waits_for_its_entry(shared_node: Node) -> None:
     """While the entry cannot be committed no byte of the answer leaves; then all of it does."""
+    node = shared_node
     header = await _reader(node)
     async with wire(node) as connection:
         async with _stalled(node):
@@ -90,8 +93,10 @@ async def test_it_takes_no_task_and_waits_for_its_entry(node: Node) -> None:
     assert [tuple(row) for row in found] == [("done", "secret/data/at-hand", "127.0.0.1", "http")]
 
 
-async def test_the_answer_is_that_of_the_whole_way(node: Node) -> None:
+@SHARING
+async def test_the_answer_is_that_of_the_whole_way(shared_node: Node) -> None:
     """Status, headers and body are the same, of a version that is there and of one that was deleted."""
+    node = shared_node
     header = await _reader(node)
     at_hand, whole = await _both(node, header)
     assert at_hand.status == 200
@@ -105,8 +110,10 @@ async def test_the_answer_is_that_of_the_whole_way(node: Node) -> None:
         assert _comparable(at_hand) == _comparable(whole)
 
 
-async def test_each_request_of_a_connection_is_for_itself(node: Node) -> None:
+@SHARING
+async def test_each_request_of_a_connection_is_for_itself(shared_node: Node) -> None:
     """Whatever was said before on a connection, token, wrapping and path are those of the request."""
+    node = shared_node
     header = await _reader(node)
     other = f"X-Vault-Token: {await node.token('other', native('secrets/elsewhere/**'))}"
     assert (await node.call("POST", "secrets/second", json={"data": {"k": "second"}})).status_code == 200
@@ -132,8 +139,10 @@ async def test_each_request_of_a_connection_is_for_itself(node: Node) -> None:
                 assert (data["data"]["k"] if data else None) == value
 
 
-async def test_a_token_that_was_revoked_ends_on_its_connection(node: Node) -> None:
+@SHARING
+async def test_a_token_that_was_revoked_ends_on_its_connection(shared_node: Node) -> None:
     """A connection on which a token was understood forgets nothing that happens to the token."""
+    node = shared_node
     header = await _reader(node)
     async with wire(node) as connection:
         for status in (200, 200, 403, 403):
@@ -144,8 +153,10 @@ async def test_a_token_that_was_revoked_ends_on_its_connection(node: Node) -> No
             assert (await connection.reply()).status == status
 
 
-async def test_what_is_pipelined_stays_in_order(node: Node) -> None:
+@SHARING
+async def test_what_is_pipelined_stays_in_order(shared_node: Node) -> None:
     """Answers at hand and others come in the order of their requests."""
+    node = shared_node
     header = await _reader(node)
     asked = [request(_READ, header), request("/v1/auth/token/lookup-self", header)] * 3
     async with wire(node) as connection:
@@ -154,8 +165,10 @@ async def test_what_is_pipelined_stays_in_order(node: Node) -> None:
     assert ["policies" in reply.json()["data"] for reply in replies] == [False, True] * 3
 
 
-async def test_connections_end_where_the_client_wants_it(node: Node) -> None:
+@SHARING
+async def test_connections_end_where_the_client_wants_it(shared_node: Node) -> None:
     """HTTP/1.0 and ``Connection: close`` get their answer, and the connection ends."""
+    node = shared_node
     header = await _reader(node)
     old = request(_READ, header).replace(b"HTTP/1.1", b"HTTP/1.0")
     for asked in (old, request(_READ, header, "Connection: close")):
@@ -166,8 +179,10 @@ async def test_connections_end_where_the_client_wants_it(node: Node) -> None:
             assert await connection.rest() == b""
 
 
-async def test_a_client_that_goes_away_is_written_down(node: Node) -> None:
+@SHARING
+async def test_a_client_that_goes_away_is_written_down(shared_node: Node) -> None:
     """What was read has its entry although nobody got it, and others go on."""
+    node = shared_node
     header = await _reader(node)
     before = (await sql(node.settings.database_url, _DONE))[0]["n"]
     async with _stalled(node):
@@ -206,8 +221,11 @@ async def test_a_token_that_ends_meanwhile(node: Node) -> None:
     assert (reply.status, reply.json()["code"]) == (403, "permission_denied")
 
 
-async def test_what_may_have_changed_meanwhile(node: Node) -> None:
+@SHARING
+async def test_what_may_have_changed_meanwhile(shared_node: Node) -> None:
     """An answer that may have been overtaken while its entry was written does not leave: it is read anew."""
+    node = shared_node
+    before = (await sql(node.settings.database_url, _DONE))[0]["n"]
     header = await _reader(node)
     async with wire(node) as connection:
         async with _stalled(node):
@@ -217,7 +235,7 @@ async def test_what_may_have_changed_meanwhile(node: Node) -> None:
         reply = await connection.reply()
     assert reply.json()["data"]["data"] == {"k": "first"}
     # The read before, the one that was overtaken, and the one that was answered.
-    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == 3
+    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == before + 3
 
 
 async def test_an_entry_that_cannot_be_written(node: Node) -> None:
@@ -259,10 +277,12 @@ async def test_one_that_does_not_read_its_answers(node: Node, apart: bool) -> No
         assert (await sql(node.settings.database_url, _DONE))[0]["n"] < asked
 
 
+@SHARING
 async def test_a_client_that_leaves_while_several_answers_are_owed_harms_nobody(
-    node: Node, caplog: pytest.LogCaptureFixture
+    shared_node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who wrote an entry in the same group as a client that sent many requests and went away is answered."""
+    node = shared_node
     header = await _reader(node)
     async with wire(node) as first, wire(node) as other:
         async with _stalled(node):
@@ -357,8 +377,10 @@ async def test_what_is_said_again_is_not_parsed(node: Node) -> None:
             before = now
 
 
-async def test_what_is_not_at_hand_is_looked_for_once(node: Node) -> None:
+@SHARING
+async def test_what_is_not_at_hand_is_looked_for_once(shared_node: Node) -> None:
     """A read that is said again and has to go the whole way goes it at once."""
+    node = shared_node
     header = await _reader(node)
     application, taken = node.process.application("http"), []
 
@@ -379,9 +401,11 @@ async def test_what_is_not_at_hand_is_looked_for_once(node: Node) -> None:
     assert taken == [Cycle, Again, Again]
 
 
+@SHARING
 @pytest.mark.parametrize("cut", [1, 20, 0])
-async def test_what_follows_waits_for_what_is_said_again(node: Node, cut: int) -> None:
+async def test_what_follows_waits_for_what_is_said_again(shared_node: Node, cut: int) -> None:
     """Requests that come behind a read that was not parsed are answered after it, and are all answered."""
+    node = shared_node
     header = await _reader(node)
     again, other = request(_READ, header), request("/v1/auth/token/lookup-self", header)
     async with wire(node) as connection:
@@ -398,8 +422,10 @@ async def test_what_follows_waits_for_what_is_said_again(node: Node, cut: int) -
         assert (await connection.reply()).status == 200
 
 
-async def test_the_whole_way_with_more_behind(node: Node) -> None:
+@SHARING
+async def test_the_whole_way_with_more_behind(shared_node: Node) -> None:
     """What has to be parsed after all is answered first, and what came after it follows."""
+    node = shared_node
     header = await _reader(node)
     again, other = request(_READ, header), request("/v1/auth/token/lookup-self", header)
     async with wire(node) as connection:
@@ -414,8 +440,10 @@ async def test_the_whole_way_with_more_behind(node: Node) -> None:
     assert ["policies" in reply.json()["data"] for reply in replies] == [False, True, False]
 
 
-async def test_the_host_that_counts_is_the_one_that_was_checked(node: Node) -> None:
+@SHARING
+async def test_the_host_that_counts_is_the_one_that_was_checked(shared_node: Node) -> None:
     """A request whose target names another host is not what the one before it was (RFC 9112, 3.2.2)."""
+    node = shared_node
     header = await _reader(node)
     again = request(_READ, header)
     elsewhere = again.replace(b"GET /", b"GET http://elsewhere.example/")
@@ -430,8 +458,10 @@ async def test_the_host_that_counts_is_the_one_that_was_checked(node: Node) -> N
         assert reply.status == 400
 
 
-async def test_what_ends_connections_does_so_after_reads_that_are_said_again(node: Node) -> None:
+@SHARING
+async def test_what_ends_connections_does_so_after_reads_that_are_said_again(shared_node: Node) -> None:
     """HTTP/1.0, or a header that says so, ends the connection however often the rest was said before."""
+    node = shared_node
     header = await _reader(node)
     again = request(_READ, header)
     for last in (again.replace(b"HTTP/1.1", b"HTTP/1.0"), request(_READ, header, "Connection: close")):
@@ -473,10 +503,12 @@ async def test_a_server_that_stops_answers_what_is_said_again(
         await stopping
 
 
+@SHARING
 async def test_a_client_that_leaves_a_read_that_is_said_again(
-    node: Node, caplog: pytest.LogCaptureFixture
+    shared_node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is written down, and nobody is harmed."""
+    node = shared_node
     header = await _reader(node)
     again = request(_READ, header)
     before = (await sql(node.settings.database_url, _DONE))[0]["n"]
@@ -501,8 +533,11 @@ async def test_a_client_that_leaves_a_read_that_is_said_again(
     assert "closed" not in caplog.text
 
 
-async def test_no_part_of_another_request_is_one_that_is_said_again(node: Node) -> None:
+@SHARING
+async def test_no_part_of_another_request_is_one_that_is_said_again(shared_node: Node) -> None:
     """Bytes of a body, or of a header, that look like the request before them are not one."""
+    node = shared_node
+    before = (await sql(node.settings.database_url, _DONE))[0]["n"]
     header = await _reader(node)
     again = request(_READ, header)
     length = f"Content-Length: {node.settings.max_body + 1}"
@@ -519,12 +554,14 @@ async def test_no_part_of_another_request_is_one_that_is_said_again(node: Node) 
         await connection.send(again)
         await asyncio.sleep(0.1)
         assert (await ask(node, request())).status == 200
-    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == 3
+    assert (await sql(node.settings.database_url, _DONE))[0]["n"] == before + 3
 
 
+@SHARING
 @pytest.mark.parametrize("seed", range(8))
-async def test_any_requests_in_any_pieces(node: Node, seed: int) -> None:
+async def test_any_requests_in_any_pieces(shared_node: Node, seed: int) -> None:
     """However bytes arrive, each request has the answer that it has alone, and they are in order."""
+    node = shared_node
     chance = random.Random(seed)
     header = await _reader(node)
     await node.token("reader", native("secrets/**", capabilities=("read", "list", "create", "update")))
