@@ -7,10 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.conftest import native
+import pytest
+
+from tests.gateway.conftest import SHARING, Node, native
 from tests.gateway.shell import Cli, cli
 
 __all__ = ["cli"]  # the fixture
+
+pytestmark = SHARING
 
 _READ = native("secrets/app/**", capabilities=("read",))
 _NEARBY = {
@@ -23,6 +27,12 @@ _NEARBY = {
         "wrapping": True,
     },
 }
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """A node of all tests here, each of which has names of its own."""
+    return shared_node
 
 
 async def test_a_policy_is_tried_under_any_circumstances(cli: Cli) -> None:
@@ -65,24 +75,24 @@ async def test_policies_of_people_and_certificates(cli: Cli, tmp_path: Path) -> 
 
 async def test_a_proposal_is_replayed_for_some_and_for_all(cli: Cli) -> None:
     """Only requests of that time and of whoever is named count, and a policy is tried on others, too."""
-    token = await cli.node.token("app", _READ, ttl="1h")
+    token = await cli.node.token("replayed", native("secrets/replayed/**"), ttl="1h")
     for _ in range(3):
-        assert (await cli.node.call("GET", "secrets/app/db", token)).status_code == 404
-    denial = native("secrets/app/**", effect="deny")
+        assert (await cli.node.call("GET", "secrets/replayed/db", token)).status_code == 404
+    denial = native("secrets/replayed/**", effect="deny")
     words = ("policy", "replay", "-")
 
     async def replayed(*options: str) -> list[dict[str, Any]]:
         found = await cli.json(*words, *options, stdin=json.dumps(denial))
-        return [one for one in found["changes"] if one["path"] == "secret/data/app/db"]
+        return [one for one in found["changes"] if one["path"] == "secret/data/replayed/db"]
 
-    assert len(await replayed("--name", "app")) == 3
+    assert len(await replayed("--name", "replayed")) == 3
     assert await replayed("--name", "other") == []
     (actor,) = {one["actor"] for one in await replayed("--name", "other", "--attach")}
     assert actor.startswith("token:")
-    assert len(await replayed("--name", "app", "--actor", actor)) == 3
-    assert await replayed("--name", "app", "--actor", "agent:") == []
-    assert await replayed("--name", "app", "--until", "2020-01-01T00:00:00Z") == []
-    assert await replayed("--name", "app", "--since", "2020-01-01T00:00:00Z", "--limit", "1") != []
+    assert len(await replayed("--name", "replayed", "--actor", actor)) == 3
+    assert await replayed("--name", "replayed", "--actor", "agent:") == []
+    assert await replayed("--name", "replayed", "--until", "2020-01-01T00:00:00Z") == []
+    assert await replayed("--name", "replayed", "--since", "2020-01-01T00:00:00Z", "--limit", "1") != []
 
 
 async def test_entries_are_chosen_by_every_option(cli: Cli, tmp_path: Path) -> None:
@@ -142,11 +152,11 @@ async def test_entries_are_chosen_by_every_option(cli: Cli, tmp_path: Path) -> N
 
 async def test_a_rate_limit_of_one_role(cli: Cli) -> None:
     """Logins of a role have a budget of their own, and too many are blocked for a while."""
-    await cli("approle", "write", "web", "--policy", "default")
-    limit = ("--path", "auth/approle", "--role", "web", "--rate", "1", "--interval", "1h")
+    await cli("approle", "write", "limited", "--policy", "default")
+    limit = ("--path", "auth/approle", "--role", "limited", "--rate", "1", "--interval", "1h")
     await cli("quota", "write", "logins", *limit, "--block-interval", "2h")
     shown = await cli.json("quota", "read", "logins")
-    assert (shown["role"], shown["block_interval"]) == ("web", 7200)
+    assert (shown["role"], shown["block_interval"]) == ("limited", 7200)
     assert "role" in await cli(
         "quota", "write", "other", "--path", "secret", "--role", "web", "--rate", "1", code=1
     )
