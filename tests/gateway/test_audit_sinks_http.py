@@ -228,7 +228,9 @@ async def test_an_entry_that_a_collector_never_takes(
     # A sink begins at the end of the ledger, which may be known up to just before the intent of its enabling.
     rows = await sql(
         node.settings.database_url,
-        "SELECT stream, number FROM audit_entries WHERE operation = 'sys.audit.sinks.enable'",
+        """SELECT e.stream, e.number FROM audit_entries e JOIN audit_entries intent
+           ON intent.stream = e.stream AND intent.number <= e.number
+           WHERE intent.operation = 'sys.audit.sinks.enable' AND intent.kind = 'intent'""",
     )
     told = [
         f"localhost answered 413 to entry {row['number']} of stream {row['stream']} alone" for row in rows

@@ -12,10 +12,10 @@ import trustme
 
 from tests.gateway.conftest import Node
 from tests.gateway.database_target import TargetDatabase
-from tests.gateway.databases import MOUNT, creds, leasing, role, target
+from tests.gateway.databases import MOUNT, creds, role, target
 from tests.gateway.kv import ok
 
-__all__ = ["leasing", "target"]  # the fixtures
+__all__ = ["target"]  # the fixture
 
 
 class Front:

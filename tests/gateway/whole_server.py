@@ -74,10 +74,17 @@ class Server(Caller):
         (folder / "draft").rename(folder / "die")
 
     async def spared(self) -> bool:
-        """Let it live, if it still does; tell whether."""
+        """Let it live, if it still does; tell whether.
+
+        It may have read just before that it has to die. Whoever answers after that has not.
+        """
         (Path(self.settings.run_dir) / "die").unlink(missing_ok=True)
-        await asyncio.sleep(0.05)
-        return self.alive
+        try:
+            await self.call("GET", "sys/seal-status", "")
+        except httpx2.TransportError:
+            await self.ended()
+            return False
+        return True
 
     def kill(self) -> None:
         """End it without any warning."""
