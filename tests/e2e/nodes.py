@@ -215,7 +215,7 @@ def _free_ports(count: int) -> list[int]:
     """Choose ports below those that the kernel gives out by itself, so that nobody gets them meanwhile."""
     chosen: set[int] = set()
     while len(chosen) < count:
-        port = random.randrange(12_000, 30_000)
+        port = random.randrange(10_000, 20_000)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
