@@ -138,7 +138,8 @@ async def test_a_schedule_replaces_passwords(ready: Node, target: TargetDatabase
 
         await until(replaced)
         assert not await target.opens(user, first["password"])
-        done = await entries(ready.settings.database_url, operation="database.rotate-role", outcome="done")
+        url, rotated = ready.settings.database_url, "database.rotate-role"
+        done = await until(lambda: entries(url, operation=rotated, outcome="done"))
         assert done[-1]["actor"] == "system"
     finally:
 
