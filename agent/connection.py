@@ -13,6 +13,7 @@ tells whether it is a gateway of the agent's cluster.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -167,11 +168,14 @@ class Connection:
 
         Refused or beyond the application's share it is not: see :meth:`is_watched`.
 
+        When the conversation ends meanwhile, the path is watched on the next one.
+
         Raises:
-            Unavailable: no conversation; the path is watched on the next one.
+            Unavailable: no conversation, or no answer.
         """
         if self._watches.want(path, application) and not self._watches.is_settled(path):
-            await self._watch(await self._conversing(), [path])
+            with contextlib.suppress(Closed):
+                await self._watch(await self._conversing(), [path])
 
     def is_watched(self, path: str) -> bool:
         """Tell whether Core announces changes of ``path`` now."""
@@ -270,7 +274,8 @@ class Connection:
                     timer.cancel()
                 for task in background:
                     task.cancel()
-                await asyncio.wait(background)
+                # What they ended of is known, or asyncio would report that nobody took it.
+                await asyncio.gather(*background, return_exceptions=True)
 
     async def _guarded(self, background: Iterable[asyncio.Task[None]], work: Coroutine[Any, Any, T]) -> T:
         """Do some work, but no longer than the conversation lasts."""

@@ -159,6 +159,8 @@ class Conversation:
             raise Unavailable("Core did not answer in time") from exc
         finally:
             self._answers.pop(request_id, None)
+            if waiting.done() and not waiting.cancelled():
+                waiting.exception()  # sending may have failed of the same loss before it was looked at
         if isinstance(got, Error):
             raise error_of(got)
         if not isinstance(got, answer):
@@ -174,6 +176,7 @@ class Conversation:
         try:
             await self._socket.send(self._session.send(message), text=True)
         except ConnectionClosed as exc:
+            self.ended = True  # whoever asks again is to wait for the next one
             raise _closed(exc) from exc
         except ProtocolViolation as exc:
             raise Closed("the connection to Core is not open") from exc

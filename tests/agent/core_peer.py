@@ -137,6 +137,7 @@ class CorePeer:
         messages: every message agents sent.
         before: called with the path of an HTTP request before it is answered.
         on_read: called before a read is answered.
+        on_watch: called before a watch is answered.
     """
 
     authorities: Authorities = field(default_factory=Authorities)
@@ -165,6 +166,7 @@ class CorePeer:
     refuse_with: tuple[int, dict[str, str]] | None = None
     before: Callable[[str], Awaitable[None]] | None = None
     on_read: Callable[[str], Awaitable[None]] | None = None
+    on_watch: Callable[[], Awaitable[None]] | None = None
     https_url: str = ""
     agent_url: str = ""
     sequence: int = 0
@@ -338,6 +340,8 @@ class Peer:
                     await self.core.on_read(message.path)
                 await self.send(self._read(message))
             case wire.Watch():
+                if self.core.on_watch is not None:
+                    await self.core.on_watch()
                 await self.send(self._watch(message))
             case wire.Unwatch():
                 self.watched.difference_update(message.paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -116,6 +117,17 @@ async def running(host: Host) -> AsyncIterator[Host]:
         for task in (host.holding, refreshing):
             task.cancel()
         await asyncio.wait([host.holding, refreshing])
+
+
+@pytest.fixture(autouse=True)
+async def every_failure_is_taken() -> AsyncIterator[None]:
+    """No task ends with an exception that nobody looks at: asyncio would report it at some later time."""
+    lost: list[str] = []
+    gc.collect()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: lost.append(str(context)))
+    yield
+    gc.collect()
+    assert lost == []
 
 
 @pytest.fixture
@@ -388,6 +400,37 @@ async def test_reads_survive_a_lost_connection(core: CorePeer, host: Host) -> No
 
     core.on_read = on_read
     assert await host.value() == (1, "core")
+
+
+async def test_watches_survive_a_lost_connection(core: CorePeer, host: Host) -> None:
+    """When the connection that came back ends as paths are watched again, the next one watches them."""
+    await host.value()
+    broken = asyncio.Event()
+
+    async def on_watch() -> None:
+        if not broken.is_set():
+            broken.set()
+            core.sessions[-1].socket.transport.abort()
+            await asyncio.Event().wait()
+
+    core.on_watch = on_watch
+    await core.sessions[0].socket.close(1011)
+    await until(lambda: host.opened_times == 2)
+    assert watched(core, PATH) == 3
+    await core.write(PATH, value=2)
+    await until(lambda: host.changes == [PATH])
+
+
+async def test_requests_made_while_a_connection_closes_are_asked_again(core: CorePeer, host: Host) -> None:
+    """Whoever asks between the gateway's goodbye and the end is answered on the next connection."""
+    core.secrets.update({f"secrets/n/{n}": Secret({"value": n}) for n in range(200)})
+    closing = asyncio.create_task(core.sessions[0].socket.close(1011))
+    asked = []
+    for path in core.secrets:
+        asked.append(asyncio.create_task(host.value(path)))
+        await asyncio.sleep(0)
+    assert {(await one)[1] for one in asked} == {"core"}
+    await closing
 
 
 async def test_it_fails_over_to_another_gateway(core: CorePeer, authorities: Authorities) -> None:
