@@ -91,6 +91,19 @@ async def shared_host(shared_hub: Running) -> Host:
     return await host_of(shared_hub, "web", name=f"web-{next(_turns)}")
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_hub(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
+    """One process of one test alone on a fresh cluster, with a policy and a secret."""
+    async with enrolling_hub(database_url, tmp_path) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_host(own_hub: Running) -> Host:
+    """A host of the role ``web``, logged in."""
+    return await host_of(own_hub, "web")
+
+
 async def host_of(hub: Running, role: str, **more: Any) -> Host:
     """Return a host of an AppRole role, logged in."""
     return Host(hub=hub, token=await hub.login(*await hub.role(role, "enrolling")), **more)

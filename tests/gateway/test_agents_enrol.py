@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from authority_core import AGENT_URL, Running
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import AttributeOID, NameOID
-from enrolled_hosts import Host, certificate_of, enrolling_hub, host_of, read, shared_host, shared_hub, sql
+from enrolled_hosts import (
+    Host,
+    certificate_of,
+    host_of,
+    own_host,
+    own_hub,
+    read,
+    shared_host,
+    shared_hub,
+    sql,
+)
 
 from secrethub.errors import (
     InvalidRequest,
@@ -31,7 +39,7 @@ from secrethub.pki.csr import make_request
 from secrethub.storage.enrollments import MOST_PER_TOKEN
 from tests.gateway.conftest import SHARING
 
-__all__ = ["shared_host", "shared_hub"]  # fixtures
+__all__ = ["own_host", "own_hub", "shared_host", "shared_hub"]  # fixtures
 pytestmark = SHARING
 
 
@@ -45,19 +53,6 @@ def hub(shared_hub: Running) -> Running:
 def host(shared_host: Host) -> Host:
     """A host of the role ``web`` with a name of its own, logged in."""
     return shared_host
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def own_hub(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
-    """One process on a fresh cluster, with a policy and a secret."""
-    async with enrolling_hub(database_url, tmp_path) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def own_host(own_hub: Running) -> Host:
-    """A host of the role ``web``, logged in."""
-    return await host_of(own_hub, "web")
 
 
 async def test_a_host_becomes_an_agent(hub: Running, host: Host) -> None:
