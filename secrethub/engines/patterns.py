@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
@@ -24,13 +25,16 @@ class PatternTable:
             ValueError: a pattern uses an unknown form.
         """
         self.operations = tuple(operations)
-        entries = [(one, compile_pattern(one.pattern)) for one in operations]
-        named = {first for one in operations if "{" not in (first := _first(one.pattern))}
-        self._by_first = {
-            name: [entry for entry in entries if _first(entry[0].pattern) == name or _open(entry[0])]
-            for name in named
-        }
-        self._others = [entry for entry in entries if _open(entry[0])]
+        self._others: list[_Entry] = []
+        self._by_first: dict[str, list[_Entry]] = {}
+        for one in operations:
+            entry, first = (one, compile_pattern(one.pattern)), _first(one.pattern)
+            if "{" not in first:
+                # What stood before and may begin with any text stands before it here, too.
+                self._by_first.setdefault(first, list(self._others)).append(entry)
+                continue
+            for entries in (self._others, *self._by_first.values()):
+                entries.append(entry)
 
     def matching(self, path: str) -> Iterator[tuple[Operation, re.Match[str]]]:
         """Return the operations with a pattern of ``path``, below the mount, in their order."""
@@ -44,11 +48,7 @@ def _first(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _open(operation: Operation) -> bool:
-    """Tell whether the first segment of a pattern may be more than one text."""
-    return "{" in _first(operation.pattern)
-
-
+@functools.cache
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Turn an operation's path pattern into a regular expression over the canonical path.
 
