@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.demo.processes import command
+from tests.gateway.forking import run_command
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,15 @@ class Shell:
         self, *arguments: str, stdin: str = "", before: Callable[[], None] | None = None, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command and return all that came of it."""
+        whole = {**self.environment, **variables}
+        if before is None:
+            return run_command(arguments, whole, stdin, self.folder)
         return subprocess.run(
             command(*arguments),
             input=stdin,
             capture_output=True,
             text=True,
-            env={**self.environment, **variables},
+            env=whole,
             cwd=self.folder,
             check=False,
             timeout=60,

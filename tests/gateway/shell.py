@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway.conftest import Node
-from tests.gateway.forking import FORKING, command
+from tests.gateway.forking import run_command
 
 
 class Cli:
@@ -35,32 +33,20 @@ class Cli:
 
     async def __call__(self, *words: str, stdin: str = "", code: int = 0, **variables: str) -> str:
         """Run a command, expect its exit code, return what it printed (errors when it failed)."""
-        ended, out, err = await asyncio.to_thread(_run, words, {**self.environment, **variables}, stdin)
-        assert ended == code, out + err
-        assert "Traceback" not in err
-        return out if code == 0 else err
+        done = await asyncio.to_thread(run_command, words, {**self.environment, **variables}, stdin)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if code == 0 else done.stderr
 
     async def noted(self, *words: str) -> str:
         """Run a command that succeeds, and return what it said beside its answer."""
-        ended, out, err = await asyncio.to_thread(_run, words, self.environment, "")
-        assert ended == 0, out + err
-        return err
+        done = await asyncio.to_thread(run_command, words, self.environment, "")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stderr
 
     async def json(self, *words: str, **how: Any) -> Any:
         """Run a command and return its answer."""
         return json.loads(await self(*words, "--format", "json", **how))
-
-
-def _run(words: Sequence[str], environment: Mapping[str, str], stdin: str) -> tuple[int | None, str, str]:
-    """Run a command; return its exit code and what it printed on its two outputs."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("in", "out", "err")]
-        for file, text in zip(files, (stdin, "", ""), strict=True):
-            file.write_text(text, "utf-8")
-        child = FORKING.Process(target=command, args=(words, environment, folder))
-        child.start()
-        child.join()
-        return child.exitcode, files[1].read_text("utf-8"), files[2].read_text("utf-8")
 
 
 @pytest.fixture
