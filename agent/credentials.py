@@ -122,10 +122,9 @@ class Credentials:
             return self._given(held, "cache")
         if held is None and application != FILES and len(self._held) + len(self._flights) >= MOST:
             raise TooManyRequests("too many credentials are held for applications")
-        flight = self._flights.get(want) or self._start(want, self._make(want))
         try:
             async with asyncio.timeout(PATIENCE):
-                await asyncio.shield(flight)
+                await self._had(want)
         except TimeoutError as exc:
             raise Unavailable("Core did not answer in time") from exc
         except PASSING:
@@ -177,6 +176,20 @@ class Credentials:
             async with asyncio.timeout(seconds):
                 await self._stirred.wait()
 
+    async def _had(self, want: Want) -> None:
+        """Wait until something good is held: what is under way brings it, or they are made."""
+        under_way = self._flights.get(want)
+        if under_way is not None:
+            await asyncio.shield(under_way)
+            held = self._held.get(want)
+            if held is not None and held.is_good(self._now()):
+                return
+        # It only found that what there was has ended.
+        flight = self._flights.get(want)
+        if flight is None or flight is under_way:
+            flight = self._start(want, self._make(want))
+        await asyncio.shield(flight)
+
     def _start(self, want: Want, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"credentials:{want.path}")
         self._flights[want] = task
@@ -184,7 +197,8 @@ class Credentials:
         return task
 
     def _landed(self, want: Want, task: asyncio.Task[None]) -> None:
-        self._flights.pop(want, None)
+        if self._flights.get(want) is task:
+            del self._flights[want]
         self._stirred.set()
         if task.cancelled():
             return

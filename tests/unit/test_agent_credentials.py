@@ -66,13 +66,18 @@ class House:
         self.maker = Maker()
         self.filed = {PATH}
         self.told: list[str] = []
+        self.ended: Callable[[str], None] = lambda _path: None
         self.credentials = Credentials(
             self.maker,
             read_clocks,
             Backoff(random.Random(1)),
             lambda: self.filed,
-            self.told.append,
+            self._tell,
         )
+
+    def _tell(self, path: str) -> None:
+        self.told.append(path)
+        self.ended(path)
 
     async def lease(self, application: str = FILES, path: str = PATH) -> str:
         """Return the id of the lease that is handed out."""
@@ -197,6 +202,22 @@ async def test_what_is_refused_ends(house: House) -> None:
     assert len(house.credentials) == 0
     with pytest.raises(PermissionDenied):
         await house.lease()
+
+
+async def test_who_asks_as_something_ends_has_it_made_anew(house: House) -> None:
+    """Whoever comes while what has ended is being cleared away gets new credentials."""
+    house.maker.seconds = 1
+    await house.lease()
+    house.maker.failure = PermissionDenied("permission denied")
+    asked: list[asyncio.Task[str]] = []
+
+    def ended(_path: str) -> None:
+        house.maker.failure = None
+        asked.append(asyncio.create_task(house.lease()))
+
+    house.ended = ended
+    await until(lambda: bool(asked))
+    assert await asked[0] == f"{PATH}/2"
 
 
 async def test_what_is_refused_leaves_nothing_behind(house: House) -> None:
