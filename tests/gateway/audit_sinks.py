@@ -47,8 +47,12 @@ async def state(node: Node, name: str) -> dict[str, Any]:
     return found
 
 
-async def caught_up(node: Node, path: Path) -> list[dict[str, Any]]:
-    """Return what a file sink has once it has the newest entry that there is now."""
+async def caught_up(node: Node, path: Path, also: str | None = None) -> list[dict[str, Any]]:
+    """Return what a file sink has once it has the newest entry that there is now.
+
+    Streams of which it has nothing may have ended before it was enabled; that is not so for the one with
+    entries whose path is ``also``.
+    """
     rows = await sql(node.settings.database_url, "SELECT stream, number FROM audit_streams")
     wanted = {(row["stream"], row["number"]) for row in rows}
 
@@ -59,6 +63,7 @@ async def caught_up(node: Node, path: Path) -> list[dict[str, Any]]:
             newest[entry["stream"]] = entry["number"]
         first = {entry["stream"] for entry in found}
         enough = all(newest[stream] >= number for stream, number in wanted if stream in first)
+        enough = enough and (also is None or any(entry["path"] == also for entry in found))
         return found if found and enough else []
 
     return await until(there)

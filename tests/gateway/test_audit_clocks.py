@@ -81,7 +81,8 @@ async def test_a_clock_that_is_months_ahead(node: Node, folder: Path) -> None:
     (row,) = await sql(url, "SELECT count(*) AS n FROM audit_entries_other WHERE path = 'secret/data/ahead'")
     assert row["n"] == 30
     await ok(node, "POST", "secret/data/a", {"data": {"k": "v"}})
-    assert paths(await caught_up(node, place), "secret/data/ahead") == ["secret/data/ahead"] * 30
+    found = await caught_up(node, place, "secret/data/ahead")
+    assert paths(found, "secret/data/ahead") == ["secret/data/ahead"] * 30
     await until(lambda: settled(url))
     await configure(node, folder, segment_entries=10)
     await old_entries(node, 20)
@@ -130,7 +131,8 @@ async def test_a_clock_that_is_months_behind(node: Node, folder: Path) -> None:
     async with another(node, lambda: time.time() - 200 * DAY) as slow:
         for _ in range(2):
             await write(slow, "secret/data/slow", 30)
-    assert paths(await caught_up(node, place), "secret/data/slow") == ["secret/data/slow"] * 60
+    found = await caught_up(node, place, "secret/data/slow")
+    assert paths(found, "secret/data/slow") == ["secret/data/slow"] * 60
     assert (await state(node, "local"))["skipped"] == 0
     assert (await run(node))["entries"] == 0
     assert len(await entries(url, path="secret/data/slow")) == 60

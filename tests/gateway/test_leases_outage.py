@@ -123,7 +123,8 @@ async def test_a_step_of_a_nodes_clock_moves_no_deadline(leased: Node, place: Pa
     assert 4900 < found.json()["data"]["ttl"] <= 5000
     (row,) = await sql(
         leased.settings.database_url,
-        "SELECT expires_at - extract(epoch FROM now()) * 1000000 AS left FROM leases",
+        "SELECT expires_at - extract(epoch FROM now()) * 1000000 AS left FROM leases WHERE id = $1",
+        kept["lease_id"],
     )
     assert 4900 < row["left"] / 1_000_000 <= 5000
     assert files(place) == {kept["data"]["username"]}
