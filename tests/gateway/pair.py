@@ -13,8 +13,8 @@ from tests.gateway.conftest import Node, node_settings
 from tests.gateway.second_process import Second, started
 
 
-async def healthy(process: Second) -> bool:
-    """Tell whether the second process answers requests."""
+async def healthy(process: Node | Second) -> bool:
+    """Tell whether a process answers requests."""
     return (await process.call("GET", "sys/health", "")).status_code == 200
 
 

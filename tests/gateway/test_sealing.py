@@ -140,7 +140,8 @@ async def test_a_gateway_has_data_keys_and_no_root_key(node: Node, second: Secon
     assert (await second.call("PUT", "sys/seal", node.root)).status_code == 204
     for share in answer.json()["keys"]:
         await second.call("PUT", "sys/unseal", "", json={"key": share})
-    await until(lambda: healthy(second))
+    for process in (second, node):
+        await until(lambda process=process: healthy(process))
     roots.append(await root_key())
     assert len({*roots}) >= 2
     data_key = bytes(node.process.core.keyring()._keys[1])
