@@ -15,7 +15,10 @@ _OPEN = pytest.StashKey[dict[str, contextlib.ExitStack]]()
 
 @contextlib.contextmanager
 def until_last_use(request: pytest.FixtureRequest) -> Iterator[contextlib.ExitStack]:
-    """Give a session's fixture a stack that is closed after the last of this session's tests that uses it."""
+    """Give a session's fixture a stack that is closed after the last of this session's tests that uses it.
+
+    Tests are asked for it by its name: no other fixture of this session may have the same.
+    """
     with contextlib.ExitStack() as stack:
         request.session.stash.setdefault(_OPEN, {})[str(request.fixturename)] = stack
         yield stack

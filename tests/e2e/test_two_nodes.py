@@ -23,7 +23,7 @@ GATEWAY = r"ray::ServeReplica:secrethub:Gateway"
 
 
 @pytest.fixture(scope="module")
-def cluster(place: Path, empty_database: str) -> Iterator[TwoNodes]:
+def nodes(place: Path, empty_database: str) -> Iterator[TwoNodes]:
     """A head and a worker on one PostgreSQL, unsealed through the head."""
     made = TwoNodes(place, empty_database)
     try:
@@ -34,10 +34,10 @@ def cluster(place: Path, empty_database: str) -> Iterator[TwoNodes]:
 
 
 @pytest.fixture
-def whole(cluster: TwoNodes) -> TwoNodes:
+def whole(nodes: TwoNodes) -> TwoNodes:
     """The cluster with both nodes serving."""
-    cluster.make_whole()
-    return cluster
+    nodes.make_whole()
+    return nodes
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def hosts(whole: TwoNodes, request: pytest.FixtureRequest) -> Iterator[Callable[
             host.stop()
 
 
-def test_one_unseal_opens_both(cluster: TwoNodes) -> None:
+def test_one_unseal_opens_both(nodes: TwoNodes) -> None:
     """Shares given to the head alone unseal the worker too."""
-    for node in (cluster.head, cluster.worker):
+    for node in (nodes.head, nodes.worker):
         with Api(node.api) as api:
             status = api.call("GET", "sys/seal-status")
             assert (status["initialized"], status["sealed"]) == (True, False)
