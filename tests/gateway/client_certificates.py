@@ -46,7 +46,8 @@ async def until_asked(node: Node, *, ask: bool = True) -> None:
 
 
 async def until_trusted(node: Node, client: Issued, folder: Path) -> None:
-    """Wait until the listener takes a client's certificate."""
+    """Wait until the listener asks for certificates and takes a client's."""
+    await until_asked(node)
 
     async def taken() -> bool:
         try:
