@@ -7,30 +7,34 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-_OPEN = pytest.StashKey[dict[str, contextlib.ExitStack]]()
+_Fixture = tuple[str, Path]
+"""Its name, and the folder whose tests know it: elsewhere another one may have the same name."""
+_OPEN = pytest.StashKey[dict[_Fixture, contextlib.ExitStack]]()
 
 
 @contextlib.contextmanager
-def until_last_use(request: pytest.FixtureRequest) -> Iterator[contextlib.ExitStack]:
-    """Give a session's fixture a stack that is closed after the last of this session's tests that uses it.
-
-    Tests are asked for it by its name: no other fixture of this session may have the same.
-    """
+def until_last_use(request: pytest.FixtureRequest, folder: Path) -> Iterator[contextlib.ExitStack]:
+    """Give a session's fixture a stack that is closed after the last test in ``folder`` that uses it."""
     with contextlib.ExitStack() as stack:
-        request.session.stash.setdefault(_OPEN, {})[str(request.fixturename)] = stack
+        request.session.stash.setdefault(_OPEN, {})[str(request.fixturename), folder] = stack
         yield stack
 
 
 def end_unused(item: pytest.Item) -> None:
     """Close the stacks of the fixtures whose last test was ``item``."""
     opened = item.session.stash.get(_OPEN, {})
-    for name in [name for name in opened if _last_user(item.session, name) is item]:
-        opened.pop(name).close()
+    for fixture in [fixture for fixture in opened if _last_user(item.session, *fixture) is item]:
+        opened.pop(fixture).close()
 
 
-def _last_user(session: pytest.Session, name: str) -> pytest.Item | None:
-    using = (item for item in reversed(session.items) if name in getattr(item, "fixturenames", ()))
+def _last_user(session: pytest.Session, name: str, folder: Path) -> pytest.Item | None:
+    using = (
+        item
+        for item in reversed(session.items)
+        if item.path.is_relative_to(folder) and name in getattr(item, "fixturenames", ())
+    )
     return next(using, None)

@@ -56,7 +56,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def development(request: pytest.FixtureRequest) -> Iterator[Development]:
     """One ``secrethub dev`` with Ray for all tests that leave it unsealed and working."""
-    with until_last_use(request) as stack:
+    with until_last_use(request, Path(__file__).parent) as stack:
         made = Development(stack.enter_context(traversable()))
         stack.callback(made.end)
         made.begin()

@@ -70,7 +70,7 @@ def _ray_database(postgres_url: str, _template: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, _ray_database: str) -> Iterator[Cluster]:
     """A private single-node Ray with token authentication, and the tree in it."""
-    with until_last_use(request) as stack:
+    with until_last_use(request, Path(__file__).parent) as stack:
         # A short path, because Ray's sockets live below it; only its owner may enter.
         folder = tempfile.TemporaryDirectory(prefix="shray-", ignore_cleanup_errors=True)
         yield stack.enter_context(_cluster(Path(stack.enter_context(folder)), _ray_database))
