@@ -17,6 +17,10 @@ from secrethub.node import Listener, NodeSettings
 
 PATIENCE = 120.0
 """Seconds until a node whose doors stay shut is given up."""
+_LOOKS = 20
+"""Looks at a door for one at what may have failed."""
+_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""The door is plain HTTP: no authority is read."""
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not listened on
 
 
@@ -39,7 +43,9 @@ async def wait_until_ready(
     try:
         async with asyncio.timeout(PATIENCE):
             if node.http is not None:
-                await _until(partial(_answers, local_url(node.http)), failure)
+                await _until(partial(_accepts, node.http), failure)
+                async with httpx2.AsyncClient(trust_env=False, timeout=5.0, verify=_NOBODY) as client:
+                    await _until(partial(_answers, client, local_url(node.http)), failure)
             for door in doors:
                 await _until(partial(_accepts, door), failure)
     except TimeoutError:
@@ -84,19 +90,21 @@ def boot_fingerprint(node: NodeSettings) -> str | None:
 
 
 async def _until(works: Callable[[], Awaitable[bool]], failure: Callable[[], str | None]) -> None:
+    looks = 0
     while not await works():
-        problem = await off_loop(failure)
+        looks += 1
+        # Asking what has failed takes time of Ray, which is starting.
+        problem = await off_loop(failure) if looks % _LOOKS == 0 else None
         if problem is not None:
             raise Unavailable(problem)
         await asyncio.sleep(0.05)
 
 
-async def _answers(url: str) -> bool:
-    async with httpx2.AsyncClient(trust_env=False, timeout=5.0) as client:
-        try:
-            await client.get(f"{url}/v1/sys/health")
-        except httpx2.TransportError:
-            return False
+async def _answers(client: httpx2.AsyncClient, url: str) -> bool:
+    try:
+        await client.get(f"{url}/v1/sys/health")
+    except httpx2.TransportError:
+        return False
     return True
 
 
