@@ -34,7 +34,10 @@ _CLUSTERS = (
     # What shares a cluster stands together.
     *(
         f"tests/e2e/test_{name}.py"
-        for name in ("canaries", "chaos", "leases_history", "dev", "demo", "two_nodes", "key_service")
+        for name in (
+            *("canaries", "canaries_engines", "chaos", "leases_history", "dev"),
+            *("demo", "two_nodes", "key_service"),
+        )
     ),
 )
 
@@ -70,6 +73,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(found, len(_CLUSTERS))
 
     items.sort(key=place)
+    for item in items:
+        # A second one, beside the first, would last as long as the session.
+        if "development" in getattr(item, "fixturenames", ()) and not item.nodeid.startswith(_CLUSTERS):
+            raise pytest.UsageError(f"{item.nodeid} shares a cluster, so its file belongs in _CLUSTERS")
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], uvloop.Loop]]:
