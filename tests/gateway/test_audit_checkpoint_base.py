@@ -6,8 +6,11 @@ import base64
 import json
 from pathlib import Path
 
+import pytest
+
 from actors.checkpointing import Checkpointing
 from actors.root_key import RootKey
+from actors.wiring import Pulses
 from secrethub.audit.chain import Bad
 from secrethub.audit.export_reader import read_public_key, verify_files
 from secrethub.operations import seal_lifecycle
@@ -19,6 +22,12 @@ from tests.gateway.conftest import Node
 from tests.gateway.kv import ok
 from tests.gateway.test_ledger_tamper import settled
 from tests.gateway.test_rolled_back import rolled_back
+
+
+@pytest.fixture
+def pulses() -> Pulses:
+    """Checkpoints soon after the entries; no look that would seal the node for what was taken away."""
+    return Pulses(notary=0.05, seal_state=600, key_holder=600)
 
 
 async def pruned(node: Node) -> int:
