@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["tests.gateway.second_process", "click", "yaml", __name__])
+FORKING.set_forkserver_preload(
+    ["tests.gateway.second_process", "tests.gateway.whole_server", "click", "yaml", __name__]
+)
 _STREAMS = ("in", "out", "err")
 _LONGEST = 60
 """Seconds; a command that takes longer is killed."""

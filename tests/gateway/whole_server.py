@@ -1,7 +1,7 @@
 """A whole server, all actors and doors in one process, that is killed and started again many times.
 
-As a script: a process that has imported everything, and forks a server for each line it reads. So another
-server costs no more than its start. It runs no thread and no loop itself.
+Each is forked by a process that is forked by one that has imported everything (``forking.py``), so another
+server costs no more than its start. That process runs no thread and no loop itself.
 
 A server dies by itself (SIGKILL) where its folder says: right before its n-th commit, by whatever part of it,
 once the file ``die`` says so. What a process leaves behind is what it has committed, so the ends of a process
@@ -15,16 +15,12 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-
-# As a script it finds the project by itself.
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import asyncpg
 import httpx2
@@ -38,28 +34,36 @@ from secrethub.storage.ledger_rows import COMMIT
 from serve.timing import Timing
 from serve.wiring import Process
 from tests.gateway.conftest import NOBODY, Caller
+from tests.gateway.forking import FORKING
 
 _READY_SECONDS = 60
-_ROOT = Path(__file__).parents[2]
 
 
 @dataclass
 class Server(Caller):
     """The server and whoever calls it."""
 
-    mother: subprocess.Popen[bytes]
+    mother: Connection
     process: int = -1
     """File descriptor of the server's process: a number may be another one's by now."""
 
     async def start(self) -> None:
         """Start it; there is none running."""
-        assert self.mother.stdin is not None
-        assert self.mother.stdout is not None
-        self.mother.stdin.write(b"start\n")
-        self.mother.stdin.flush()
-        line = await asyncio.wait_for(asyncio.to_thread(self.mother.stdout.readline), _READY_SECONDS)
+        self.mother.send(None)
+        assert await asyncio.to_thread(self.mother.poll, _READY_SECONDS)
+        pid = self.mother.recv()
         self.let_go()
-        self.process = os.pidfd_open(int(line))
+        self.process = os.pidfd_open(pid)
+
+    async def call(self, method: str, path: str, token: str | None = None, **options: Any) -> httpx2.Response:
+        """Send a request."""
+        try:
+            return await super().call(method, path, token, **options)
+        except AttributeError as exc:
+            # anyio asks for the peer of a connection, which has ended since.
+            if exc.name != "getpeername":
+                raise
+            raise httpx2.ConnectError("the server died while it was connected to") from exc
 
     def let_go(self) -> None:
         """Forget the process."""
@@ -104,23 +108,18 @@ class Server(Caller):
 
 
 @contextlib.contextmanager
-def _mother(settings: NodeSettings) -> Iterator[subprocess.Popen[bytes]]:
+def _mother(settings: NodeSettings) -> Iterator[Connection]:
     node_file = Path(settings.run_dir) / "node.json"
     write_node_file(node_file, settings)
-    mother = subprocess.Popen(
-        [sys.executable, __file__, str(node_file)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=_ROOT,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-    )
+    ours, its = FORKING.Pipe()
+    mother = FORKING.Process(target=bear, args=(its, str(node_file)))
+    mother.start()
+    its.close()
     try:
-        yield mother
+        yield ours
     finally:
-        for pipe in (mother.stdin, mother.stdout):
-            assert pipe is not None
-            pipe.close()
-        mother.wait()
+        ours.close()
+        mother.join()
 
 
 @contextlib.asynccontextmanager
@@ -168,7 +167,7 @@ def _arm(folder: Path) -> None:
     Transaction.commit, asyncpg.Connection.fetch = doomed_commit, doomed_fetch
 
 
-async def _serve(settings: NodeSettings) -> None:
+async def _serve(settings: NodeSettings, mother: Connection) -> None:
     # Nobody waits for what happens now and then.
     tree = LocalTree(settings, pulses=Pulses(seal_state=0.2, key_holder=0.2))
     await tree.start()
@@ -176,30 +175,27 @@ async def _serve(settings: NodeSettings) -> None:
     process.core.data_keys.spread = 0
     await process.start()
     await tree.workplace.lend(process.core)
-    sys.stdout.write(f"{os.getpid()}\n")
-    sys.stdout.flush()
+    mother.send(os.getpid())
     await asyncio.Event().wait()
 
 
-def main(node_file: str) -> None:
-    """Fork a server for each line, until there are no more lines; the last one ends then."""
+def bear(tests: Connection, node_file: str) -> None:
+    """Fork a server each time ``tests`` ask for one, until they close; the last one ends then."""
     settings = read_node_file(node_file)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     _arm(Path(settings.run_dir))
     server = -1
-    for _ in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(settings))
-        if server >= 0:
-            os.close(server)
-        server = os.pidfd_open(child)
+    with contextlib.suppress(EOFError):
+        while True:
+            tests.recv()
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(_serve(settings, tests))
+            if server >= 0:
+                os.close(server)
+            server = os.pidfd_open(child)
     if server >= 0:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(server, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
