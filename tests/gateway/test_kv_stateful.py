@@ -208,7 +208,7 @@ async def test_any_sequence_of_operations(node: Node) -> None:
     loop = asyncio.get_running_loop()
     machine = type("NodeMachine", (Machine,), {"node": node, "loop": loop})
     limits = settings(
-        max_examples=16,
+        max_examples=8,
         stateful_step_count=30,
         deadline=None,
         # Every try costs seconds: a failure is shown as it was found.
