@@ -152,7 +152,8 @@ def without(slots: Sequence[Slot], slot_id: str, authorised: ShamirSlot | None =
 
     A set of shares goes on deciding when its slot is removed: its shares are recovery shares then. While a
     set is leaving, nobody may have the newest shares: whoever authorises with others goes on deciding, and
-    something that surely opens stays.
+    something that surely opens stays. Whoever authorises with the newest has them, and the others go: by them
+    a later rekey, whose answer is lost, would take the newest away, too.
 
     Args:
         slots: all of them.
@@ -173,6 +174,8 @@ def without(slots: Sequence[Slot], slot_id: str, authorised: ShamirSlot | None =
         left = [_open_nothing(slot) if isinstance(slot, ShamirSlot) else slot for slot in kept]
     else:
         left = [slot for slot in slots if slot is not found]
+    if authorised is not None and not authorised.leaving:
+        left = settled(left)
     if authorised is not None and authorised.slot_id not in {slot.slot_id for slot in deciding(left)}:
         raise InvalidRequest("these shares do not take themselves away: give the newest ones for that")
     sure = [slot for slot in left if authorised is None or _is_sure(slot, authorised)]

@@ -116,3 +116,10 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(deadline=None, max_examples=200, stateful_step_count=20)
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_who_removes_a_slot_with_the_newest_shares_has_them() -> None:
+    """Shares that are leaving go then: a rekey by them, whose answer is lost, would take the newest away."""
+    old, new, key = shares(opens=False), shares(opens=True), service()
+    slots = with_new_set([key, old], new, old)
+    assert without(slots, key.slot_id, new) == [new]
