@@ -27,6 +27,8 @@ _SLICE = 16
 """Bytes of a key that are looked for together: whatever splits it into lines leaves one of them whole."""
 _WORD = 8
 """Bytes that are compared at once."""
+_NOTHING = bytes(1 << 15)
+"""Most of what PostgreSQL keeps is empty pages."""
 _WHOLE_WORD = 2 * _WORD - 1
 """Bytes; what is so long holds a word that begins at a multiple of words, wherever it lies."""
 
@@ -132,12 +134,13 @@ class Canaries:
 
         A thousand searches, one for each form, would take a minute for some ten megabytes.
         """
-        with (
-            memoryview(data) as whole,
-            whole[: len(whole) // _WORD * _WORD] as even,
-            even.cast("Q") as words,
-        ):
-            there = set(self._words).intersection(words)
+        there: set[int] = set()
+        with memoryview(data) as whole:
+            for start in range(0, len(whole), len(_NOTHING)):
+                with whole[start : start + len(_NOTHING)] as part, part[: len(part) // _WORD * _WORD] as even:
+                    if part != _NOTHING:
+                        with even.cast("Q") as words:
+                            there.update(filter(self._words.__contains__, words))
         return self._short.union(*(self._words[word] for word in there))
 
 
