@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from tests.conftest import TEMPLATE
 from tests.gateway.behind import ledger_is_good, sql, until
 from tests.gateway.conftest import node_settings
 from tests.gateway.key_steps import term
-from tests.gateway.killing import SHARES, call, given, last_words, restarted, sweep
+from tests.gateway.killing import SHARES, STEP, call, given, last_words, restarted, sweep
 from tests.gateway.whole_server import Server, mortal
 
 RECOVERY = {"service": "pocket", "recovery_shares": 3, "recovery_threshold": 3}
@@ -159,7 +160,7 @@ async def test_init(fresh: Server, database_url: str, postgres_url: str, *, serv
             await ledger_is_good(fresh, state=True)
         return not again
 
-    for number in itertools.count(1):
+    for number in itertools.count(random.randint(1, STEP), STEP):
         if await made_at(number):
             assert number > 3
             break

@@ -76,7 +76,7 @@ async def test_sealing_values_anew(server: Server) -> None:
             assert (await got(server, name))["n"] - data["n"] in {0, 1}
         return not again
 
-    await sweep(server, attempt, least=3, step=9)
+    await sweep(server, attempt, least=18, step=9)
 
 
 async def test_accepting_a_restore(server: Server) -> None:
