@@ -70,11 +70,12 @@ class Load:
         token: may read and write ``secrets/load/**``.
         readers: clients that read.
         writers: clients that write.
-        pause: seconds between two turns of one client, on average: a steady load, not the greatest.
+        pause: seconds between two turns of one client, on average: a steady load, not the greatest, for a
+            start beside it takes all that a small machine has.
     """
 
     def __init__(
-        self, url: str, token: str, *, readers: int = 4, writers: int = 2, pause: float = 0.02
+        self, url: str, token: str, *, readers: int = 4, writers: int = 2, pause: float = 0.1
     ) -> None:
         self.promises = Promises()
         self.began = 0.0

@@ -163,7 +163,7 @@ def test_whatever_happens_at_random(
 ) -> None:
     """For as long as is asked for, whatever is killed at random comes back, unsealed, and nothing is lost."""
     before = seal_row(development)
-    with Load(development.url, development.root_token) as load:
+    with Load(development.url, development.root_token, pause=0.02) as load:
         until(lambda: load.answered > 100, "the load runs")
         report(f"killed at random for {_MINUTES:g} minutes on secrethub dev:")
         accidents = Accidents(development, host, load, report)

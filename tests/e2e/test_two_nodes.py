@@ -152,8 +152,7 @@ def survives(
     with Api(left.api, cluster.root_token) as api:
         api.put_secret("app/survivor", value="before")
         there, here = (hosts(at.name, "app/survivor", at) for at in (lost, left))
-        # Ten times a second each: a start beside it takes all that a small machine has.
-        with Load(left.api, cluster.root_token, pause=0.1) as load:
+        with Load(left.api, cluster.root_token) as load:
             until(lambda: load.answered > 100, "the load runs")
             count = lost.kill()
             killed_at = time.monotonic()
@@ -225,7 +224,7 @@ def test_either_is_killed_again_and_again(
     while time.monotonic() < end:
         lost = random.choice((whole.head, whole.worker))
         left = whole.other(lost)
-        with Load(left.api, whole.root_token) as load:
+        with Load(left.api, whole.root_token, pause=0.02) as load:
             lost.kill()
             time.sleep(random.uniform(0, 5))
             lost.start()
