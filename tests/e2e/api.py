@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
+
+_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Plain HTTP trusts no authority, so none is read."""
 
 
 class Api:
@@ -14,7 +18,7 @@ class Api:
     def __init__(self, url: str, token: str = "") -> None:
         self.url = url
         self.token = token
-        self._client = httpx2.Client(base_url=f"{url}/v1/", timeout=30.0, trust_env=False)
+        self._client = httpx2.Client(base_url=f"{url}/v1/", timeout=30.0, trust_env=False, verify=_NOBODY)
 
     def __enter__(self) -> Self:
         return self

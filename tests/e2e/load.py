@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import httpx2
 
 from tests.e2e.processes import until
+from tests.http_transport import PlainTransport
 
 Kind = Literal["read", "write"]
 
@@ -215,9 +216,9 @@ class Load:
 
     @asynccontextmanager
     async def _client(self, url: str) -> Any:
-        limits = httpx2.Limits(max_connections=_TOGETHER)
+        transport = PlainTransport()
         async with httpx2.AsyncClient(
-            base_url=url, headers=self._headers, timeout=_TIMEOUT, limits=limits, trust_env=False
+            base_url=url, headers=self._headers, timeout=_TIMEOUT, transport=transport
         ) as client:
             yield client
 

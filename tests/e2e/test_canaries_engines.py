@@ -18,6 +18,7 @@ from tests.gateway import aws_target, redis_target
 from tests.gateway.aws_target import READ, ROLE
 from tests.gateway.database_target import TargetDatabase, target_database
 from tests.gateway.databases import CREATION
+from tests.http_transport import PlainTransport
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -86,7 +87,7 @@ async def work(
         base_url=f"{development.url}/v1/",
         headers={"X-Vault-Token": development.root_token},
         timeout=30.0,
-        trust_env=False,
+        transport=PlainTransport(),
     )
     async with client:
         made = Work(client)

@@ -20,6 +20,7 @@ from tests.e2e.processes import alive, found, the, until
 from tests.gateway.behind import until as soon
 from tests.gateway.database_target import TargetDatabase, target_database
 from tests.gateway.databases import CREATION, MOUNT
+from tests.http_transport import PlainTransport
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -39,7 +40,7 @@ class Door:
             base_url=f"{development.url}/v1/",
             headers={"X-Vault-Token": development.root_token},
             timeout=30.0,
-            trust_env=False,
+            transport=PlainTransport(),
         )
 
     async def call(self, method: str, path: str, **options: Any) -> httpx2.Response:

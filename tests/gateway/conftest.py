@@ -30,6 +30,7 @@ from serve.timing import USUAL, Timing
 from serve.wiring import Process
 from tests.conftest import clone_of, run_apart
 from tests.gateway.declared import check_declared
+from tests.http_transport import PlainTransport
 
 _FIRST_PORT, _SHARE, _SHARES = 20_000, 1_500, 8
 """Below those that the system gives to clients, who would take one between its choice and its use."""
@@ -173,7 +174,7 @@ async def running(
         await tree.workplace.lend(process.core)
         assert settings.http is not None
         async with httpx2.AsyncClient(
-            base_url=f"http://127.0.0.1:{settings.http.port}", timeout=20, verify=NOBODY
+            base_url=f"http://127.0.0.1:{settings.http.port}", timeout=20, transport=PlainTransport()
         ) as client:
             yield Node(settings, client, tree, process, clock)
     finally:

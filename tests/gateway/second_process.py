@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -34,10 +33,9 @@ from secrethub.errors import SecretHubError, Unavailable
 from secrethub.node import NodeSettings, read_node_file, write_node_file
 from serve.wiring import Process
 from tests.gateway.forking import FORKING
+from tests.http_transport import PlainTransport
 
 _LENGTH = 4
-_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""The door is plain HTTP: no authority is read."""
 _READY_SECONDS = 60
 
 
@@ -193,7 +191,7 @@ async def started(
             assert await asyncio.to_thread(heard.poll, _READY_SECONDS)
             heard.recv()
             async with httpx2.AsyncClient(
-                base_url=f"http://127.0.0.1:{settings.http.port}", timeout=60, verify=_NOBODY
+                base_url=f"http://127.0.0.1:{settings.http.port}", timeout=60, transport=PlainTransport()
             ) as client:
                 yield Second(settings, child, client)
         finally:
