@@ -79,7 +79,7 @@ async def test_any_request(hub: Running) -> None:
         except SecretHubError as exc:
             return exc
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(_METHODS, _PATHS, _BODIES, st.sampled_from([hub.root, hub.root, weak]))
     def one(method: Any, path: str, body: dict[str, Any], token: str) -> None:
         call = Call(

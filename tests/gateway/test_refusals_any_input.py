@@ -91,7 +91,7 @@ async def test_any_request_has_an_answer_and_an_entry(hub: Running) -> None:
         except SecretHubError as exc:
             return exc
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(_METHODS), _PATHS, _BODIES, _QUERIES, st.sampled_from([*tokens, None]))
     def one(method: Method, path: str, body: bytes, query: dict[str, str], token: str | None) -> None:
         call = Call(
