@@ -1,4 +1,4 @@
-"""A transport for HTTPX that costs a test's client a third: tests send some hundred thousand requests.
+"""A transport for HTTPX that takes a quarter of its own: tests send some hundred thousand requests.
 
 Plain HTTP/1.1 on kept connections, read by the parser in C that the server has, too. Nothing is ever sent
 again: a request on a connection that ended is a failure that a test sees.
